@@ -1,1 +1,101 @@
-//! placeholder
+//! The API types of Jiuzhou, group `jiuzhou.io`, version `v1alpha1`.
+//!
+//! One file per kind. The Rust types are the only source: the YAML under `crds/yaml/` is generated
+//! from them and a test fails when it drifts. This crate knows no client and does no I/O.
+//!
+//! What users write: [`Region`], [`MemberCluster`], [`App`], [`Approval`].
+//! What the loops exchange: [`AssignmentSlice`] and [`Content`] (hub to agent), [`ReportSlice`] and
+//! [`ClusterReport`] (agent to hub).
+
+#![expect(
+    unreachable_pub,
+    reason = "KubeSchema emits a private twin of each struct with the struct's own visibility"
+)]
+
+mod app;
+mod approval;
+mod assignment_slice;
+mod cluster_report;
+mod condition;
+mod content;
+mod generate;
+mod member_cluster;
+mod name;
+mod placement;
+mod region;
+mod report_slice;
+mod rollout;
+mod scalar;
+mod schema;
+
+pub use app::{
+    ALLOWED_KINDS, App, AppSpec, AppStatus, Image, Manifest, Override, Owner, PatchOp,
+    PatchOperation, PlacementStatus, Target, TakeOver, Tier,
+};
+pub use approval::{Approval, ApprovalDecision, ApprovalSpec, ApprovalTarget};
+pub use assignment_slice::{
+    AssignmentSlice, AssignmentSliceSpec, Entry, EntryState, HpaBounds, SLICE_BYTES_MAX,
+    SLICE_ENTRIES_MAX, SecretCopy, Stage,
+};
+pub use cluster_report::{
+    ClusterReport, ClusterReportSpec, HubSeen, Nodes, Unclaimed, UnclaimedObject,
+};
+pub use condition::{Condition, ConditionStatus, ConditionType, Reason, condition, find_condition};
+pub use content::{CONTENT_NAMESPACE, Content, ContentItem, ContentSpec, PACK_BYTES_MAX};
+pub use generate::{all, to_yaml};
+pub use member_cluster::{
+    Connection, ConnectionSpec, Form, LocalConnection, Management, MemberCluster, MemberClusterSpec,
+    MemberClusterStatus, PullConnection, PushConnection,
+};
+pub use name::{AppName, ClusterName, ContentHash, NamespaceName, RegionName, Uid, WaveName};
+pub use placement::{
+    Division, Failover, FailoverPolicy, Placement, RegionSelector, RegionWeight, Replicas, Scaling,
+};
+pub use region::{ClusterCount, Level, Region, RegionSpec, RegionStatus, ResourceTotals};
+pub use report_slice::{ReportEntry, ReportSlice, ReportSliceSpec, ReportState};
+pub use rollout::{ApprovalNeed, Rollout, RolloutState, RolloutStatus, Wave};
+pub use scalar::{DataGrade, Period, Quantity, ResourceQuantity, Selector, Timestamp, Zone};
+pub use schema::{is_valid_name, label_selector_matches};
+
+/// The API group of every kind.
+pub const GROUP: &str = "jiuzhou.io";
+/// The namespace of the hub's own objects, in the hub cluster and in members.
+pub const SYSTEM_NAMESPACE: &str = "jiuzhou-system";
+/// The field manager of every object the agent applies in a member cluster.
+pub const FIELD_MANAGER: &str = "jiuzhou";
+/// Finalizer of an App: it stays until every reachable cluster acknowledged the removal.
+pub const APP_FINALIZER: &str = "jiuzhou.io/removal";
+
+/// Labels and annotations that users and outside checks rely on.
+pub mod label {
+    /// Set to `jiuzhou` on everything the agent applies.
+    pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
+    /// Value of [`MANAGED_BY`].
+    pub const MANAGED_BY_VALUE: &str = "jiuzhou";
+    /// Name of the App an object belongs to.
+    pub const APP: &str = "jiuzhou.io/app";
+    /// UID of the App an object belongs to.
+    pub const APP_UID: &str = "jiuzhou.io/app-uid";
+    /// Tenant (hub namespace) of the App an object belongs to.
+    pub const TENANT: &str = "jiuzhou.io/tenant";
+    /// Annotation: hash of what the agent rendered and applied last.
+    pub const APPLIED: &str = "jiuzhou.io/applied";
+    /// Annotation: until this time the agent leaves the object's replicas alone.
+    pub const HOLD_UNTIL: &str = "jiuzhou.io/hold-until";
+    /// Annotation: epoch of the hub leader that wrote the object.
+    pub const LEADER_EPOCH: &str = "jiuzhou.io/leader-epoch";
+    /// Annotation on an App: the user who last changed its spec, stamped at admission.
+    pub const CHANGED_BY: &str = "jiuzhou.io/changed-by";
+    /// Annotation on an App: W3C trace context of the pipeline that applied it.
+    pub const TRACEPARENT: &str = "jiuzhou.io/traceparent";
+}
+
+/// The hub namespace through which the hub and one member cluster talk.
+pub fn cluster_namespace(cluster: &ClusterName) -> String {
+    format!("jz-{cluster}")
+}
+
+/// The cluster whose hub namespace this is, if it is one.
+pub fn cluster_of_namespace(namespace: &str) -> Option<ClusterName> {
+    namespace.strip_prefix("jz-").map(ClusterName::from)
+}

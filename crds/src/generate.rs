@@ -1,0 +1,72 @@
+//! The CRDs as objects and as YAML.
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::CustomResourceExt;
+use serde_json::{Value, json};
+
+use crate::{
+    App, Approval, AssignmentSlice, ClusterReport, Content, MemberCluster, Region, ReportSlice,
+};
+
+/// All CRDs, in the order in which users meet the kinds.
+pub fn all() -> Vec<CustomResourceDefinition> {
+    [
+        Region::crd(),
+        MemberCluster::crd(),
+        App::crd(),
+        Approval::crd(),
+        AssignmentSlice::crd(),
+        ReportSlice::crd(),
+        ClusterReport::crd(),
+        Content::crd(),
+    ]
+    .into_iter()
+    .map(finish)
+    .collect()
+}
+
+/// One CRD as YAML.
+pub fn to_yaml(crd: &CustomResourceDefinition) -> String {
+    serde_saphyr::to_string(crd).expect("a CRD is plain data")
+}
+
+/// Mends what derives cannot say: no `nullable`, no unsigned formats, and a first status of Unknown.
+fn finish(crd: CustomResourceDefinition) -> CustomResourceDefinition {
+    let mut value = serde_json::to_value(crd).expect("a CRD is plain data");
+    for version in value.pointer_mut("/spec/versions").and_then(Value::as_array_mut).into_iter().flatten() {
+        if let Some(schema) = version.pointer_mut("/schema/openAPIV3Schema") {
+            mend(schema);
+            if let Some(status) = schema.pointer_mut("/properties/status") {
+                first_status(status);
+            }
+        }
+    }
+    serde_json::from_value(value).expect("mending keeps the shape of a CRD")
+}
+
+fn mend(schema: &mut Value) {
+    match schema {
+        Value::Object(map) => {
+            map.remove("nullable");
+            if map.get("format").and_then(Value::as_str).is_some_and(|f| f.starts_with("uint")) {
+                map.remove("format");
+            }
+            map.values_mut().for_each(mend);
+        }
+        Value::Array(items) => items.iter_mut().for_each(mend),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+/// A new object reads as "not looked at yet" before the hub's first write, at no request.
+fn first_status(status: &mut Value) {
+    let pending = |kind: &str, status: &str| {
+        json!({
+            "type": kind, "status": status, "reason": "Pending",
+            "message": "Waiting for the hub to look at this object for the first time.",
+            "lastTransitionTime": "1970-01-01T00:00:00Z",
+        })
+    };
+    status["default"] =
+        json!({"conditions": [pending("Ready", "Unknown"), pending("Reconciling", "True")]});
+}

@@ -1,0 +1,189 @@
+//! The control plane's binaries: found, or built once from the pinned Go modules.
+//!
+//! Looked for in `KUBEBUILDER_ASSETS`, then in the user's cache folder under the hash of `go.sum`;
+//! what is in neither is built into the cache. They are kept outside the checkout because they
+//! outlive `cargo clean` and take minutes to build.
+
+mod build;
+
+use std::{
+    env, fmt,
+    fs::{self, File},
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, Result, bail};
+use sha2::{Digest, Sha256};
+
+/// Other programs' ready binaries, as the test tools of Kubernetes name them.
+const ASSETS_VARIABLE: &str = "KUBEBUILDER_ASSETS";
+const GO_SUM: &str = include_str!("../controlplane/go.sum");
+const GO_MOD: &str = include_str!("../controlplane/go.mod");
+const MODULE_DIR: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/controlplane");
+
+/// Where the four binaries are.
+#[derive(Debug, Clone)]
+pub struct Binaries {
+    /// `etcd`
+    pub etcd: PathBuf,
+    /// `kube-apiserver`
+    pub apiserver: PathBuf,
+    /// `kube-controller-manager`
+    pub controller_manager: PathBuf,
+    /// `kube-scheduler`
+    pub scheduler: PathBuf,
+}
+
+/// One of the four binaries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Binary {
+    Etcd,
+    Apiserver,
+    ControllerManager,
+    Scheduler,
+}
+
+impl Binary {
+    const ALL: [Self; 4] = [Self::Etcd, Self::Apiserver, Self::ControllerManager, Self::Scheduler];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Etcd => "etcd",
+            Self::Apiserver => "kube-apiserver",
+            Self::ControllerManager => "kube-controller-manager",
+            Self::Scheduler => "kube-scheduler",
+        }
+    }
+
+    fn package(self) -> &'static str {
+        match self {
+            Self::Etcd => "go.etcd.io/etcd/server/v3",
+            Self::Apiserver => "k8s.io/kubernetes/cmd/kube-apiserver",
+            Self::ControllerManager => "k8s.io/kubernetes/cmd/kube-controller-manager",
+            Self::Scheduler => "k8s.io/kubernetes/cmd/kube-scheduler",
+        }
+    }
+}
+
+impl fmt::Display for Binary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl Binaries {
+    /// Finds the binaries and builds what is missing, which takes minutes the first time;
+    /// `progress` is told about it line by line.
+    pub fn ensure(progress: impl Fn(&str)) -> Result<Self> {
+        let ready = env::var_os(ASSETS_VARIABLE).map(PathBuf::from);
+        let cache = cache_dir()?;
+        let find = |binary: Binary| -> Option<PathBuf> {
+            let folders = ready.iter().chain([&cache]);
+            folders.map(|folder| folder.join(binary.name())).find(|path| path.is_file())
+        };
+        let missing = || Binary::ALL.into_iter().filter(|binary| find(*binary).is_none());
+        if missing().next().is_some() {
+            build_missing(&cache, missing, &progress)?;
+        }
+        let found = |binary| find(binary).with_context(|| format!("{binary} was not built"));
+        Ok(Self {
+            etcd: found(Binary::Etcd)?,
+            apiserver: found(Binary::Apiserver)?,
+            controller_manager: found(Binary::ControllerManager)?,
+            scheduler: found(Binary::Scheduler)?,
+        })
+    }
+}
+
+fn build_missing<I: Iterator<Item = Binary>>(
+    cache: &Path,
+    missing: impl Fn() -> I,
+    progress: &impl Fn(&str),
+) -> Result<()> {
+    require_go(&missing().map(Binary::name).collect::<Vec<_>>())?;
+    fs::create_dir_all(cache).with_context(|| format!("create {}", cache.display()))?;
+    let lock = File::create(cache.join("lock")).context("create the lock of the cache")?;
+    if lock.try_lock().is_err() {
+        progress("waiting for another program that builds the control plane");
+        lock.lock().context("lock the cache")?;
+    }
+    // Asked again under the lock: another builder may have made them meanwhile.
+    let missing: Vec<Binary> = missing().collect();
+    for (done, binary) in missing.iter().enumerate() {
+        build::build(*binary, cache, &format!("{} of {}", done + 1, missing.len()), progress)?;
+    }
+    Ok(())
+}
+
+/// The Custom Resource Definitions of Gateway API's standard channel, as YAML files. None without
+/// Go: they are read from the module cache and are not part of this repository.
+pub fn gateway_api_crds() -> Result<Option<Vec<PathBuf>>> {
+    if !has_go() {
+        return Ok(None);
+    }
+    let module = "sigs.k8s.io/gateway-api";
+    go(&["mod", "download", module])?;
+    let dir = go(&["list", "-m", "-f", "{{.Dir}}", module])?;
+    let dir = PathBuf::from(dir.trim()).join("config/crd/standard");
+    let entries = fs::read_dir(&dir).with_context(|| format!("read {}", dir.display()))?;
+    let mut files: Vec<PathBuf> = entries
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| path.extension().is_some_and(|extension| extension == "yaml"))
+        // A list of the others, for kustomize.
+        .filter(|path| path.file_stem().is_some_and(|stem| stem != "kustomization"))
+        .collect();
+    files.sort();
+    Ok(Some(files))
+}
+
+/// The version of Kubernetes pinned in `go.mod`, with its `v`.
+pub fn kubernetes_version() -> &'static str {
+    let pinned = GO_MOD.lines().find_map(|line| line.strip_prefix("require k8s.io/kubernetes "));
+    pinned.expect("go.mod requires k8s.io/kubernetes on a line of its own").trim()
+}
+
+fn cache_dir() -> Result<PathBuf> {
+    let absolute = |name| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let base = absolute("XDG_CACHE_HOME")
+        .or_else(|| absolute("HOME").map(|home| home.join(".cache")))
+        .context("neither XDG_CACHE_HOME nor HOME names a folder to keep the control plane in")?;
+    let hash = Sha256::digest(GO_SUM.as_bytes());
+    let mut key = format!("{hash:x}");
+    key.truncate(16);
+    Ok(base.join("jiuzhou/controlplane").join(key))
+}
+
+fn require_go(missing: &[&str]) -> Result<()> {
+    if has_go() {
+        return Ok(());
+    }
+    bail!(
+        "{} not found, and no Go toolchain to build from: install Go 1.26 or newer, or set \
+         {ASSETS_VARIABLE} to a folder with etcd, kube-apiserver, kube-controller-manager and \
+         kube-scheduler",
+        missing.join(", ")
+    );
+}
+
+fn has_go() -> bool {
+    Command::new("go").arg("version").output().is_ok_and(|output| output.status.success())
+}
+
+fn go(args: &[&str]) -> Result<String> {
+    let output = Command::new("go").args(args).current_dir(MODULE_DIR).output()?;
+    if !output.status.success() {
+        bail!("go {}: {}", args.join(" "), String::from_utf8_lossy(&output.stderr).trim());
+    }
+    Ok(String::from_utf8(output.stdout)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_the_pinned_version() {
+        assert!(kubernetes_version().starts_with("v1."), "{}", kubernetes_version());
+    }
+}
