@@ -27,6 +27,8 @@ pub struct Certificates {
     pub serving_key: PathBuf,
     /// File with the EC key that signs service-account tokens.
     pub service_account_key: PathBuf,
+    /// File with the public half of it; the servers do not derive it from the private one.
+    pub service_account_public_key: PathBuf,
 }
 
 impl Certificates {
@@ -54,6 +56,10 @@ impl Certificates {
             service_account_key: write(
                 "service-account.key",
                 &service_account_key.serialize_pem(),
+            )?,
+            service_account_public_key: write(
+                "service-account.pub",
+                &service_account_key.public_key_pem(),
             )?,
             ca_pem,
         })

@@ -1,7 +1,9 @@
 //! A fleet: real control planes that share one etcd, one CA and one folder.
 //!
-//!     etcd <-- kube-apiserver (one per cluster, each under its own prefix)
-//!                  ^-- kube-controller-manager, kube-scheduler, sandbox kubelet
+//! ```text
+//! etcd <-- kube-apiserver (one per cluster, each under its own prefix)
+//!              ^-- kube-controller-manager, kube-scheduler, sandbox kubelet
+//! ```
 //!
 //! Processes belong to the fleet and not to a tokio runtime, so one fleet serves the tests of a
 //! whole binary; only [`Cluster::client`] binds to the runtime it is called in.
@@ -19,7 +21,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use futures::future::try_join_all;
 
 pub use cluster::Cluster;
@@ -56,7 +58,10 @@ impl Identity {
         user: impl Into<String>,
         groups: impl IntoIterator<Item = G>,
     ) -> Self {
-        Self { user: user.into(), groups: groups.into_iter().map(Into::into).collect() }
+        Self {
+            user: user.into(),
+            groups: groups.into_iter().map(Into::into).collect(),
+        }
     }
 }
 
@@ -147,6 +152,10 @@ impl Fleet {
     /// Blocks while binaries are being built, if any are missing: call [`Binaries::ensure`]
     /// before where that matters.
     pub async fn start(config: FleetConfig) -> Result<Self> {
+        ensure!(
+            !config.clusters.is_empty(),
+            "a fleet needs at least one cluster"
+        );
         let progress = config.progress;
         let folder = Folder::claim(&config.dir)?;
         let binaries = Binaries::ensure(progress)?;
@@ -168,9 +177,20 @@ impl Fleet {
             etcd_url: etcd.url(),
             progress,
         };
-        let clusters =
-            try_join_all(config.clusters.iter().map(|spec| Cluster::start(spec, &context))).await?;
-        Ok(Self { clusters, etcd, supervisor, folder, sandbox })
+        let clusters = try_join_all(
+            config
+                .clusters
+                .iter()
+                .map(|spec| Cluster::start(spec, &context)),
+        )
+        .await?;
+        Ok(Self {
+            clusters,
+            etcd,
+            supervisor,
+            folder,
+            sandbox,
+        })
     }
 
     /// The fleet's folder, absolute.
@@ -190,7 +210,8 @@ impl Fleet {
 
     /// The first cluster, by convention the hub's.
     pub fn hub(&self) -> &Cluster {
-        self.clusters.first().expect("a fleet is started with at least one cluster")
+        // `start` refuses a fleet without clusters.
+        &self.clusters[0]
     }
 
     /// All clusters, hub first.
@@ -211,7 +232,10 @@ impl Fleet {
 
     /// Every process of the fleet, for status files and supervision.
     pub fn processes(&self) -> impl Iterator<Item = &Process> {
-        self.clusters.iter().flat_map(Cluster::processes).chain([self.etcd.process()])
+        self.clusters
+            .iter()
+            .flat_map(Cluster::processes)
+            .chain([self.etcd.process()])
     }
 
     /// Ends all processes, dependants first, and removes the data; logs and kubeconfigs stay.

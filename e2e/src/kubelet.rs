@@ -1,7 +1,9 @@
 //! Plays the nodes of one cluster: the hidden command `sandbox kubelet`.
 //!
-//!     watch of pods --> lifecycle (pure) --> status patches, deletions
-//!                                       \--> HTTP on the twin address of each pod
+//! ```text
+//! watch of pods --> lifecycle (pure) --> status patches, deletions
+//!                                   \--> HTTP on the twin address of each pod
+//! ```
 //!
 //! Nothing is run. A bound pod becomes Running and Ready after a delay, its declared ports answer
 //! real HTTP, and it is removed once its termination grace has passed. Annotations make pods fail
@@ -79,7 +81,11 @@ pub async fn run(options: Options) -> Result<()> {
         .with_context(|| format!("read {}", options.kubeconfig.display()))?;
     let client = client_from(&text).await?;
     let mut pool = AddressPool::new(options.pod_network);
-    let nodes = Nodes::new(client.clone(), &options, node_addresses(&options, &mut pool)?);
+    let nodes = Nodes::new(
+        client.clone(),
+        &options,
+        node_addresses(&options, &mut pool)?,
+    );
     let pods = Pods::new(client, &options, pool, nodes.living());
     tokio::select! {
         ended = nodes.run() => ended.context("keep the nodes"),
@@ -91,7 +97,9 @@ pub async fn run(options: Options) -> Result<()> {
 fn node_addresses(options: &Options, pool: &mut AddressPool) -> Result<Living> {
     (1..=options.nodes)
         .map(|number| {
-            let Some(address) = pool.take() else { bail!("more nodes than addresses") };
+            let Some(address) = pool.take() else {
+                bail!("more nodes than addresses")
+            };
             Ok((format!("{}-node-{number}", options.cluster), address))
         })
         .collect()
@@ -101,7 +109,10 @@ fn node_addresses(options: &Options, pool: &mut AddressPool) -> Result<Living> {
 fn raise_file_limit() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
     if let Err(error) = setrlimit(Resource::Nofile, raised) {
         tracing::warn!("limit of open files not raised: {error}");
     }

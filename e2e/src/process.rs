@@ -42,7 +42,12 @@ pub struct Program {
 impl Program {
     /// A program known as `name` in messages and in the name of its log file.
     pub fn new(name: impl Into<String>, executable: impl Into<PathBuf>) -> Self {
-        Self { name: name.into(), executable: executable.into(), args: vec![], env: vec![] }
+        Self {
+            name: name.into(),
+            executable: executable.into(),
+            args: vec![],
+            env: vec![],
+        }
     }
 
     /// Adds one argument.
@@ -92,8 +97,12 @@ impl Supervisor {
     /// Starts a program.
     pub fn spawn(&self, program: Program) -> Result<Process> {
         let log = self.logs.join(format!("{}.log", program.name));
-        let process =
-            Process { program, log, reaper: Arc::clone(&self.reaper), state: Mutex::default() };
+        let process = Process {
+            program,
+            log,
+            reaper: Arc::clone(&self.reaper),
+            state: Mutex::default(),
+        };
         process.start()?;
         Ok(process)
     }
@@ -154,13 +163,21 @@ impl Process {
 
     /// Fails, with the end of its log, if it ended without being asked to.
     pub fn check(&self) -> Result<()> {
-        let Some(status) = self.ended()? else { return Ok(()) };
-        bail!("{} ended ({status}); {}", self.name(), tail::describe(&self.log, TAIL_LINES));
+        let Some(status) = self.ended()? else {
+            return Ok(());
+        };
+        bail!(
+            "{} ended ({status}); {}",
+            self.name(),
+            tail::describe(&self.log, TAIL_LINES)
+        );
     }
 
     /// Whether the log's end contains `text`.
     pub(crate) fn log_mentions(&self, text: &str) -> bool {
-        tail::last_lines(&self.log, TAIL_LINES).iter().any(|line| line.contains(text))
+        tail::last_lines(&self.log, TAIL_LINES)
+            .iter()
+            .any(|line| line.contains(text))
     }
 
     /// The end of its log, for error messages.
@@ -192,8 +209,12 @@ impl Process {
     pub fn kill(&self) -> Result<()> {
         let mut state = self.state();
         if let Some(mut child) = state.take() {
-            child.kill().with_context(|| format!("kill {}", self.name()))?;
-            child.wait().with_context(|| format!("wait for {}", self.name()))?;
+            child
+                .kill()
+                .with_context(|| format!("kill {}", self.name()))?;
+            child
+                .wait()
+                .with_context(|| format!("wait for {}", self.name()))?;
             self.reaper.forget(child.id())?;
         }
         Ok(())
@@ -211,14 +232,18 @@ impl Process {
 
     fn ended(&self) -> Result<Option<ExitStatus>> {
         match self.state().as_mut() {
-            Some(child) => child.try_wait().with_context(|| format!("look at {}", self.name())),
+            Some(child) => child
+                .try_wait()
+                .with_context(|| format!("look at {}", self.name())),
             None => Ok(None),
         }
     }
 
     fn signal(&self, signal: Signal) -> Result<()> {
         let mut state = self.state();
-        let Some(child) = state.as_mut() else { return Ok(()) };
+        let Some(child) = state.as_mut() else {
+            return Ok(());
+        };
         // An ended child that was not waited for keeps its pid, so a pid seen running under this
         // lock cannot belong to anyone else.
         if child.try_wait()?.is_some() {

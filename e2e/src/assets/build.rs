@@ -25,11 +25,16 @@ pub(super) fn build(
 ) -> Result<()> {
     let unfinished = cache.join(format!(".{binary}.unfinished"));
     let log = cache.join(format!("{binary}.build.log"));
-    progress(&format!("building {binary} ({position}), once; minutes on a fresh machine"));
+    progress(&format!(
+        "building {binary} ({position}), once; minutes on a fresh machine"
+    ));
     let started = Instant::now();
     let mut child = start(binary, &unfinished, &log)?;
     let status = wait(&mut child, |elapsed| {
-        progress(&format!("building {binary} ({position}): {} s", elapsed.as_secs()));
+        progress(&format!(
+            "building {binary} ({position}): {} s",
+            elapsed.as_secs()
+        ));
     })?;
     if !status.success() {
         let text = fs::read_to_string(&log).unwrap_or_default();
@@ -37,7 +42,10 @@ pub(super) fn build(
     }
     fs::rename(&unfinished, cache.join(binary.name())).context("put the new binary in place")?;
     fs::remove_file(&log).context("remove the log of a good build")?;
-    progress(&format!("built {binary} in {} s", started.elapsed().as_secs()));
+    progress(&format!(
+        "built {binary} in {} s",
+        started.elapsed().as_secs()
+    ));
     Ok(())
 }
 
@@ -46,7 +54,13 @@ fn start(binary: Binary, output: &Path, log: &Path) -> Result<Child> {
     Command::new("go")
         .current_dir(MODULE_DIR)
         .env("CGO_ENABLED", "0")
-        .args(["build", "-trimpath", "-ldflags", &linker_flags(binary), "-o"])
+        .args([
+            "build",
+            "-trimpath",
+            "-ldflags",
+            &linker_flags(binary),
+            "-o",
+        ])
         .arg(output)
         .arg(binary.package())
         .stdin(Stdio::null())

@@ -12,10 +12,14 @@ use k8s_openapi::api::{
     authentication::v1::{TokenRequest, TokenRequestSpec},
     core::v1::{Node, ServiceAccount},
 };
-use kube::{Api, Client, Config, api::PostParams};
+use kube::{
+    Api, Client, Config,
+    api::{ListParams, PostParams},
+};
 
 use super::{
-    ADMIN, ClusterSpec, Identity, components,
+    ADMIN, ClusterSpec, Identity,
+    components::Components,
     etcd::{Etcd, PORT_ATTEMPTS, PORT_TAKEN},
     kubeconfig::{client_from, config_from, kubeconfig},
     ready,
@@ -96,7 +100,9 @@ impl Cluster {
             let started = Self::start_once(spec, context).await;
             match started {
                 Ok(cluster) => return Ok(cluster),
-                Err(error) if attempt < PORT_ATTEMPTS && format!("{error:#}").contains(PORT_TAKEN) => {
+                Err(error)
+                    if attempt < PORT_ATTEMPTS && format!("{error:#}").contains(PORT_TAKEN) =>
+                {
                     attempt += 1;
                 }
                 Err(error) => return Err(error.context(format!("start {}", spec.name))),
@@ -105,7 +111,6 @@ impl Cluster {
     }
 
     async fn start_once(spec: &ClusterSpec, context: &Context<'_>) -> Result<Self> {
-        let Context { binaries, certificates, supervisor, .. } = *context;
         let ports = Ports {
             apiserver: Port::reserve()?,
             controllers: Port::reserve()?,
@@ -114,51 +119,37 @@ impl Cluster {
         let pod_network = PodNetwork::reserve(spec.nodes * (spec.pods_per_node + 1))?;
         let access = Access::new(spec, context, &ports.apiserver);
         let files = access.write_files(context)?;
-        let etcd = match spec.own_etcd {
-            true => Some(own_etcd(spec, context).await?),
-            false => None,
+        let etcd = if spec.own_etcd {
+            Some(own_etcd(spec, context).await?)
+        } else {
+            None
         };
-        let etcd_url = etcd.as_ref().map_or_else(|| context.etcd_url.clone(), Etcd::url);
+        let etcd_url = etcd
+            .as_ref()
+            .map_or_else(|| context.etcd_url.clone(), Etcd::url);
 
-        let apiserver = supervisor.spawn(components::apiserver(
+        let components = Components {
             spec,
-            binaries,
-            certificates,
-            &files,
-            &etcd_url,
-            &ports.apiserver,
-        ))?;
+            context,
+            files: &files,
+        };
+        let spawn = |program| context.supervisor.spawn(program);
+        let apiserver = spawn(components.apiserver(&etcd_url, &ports.apiserver))?;
         ready::answers(&apiserver, access.config(ADMIN).await?, "/readyz").await?;
-        (context.progress)(&format!("{}: the API server is ready at {}", spec.name, access.url));
+        (context.progress)(&format!(
+            "{}: the API server is ready at {}",
+            spec.name, access.url
+        ));
 
-        let controllers = supervisor.spawn(components::controller_manager(
-            spec,
-            binaries,
-            certificates,
-            &files,
-            &ports.controllers,
-        ))?;
-        let scheduler = supervisor.spawn(components::scheduler(
-            spec,
-            binaries,
-            certificates,
-            &files,
-            &ports.scheduler,
-        ))?;
-        let kubelet = (spec.nodes > 0)
-            .then(|| {
-                let network = pod_network.cidr();
-                supervisor.spawn(components::kubelet(spec, context.sandbox, &files, &network))
-            })
-            .transpose()?;
+        let kubelet = (spec.nodes > 0).then(|| components.kubelet(&pod_network.cidr()));
         let cluster = Self {
             name: spec.name.clone(),
+            kubelet: kubelet.map(spawn).transpose()?,
+            scheduler: spawn(components.scheduler(&ports.scheduler))?,
+            controllers: spawn(components.controller_manager(&ports.controllers))?,
+            apiserver,
             access,
             admin_file: files.admin,
-            kubelet,
-            scheduler,
-            controllers,
-            apiserver,
             etcd,
             pod_network,
             ports,
@@ -176,7 +167,12 @@ impl Cluster {
         };
         let controllers = config(&self.ports.controllers).await?;
         ready::answers(&self.controllers, controllers, "/healthz").await?;
-        ready::answers(&self.scheduler, config(&self.ports.scheduler).await?, "/healthz").await?;
+        ready::answers(
+            &self.scheduler,
+            config(&self.ports.scheduler).await?,
+            "/healthz",
+        )
+        .await?;
 
         let client = self.client().await?;
         // Pods are refused until a namespace has this account.
@@ -185,10 +181,12 @@ impl Cluster {
             Ok(accounts.get_opt("default").await?.is_some())
         })
         .await?;
-        let Some(kubelet) = &self.kubelet else { return Ok(()) };
+        let Some(kubelet) = &self.kubelet else {
+            return Ok(());
+        };
         let nodes: Api<Node> = Api::all(client);
         ready::until(kubelet, "all nodes to be ready", || async {
-            let list = nodes.list(&Default::default()).await?;
+            let list = nodes.list(&ListParams::default()).await?;
             Ok(list.iter().filter(|node| schedulable(node)).count() >= spec.nodes as usize)
         })
         .await
@@ -233,15 +231,23 @@ impl Cluster {
     ) -> Result<String> {
         let accounts: Api<ServiceAccount> = Api::namespaced(self.client().await?, namespace);
         let request = TokenRequest {
-            spec: TokenRequestSpec { expiration_seconds: Some(seconds), ..Default::default() },
+            spec: TokenRequestSpec {
+                expiration_seconds: Some(seconds),
+                ..Default::default()
+            },
             ..Default::default()
         };
         let answer = accounts
             .create_token_request(name, &PostParams::default(), &request)
             .await
             .with_context(|| format!("ask for a token of {namespace}/{name} in {}", self.name))?;
-        let token = answer.status.context("the token request was answered without a token")?.token;
-        Ok(self.access.kubeconfig_with(&format!("{namespace}:{name}"), &token))
+        let token = answer
+            .status
+            .context("the token request was answered without a token")?
+            .token;
+        Ok(self
+            .access
+            .kubeconfig_with(&format!("{namespace}:{name}"), &token))
     }
 
     /// The API server. It can be killed, paused, resumed and started again on the same port with
@@ -287,7 +293,9 @@ impl Cluster {
 impl Access {
     fn new(spec: &ClusterSpec, context: &Context<'_>, port: &Port) -> Self {
         let own = [ADMIN, CONTROLLER_MANAGER, SCHEDULER, KUBELET];
-        let users = own.into_iter().chain(context.identities.iter().map(|i| i.user.as_str()));
+        let users = own
+            .into_iter()
+            .chain(context.identities.iter().map(|i| i.user.as_str()));
         Self {
             cluster: spec.name.clone(),
             url: format!("https://127.0.0.1:{}", port.number()),
@@ -301,7 +309,10 @@ impl Access {
     fn kubeconfig(&self, user: &str) -> Result<String> {
         let token = self.tokens.get(user);
         let token = token.with_context(|| {
-            format!("{} has no token of {user}: list it in the fleet's identities", self.cluster)
+            format!(
+                "{} has no token of {user}: list it in the fleet's identities",
+                self.cluster
+            )
         })?;
         Ok(self.kubeconfig_with(user, token))
     }
@@ -350,13 +361,24 @@ impl Access {
 
 async fn own_etcd(spec: &ClusterSpec, context: &Context<'_>) -> Result<Etcd> {
     let name = format!("{}-etcd", spec.name);
-    Etcd::start(context.supervisor, &context.binaries.etcd, context.data, &name).await
+    Etcd::start(
+        context.supervisor,
+        &context.binaries.etcd,
+        context.data,
+        &name,
+    )
+    .await
 }
 
 fn schedulable(node: &Node) -> bool {
-    let conditions = node.status.as_ref().and_then(|status| status.conditions.as_ref());
-    let ready = conditions
-        .is_some_and(|list| list.iter().any(|c| c.type_ == "Ready" && c.status == "True"));
+    let conditions = node
+        .status
+        .as_ref()
+        .and_then(|status| status.conditions.as_ref());
+    let ready = conditions.is_some_and(|list| {
+        list.iter()
+            .any(|c| c.type_ == "Ready" && c.status == "True")
+    });
     let taints = node.spec.as_ref().and_then(|spec| spec.taints.as_ref());
     ready && taints.is_none_or(Vec::is_empty)
 }

@@ -55,7 +55,11 @@ impl Etcd {
             .flag("log-level", "warn")
             // Old revisions would fill the memory of a sandbox that runs for days.
             .flag("auto-compaction-retention", "10m");
-        Ok(Self { process: supervisor.spawn(program)?, client, _peer: peer })
+        Ok(Self {
+            process: supervisor.spawn(program)?,
+            client,
+            _peer: peer,
+        })
     }
 
     async fn wait_until_ready(&self) -> Result<()> {

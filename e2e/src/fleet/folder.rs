@@ -78,7 +78,9 @@ impl Folder {
 
 /// A folder with content that no fleet made is somebody's work, and is never emptied.
 fn refuse_foreign(dir: &Path) -> Result<()> {
-    let Ok(mut entries) = fs::read_dir(dir) else { return Ok(()) };
+    let Ok(mut entries) = fs::read_dir(dir) else {
+        return Ok(());
+    };
     if entries.next().is_some() && !dir.join(LOCK).is_file() {
         bail!(
             "{} is not empty and was not made by a sandbox: choose another folder",
@@ -99,8 +101,15 @@ fn lock(dir: &Path) -> Result<File> {
     match file.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
-            let pid = fs::read_to_string(&path).unwrap_or_default().trim().to_owned();
-            return Err(InUse { dir: dir.to_owned(), pid }.into());
+            let pid = fs::read_to_string(&path)
+                .unwrap_or_default()
+                .trim()
+                .to_owned();
+            return Err(InUse {
+                dir: dir.to_owned(),
+                pid,
+            }
+            .into());
         }
         Err(TryLockError::Error(error)) => {
             return Err(error).with_context(|| format!("lock {}", path.display()));
@@ -156,7 +165,10 @@ mod tests {
         let owner = Folder::claim(&dir).unwrap();
         fs::write(dir.join("old"), "").unwrap();
         let error = Folder::claim(&dir).unwrap_err().to_string();
-        assert!(error.contains(&format!("kill {}", std::process::id())), "{error}");
+        assert!(
+            error.contains(&format!("kill {}", std::process::id())),
+            "{error}"
+        );
         drop(owner);
         let next = Folder::claim(&dir).unwrap();
         assert!(!dir.join("old").exists());

@@ -18,7 +18,11 @@ pub(super) async fn answers(process: &Process, config: Config, path: &str) -> Re
     let client = Client::try_from(config).context("make a client")?;
     until(process, &format!("{path} to answer"), || async {
         let request = http::Request::get(path).body(vec![])?;
-        client.request_text(request).await.map(|_| true).map_err(Into::into)
+        client
+            .request_text(request)
+            .await
+            .map(|_| true)
+            .map_err(Into::into)
     })
     .await
 }

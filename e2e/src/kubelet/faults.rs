@@ -28,7 +28,9 @@ pub(super) struct Answer {
 
 /// Reads how `pod` is to answer. An annotation that cannot be read counts as absent; the log says so.
 pub(super) fn answer(pod: &Pod) -> Answer {
-    let status = annotation(pod, STATUS, |text| StatusCode::from_bytes(text.as_bytes()).ok());
+    let status = annotation(pod, STATUS, |text| {
+        StatusCode::from_bytes(text.as_bytes()).ok()
+    });
     Answer {
         status: status.unwrap_or(StatusCode::OK),
         latency: annotation(pod, LATENCY, parse_duration).unwrap_or_default(),
@@ -44,7 +46,9 @@ pub(super) fn run_for(pod: &Pod) -> Option<Duration> {
 }
 
 pub(super) fn kept_unready(pod: &Pod) -> bool {
-    pod.annotations().get(READY).is_some_and(|value| value == "false")
+    pod.annotations()
+        .get(READY)
+        .is_some_and(|value| value == "false")
 }
 
 pub(super) fn is_dead(annotations: &BTreeMap<String, String>) -> bool {
@@ -57,14 +61,21 @@ pub(super) fn crashes(container: &Container) -> bool {
     let tagged = image.split('@').next().unwrap_or_default();
     let told = container.env.iter().flatten();
     tagged.ends_with(":broken")
-        || told.into_iter().any(|v| v.name == "CRASH" && v.value.as_deref() == Some("true"))
+        || told
+            .into_iter()
+            .any(|v| v.name == "CRASH" && v.value.as_deref() == Some("true"))
 }
 
 fn annotation<T>(pod: &Pod, name: &str, parse: impl Fn(&str) -> Option<T>) -> Option<T> {
     let text = pod.annotations().get(name)?;
     let parsed = parse(text);
     if parsed.is_none() {
-        tracing::warn!(pod = pod.name_any(), annotation = name, value = text, "cannot be read");
+        tracing::warn!(
+            pod = pod.name_any(),
+            annotation = name,
+            value = text,
+            "cannot be read"
+        );
     }
     parsed
 }
@@ -89,7 +100,7 @@ mod tests {
     fn reads_durations_as_go_writes_them() {
         assert_eq!(parse_duration("800ms"), Some(Duration::from_millis(800)));
         assert_eq!(parse_duration("1.5s"), Some(Duration::from_millis(1500)));
-        assert_eq!(parse_duration("2m"), Some(Duration::from_secs(120)));
+        assert_eq!(parse_duration("2m"), Some(Duration::from_mins(2)));
         for bad in ["", "5", "-1s", "ms", "soon"] {
             assert_eq!(parse_duration(bad), None, "{bad}");
         }
@@ -97,7 +108,10 @@ mod tests {
 
     #[test]
     fn a_broken_tag_crashes_and_a_name_with_broken_does_not() {
-        let with_image = |image: &str| Container { image: Some(image.into()), ..Default::default() };
+        let with_image = |image: &str| Container {
+            image: Some(image.into()),
+            ..Default::default()
+        };
         assert!(crashes(&with_image("registry.example/app:broken")));
         assert!(crashes(&with_image("app:broken@sha256:00")));
         assert!(!crashes(&with_image("registry.example/broken:1.0")));

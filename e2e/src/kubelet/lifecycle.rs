@@ -51,17 +51,25 @@ pub(super) enum Stage {
 
 /// Where `pod` stands.
 pub(super) fn stage(pod: &Pod, known: &Known) -> Stage {
-    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+    let phase = pod
+        .status
+        .as_ref()
+        .and_then(|status| status.phase.as_deref());
     let over = matches!(phase, Some("Succeeded" | "Failed"));
     if let Some(terminating_for) = known.terminating_for {
-        let grace = pod.metadata.deletion_grace_period_seconds.unwrap_or_default();
+        let grace = pod
+            .metadata
+            .deletion_grace_period_seconds
+            .unwrap_or_default();
         let grace = Duration::from_secs(grace.try_into().unwrap_or(0)).min(known.longest_grace);
         return match grace.checked_sub(terminating_for) {
             Some(left) if !over && !left.is_zero() => Stage::Terminating(left),
             Some(_) | None => Stage::Gone,
         };
     }
-    let Some(spec) = &pod.spec else { return Stage::Over };
+    let Some(spec) = &pod.spec else {
+        return Stage::Over;
+    };
     if over {
         return Stage::Over;
     }
@@ -76,7 +84,11 @@ pub(super) fn stage(pod: &Pod, known: &Known) -> Stage {
     if spec.containers.iter().any(faults::crashes) {
         return Stage::Crashing;
     }
-    if spec.restart_policy.as_deref().is_none_or(|policy| policy == "Always") {
+    if spec
+        .restart_policy
+        .as_deref()
+        .is_none_or(|policy| policy == "Always")
+    {
         return Stage::Running(None);
     }
     let end = start_delay + faults::run_for(pod).unwrap_or(RUN_FOR);
@@ -95,7 +107,11 @@ pub(super) fn ports(spec: &PodSpec) -> Vec<u16> {
         .iter()
         .chain(sidecars)
         .flat_map(|container| container.ports.iter().flatten())
-        .filter(|port| port.protocol.as_deref().is_none_or(|protocol| protocol == "TCP"))
+        .filter(|port| {
+            port.protocol
+                .as_deref()
+                .is_none_or(|protocol| protocol == "TCP")
+        })
         .filter_map(|port| port.container_port.try_into().ok())
         .collect();
     ports.sort_unstable();
@@ -126,9 +142,13 @@ pub(super) fn status(
 
     status.phase = Some(if done { "Succeeded" } else { "Running" }.to_owned());
     status.host_ip = Some(addresses.node.to_string());
-    status.host_ips = Some(vec![HostIP { ip: addresses.node.to_string() }]);
+    status.host_ips = Some(vec![HostIP {
+        ip: addresses.node.to_string(),
+    }]);
     status.pod_ip = Some(addresses.pod.to_string());
-    status.pod_ips = Some(vec![PodIP { ip: addresses.pod.to_string() }]);
+    status.pod_ips = Some(vec![PodIP {
+        ip: addresses.pod.to_string(),
+    }]);
     status.start_time.get_or_insert(Time(now));
     let old = status.container_statuses.take().unwrap_or_default();
     let containers = spec.containers.iter();
@@ -138,11 +158,24 @@ pub(super) fn status(
     let mut conditions = status.conditions.take().unwrap_or_default();
     let gates = spec.readiness_gates.iter().flatten();
     let open = gates.into_iter().all(|gate| {
-        conditions.iter().any(|c| c.type_ == gate.condition_type && c.status == "True")
+        conditions
+            .iter()
+            .any(|c| c.type_ == gate.condition_type && c.status == "True")
     });
-    let reason = if done { "PodCompleted" } else { "ContainersNotReady" };
+    let reason = if done {
+        "PodCompleted"
+    } else {
+        "ContainersNotReady"
+    };
     let message = problem.unwrap_or_default();
-    set_condition(&mut conditions, "PodReadyToStartContainers", !done, reason, "", now);
+    set_condition(
+        &mut conditions,
+        "PodReadyToStartContainers",
+        !done,
+        reason,
+        "",
+        now,
+    );
     set_condition(&mut conditions, "Initialized", true, "", "", now);
     set_condition(&mut conditions, "ContainersReady", up, reason, message, now);
     set_condition(&mut conditions, "Ready", up && open, reason, message, now);
@@ -164,14 +197,14 @@ fn container_status(
         .and_then(|running| running.started_at.clone())
         .unwrap_or(Time(now));
     let crashing = stage == Stage::Crashing && faults::crashes(container);
-    let mut state = ContainerState::default();
+    let mut condition = ContainerState::default();
     if crashing {
-        state.waiting = Some(ContainerStateWaiting {
+        condition.waiting = Some(ContainerStateWaiting {
             reason: Some("CrashLoopBackOff".into()),
             message: Some("back-off restarting failed container".into()),
         });
     } else if stage == Stage::Succeeded {
-        state.terminated = Some(ContainerStateTerminated {
+        condition.terminated = Some(ContainerStateTerminated {
             exit_code: 0,
             reason: Some("Completed".into()),
             started_at: Some(started_at),
@@ -179,7 +212,9 @@ fn container_status(
             ..Default::default()
         });
     } else {
-        state.running = Some(ContainerStateRunning { started_at: Some(started_at) });
+        condition.running = Some(ContainerStateRunning {
+            started_at: Some(started_at),
+        });
     }
     let image = container.image.clone().unwrap_or_default();
     ContainerStatus {
@@ -187,10 +222,11 @@ fn container_status(
         image_id: image.clone(),
         image,
         ready: ready && !crashing,
-        started: Some(state.running.is_some()),
+        started: Some(condition.running.is_some()),
         restart_count: i32::from(crashing),
-        state: Some(state),
-        ..ContainerStatus::default()
+        state: Some(condition),
+        // The server fills in empty fields, which must not look like a difference.
+        ..old.cloned().unwrap_or_default()
     }
 }
 

@@ -15,7 +15,9 @@ const LAST: u32 = u32::from_be_bytes([198, 19, 255, 255]);
 /// no sandbox hands out.
 pub fn twin(address: Ipv4Addr) -> Option<Ipv4Addr> {
     let [_, b, c, d] = address.octets();
-    (FIRST..=LAST).contains(&u32::from(address)).then_some(Ipv4Addr::new(127, b, c, d))
+    (FIRST..=LAST)
+        .contains(&u32::from(address))
+        .then_some(Ipv4Addr::new(127, b, c, d))
 }
 
 /// A network in CIDR notation, inside 198.18.0.0/15.
@@ -30,11 +32,18 @@ impl FromStr for Network {
 
     fn from_str(text: &str) -> Result<Self> {
         let (address, bits) = text.split_once('/').context("must be ADDRESS/BITS")?;
-        let first = u32::from(address.parse::<Ipv4Addr>().context("must begin with an address")?);
+        let first = u32::from(
+            address
+                .parse::<Ipv4Addr>()
+                .context("must begin with an address")?,
+        );
         let bits: u32 = bits.parse().context("must end with a number of bits")?;
         ensure!((15..=30).contains(&bits), "must have 15 to 30 bits");
         let size = 1 << (32 - bits);
-        ensure!(first.is_multiple_of(size), "must begin at a multiple of its size");
+        ensure!(
+            first.is_multiple_of(size),
+            "must begin at a multiple of its size"
+        );
         let inside = first >= FIRST && first + (size - 1) <= LAST;
         ensure!(inside, "must lie inside 198.18.0.0/15");
         Ok(Self { first, size })
@@ -51,7 +60,11 @@ pub(super) struct AddressPool {
 
 impl AddressPool {
     pub(super) fn new(network: Network) -> Self {
-        Self { network, used: HashSet::new(), next: 0 }
+        Self {
+            network,
+            used: HashSet::new(),
+            next: 0,
+        }
     }
 
     /// The next free address; none when all are in use. Addresses come back only after all others
@@ -91,8 +104,14 @@ mod tests {
 
     #[test]
     fn a_twin_keeps_the_low_bits() {
-        assert_eq!(twin(Ipv4Addr::new(198, 18, 3, 7)), Some(Ipv4Addr::new(127, 18, 3, 7)));
-        assert_eq!(twin(Ipv4Addr::new(198, 19, 255, 7)), Some(Ipv4Addr::new(127, 19, 255, 7)));
+        assert_eq!(
+            twin(Ipv4Addr::new(198, 18, 3, 7)),
+            Some(Ipv4Addr::new(127, 18, 3, 7))
+        );
+        assert_eq!(
+            twin(Ipv4Addr::new(198, 19, 255, 7)),
+            Some(Ipv4Addr::new(127, 19, 255, 7))
+        );
         assert_eq!(twin(Ipv4Addr::new(10, 0, 0, 1)), None);
     }
 
@@ -118,7 +137,13 @@ mod tests {
 
     #[test]
     fn refuses_networks_that_are_routed_somewhere() {
-        for bad in ["10.0.0.0/16", "198.18.0.0/14", "198.18.0.1/24", "198.20.0.0/24", "x"] {
+        for bad in [
+            "10.0.0.0/16",
+            "198.18.0.0/14",
+            "198.18.0.1/24",
+            "198.20.0.0/24",
+            "x",
+        ] {
             assert!(bad.parse::<Network>().is_err(), "{bad}");
         }
     }

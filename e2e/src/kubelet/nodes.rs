@@ -1,10 +1,6 @@
 //! The nodes: created, kept Ready, kept alive by leases, and dead when annotated so.
 
-use std::{
-    collections::BTreeMap,
-    net::Ipv4Addr,
-    time::Duration,
-};
+use std::{collections::BTreeMap, net::Ipv4Addr, time::Duration};
 
 use anyhow::{Context, Result};
 use futures::StreamExt;
@@ -52,7 +48,12 @@ pub(super) struct Nodes {
 impl Nodes {
     pub(super) fn new(client: Client, options: &Options, addresses: Living) -> Self {
         let living = watch::Sender::new(Living::new());
-        Self { client, options: options.clone(), addresses, living }
+        Self {
+            client,
+            options: options.clone(),
+            addresses,
+            living,
+        }
     }
 
     pub(super) fn living(&self) -> watch::Receiver<Living> {
@@ -108,7 +109,8 @@ impl Nodes {
     }
 
     fn node(&self, name: &str) -> Node {
-        let mut labels: BTreeMap<String, String> = self.options.node_labels.iter().cloned().collect();
+        let mut labels: BTreeMap<String, String> =
+            self.options.node_labels.iter().cloned().collect();
         let fixed = [
             ("kubernetes.io/hostname", name),
             ("kubernetes.io/os", "linux"),
@@ -123,7 +125,9 @@ impl Nodes {
     }
 
     fn entry(&self, name: &str) -> Option<(String, Ipv4Addr)> {
-        self.addresses.get_key_value(name).map(|(name, address)| (name.clone(), *address))
+        self.addresses
+            .get_key_value(name)
+            .map(|(name, address)| (name.clone(), *address))
     }
 
     fn set_living(&self, change: impl FnOnce(&mut Living)) {
@@ -147,7 +151,9 @@ impl Nodes {
 
     /// Whether a node lives; if so, its status is brought in order.
     async fn lives(&self, node: &Node) -> bool {
-        let Some(address) = self.addresses.get(&node.name_any()) else { return false };
+        let Some(address) = self.addresses.get(&node.name_any()) else {
+            return false;
+        };
         if faults::is_dead(node.annotations()) {
             return false;
         }
@@ -169,11 +175,19 @@ impl Nodes {
         }
         // The admission of a new node adds this taint, and the controllers remove it a little
         // later; pods are to be scheduled at once.
-        let taints = node.spec.as_ref().and_then(|spec| spec.taints.clone()).unwrap_or_default();
+        let taints = node
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.taints.clone())
+            .unwrap_or_default();
         if taints.iter().any(|taint| taint.key == NOT_READY_TAINT) {
-            let rest: Vec<_> = taints.iter().filter(|taint| taint.key != NOT_READY_TAINT).collect();
+            let rest: Vec<_> = taints
+                .iter()
+                .filter(|taint| taint.key != NOT_READY_TAINT)
+                .collect();
             let patch = json!({"metadata": {"uid": node.uid()}, "spec": {"taints": rest}});
-            write_deadline(api.patch(&name, &PatchParams::default(), &Patch::Merge(&patch))).await?;
+            write_deadline(api.patch(&name, &PatchParams::default(), &Patch::Merge(&patch)))
+                .await?;
         }
         Ok(())
     }
@@ -206,12 +220,7 @@ impl Nodes {
 }
 
 /// The status of a healthy node; what is unchanged keeps its times.
-fn ready_status(
-    node: &Node,
-    options: &Options,
-    address: Ipv4Addr,
-    now: Timestamp,
-) -> NodeStatus {
+fn ready_status(node: &Node, options: &Options, address: Ipv4Addr, now: Timestamp) -> NodeStatus {
     let mut status = node.status.clone().unwrap_or_default();
     let capacity: BTreeMap<String, Quantity> = [
         ("cpu", options.node_cpu.clone()),
@@ -224,12 +233,18 @@ fn ready_status(
     status.allocatable = Some(capacity.clone());
     status.capacity = Some(capacity);
     status.addresses = Some(
-        [("InternalIP", address.to_string()), ("Hostname", node.name_any())]
-            .map(|(type_, address)| NodeAddress { type_: type_.to_owned(), address })
-            .into(),
+        [
+            ("InternalIP", address.to_string()),
+            ("Hostname", node.name_any()),
+        ]
+        .map(|(type_, address)| NodeAddress {
+            type_: type_.to_owned(),
+            address,
+        })
+        .into(),
     );
     let info = status.node_info.get_or_insert_default();
-    info.kubelet_version = kubernetes_version().to_owned();
+    kubernetes_version().clone_into(&mut info.kubelet_version);
     info.os_image = "jiuzhou sandbox".into();
     info.operating_system = "linux".into();
     info.architecture = "amd64".into();

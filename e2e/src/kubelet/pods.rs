@@ -4,6 +4,8 @@
 //! ([`lifecycle`]), whether its ports are served, whether its status says so. At most
 //! [`WRITES_AT_ONCE`] writes are under way, one per pod.
 
+mod writes;
+
 use std::{
     cmp::Reverse,
     collections::{BinaryHeap, HashMap, HashSet, VecDeque},
@@ -12,21 +14,18 @@ use std::{
 };
 
 use anyhow::Result;
-use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
-use k8s_openapi::{
-    api::core::v1::{Pod, PodStatus},
-    jiff::Timestamp,
-};
+use futures::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use k8s_openapi::{api::core::v1::Pod, jiff::Timestamp};
 use kube::{
     Api, Client, ResourceExt,
-    api::{DeleteParams, Patch, PatchParams, Preconditions},
     runtime::{
         WatchStreamExt,
         watcher::{self, Event, watcher},
     },
 };
-use serde_json::json;
 use tokio::{sync::watch, time::Instant};
+
+use writes::Written;
 
 use super::{
     Options,
@@ -55,12 +54,8 @@ struct Entry {
     server: Option<PodServer>,
     problem: Option<String>,
     writing: bool,
-}
-
-/// How a write ended.
-struct Written {
-    uid: Uid,
-    outcome: Result<Option<Pod>>,
+    /// It came due while it was being written.
+    again: bool,
 }
 
 /// Runs the pods of one cluster.
@@ -105,20 +100,24 @@ impl Pods {
         loop {
             let wake = self.timers.peek().map(|Reverse((at, _))| *at);
             tokio::select! {
-                Some(event) = events.next() => match event {
-                    Ok(event) => self.observe(event),
-                    Err(error) => tracing::warn!("watch of pods: {error}"),
-                },
-                Some(written) = self.writes.next() => self.finish(written),
-                () = sleep_until(wake) => self.ring(),
-                changed = self.nodes.changed() => {
-                    changed?;
-                    let all: Vec<Uid> = self.entries.keys().cloned().collect();
-                    all.into_iter().for_each(|uid| self.mark(uid));
-                }
+                            Some(event) = events.next() => match event {
+                                Ok(event) => self.observe(event),
+                                Err(error) => tracing::warn!("watch of pods: {error}"),
+                            },
+                            Some(written) = self.writes.next() => self.finish(written),
+                            () = sleep_until(wake) => self.ring(),
+                            changed = self.nodes.changed() => {
+                                changed?;
+                                let all: Vec<Uid> = self.entries.keys().cloned().collect();
+                                for uid in all {
+            self.mark(uid);
             }
+                            }
+                        }
             while self.writes.len() < WRITES_AT_ONCE {
-                let Some(uid) = self.due.pop_front() else { break };
+                let Some(uid) = self.due.pop_front() else {
+                    break;
+                };
                 self.is_due.remove(&uid);
                 self.look_at(&uid).await;
             }
@@ -139,7 +138,9 @@ impl Pods {
                 let listed = self.listed.take().unwrap_or_default();
                 let gone = self.entries.keys().filter(|uid| !listed.contains(*uid));
                 let gone: Vec<Uid> = gone.cloned().collect();
-                gone.iter().for_each(|uid| self.remove(uid));
+                for uid in &gone {
+                    self.remove(uid);
+                }
             }
             Event::Apply(pod) => self.applied(pod),
             Event::Delete(pod) => {
@@ -162,11 +163,14 @@ impl Pods {
             server: None,
             problem: None,
             writing: false,
+            again: false,
         });
         if terminating {
             entry.terminating.get_or_insert(now);
         }
         entry.pod = pod;
+        // A third of the object, and of no interest here.
+        entry.pod.metadata.managed_fields = None;
         self.mark(uid);
     }
 
@@ -195,32 +199,48 @@ impl Pods {
     }
 
     fn wake_after(&mut self, uid: &Uid, wait: Duration) {
-        self.timers.push(Reverse((Instant::now() + wait, uid.clone())));
+        self.timers
+            .push(Reverse((Instant::now() + wait, uid.clone())));
     }
 
     fn finish(&mut self, written: Written) {
-        let Some(entry) = self.entries.get_mut(&written.uid) else { return };
+        let Some(entry) = self.entries.get_mut(&written.uid) else {
+            return;
+        };
         entry.writing = false;
+        let mut due = std::mem::take(&mut entry.again);
         match written.outcome {
-            Ok(Some(pod)) => {
+            // Unless an event has brought a later version meanwhile.
+            Ok(Some(pod)) if entry.pod.metadata.resource_version == written.base => {
+                // A write that changed nothing is over: to look again would only repeat it.
+                due |= pod.metadata.resource_version != written.base;
                 entry.pod = pod;
-                self.mark(written.uid);
             }
-            // Deleted, or changed meanwhile: an event brings what is true now.
-            Ok(None) => {}
+            // Deleted, or changed by another: an event brings what is true now.
+            Ok(_) => {}
             Err(error) => {
                 tracing::warn!(pod = entry.pod.name_any(), "write failed: {error:#}");
                 self.wake_after(&written.uid, RETRY);
             }
         }
+        if due {
+            self.mark(written.uid);
+        }
     }
 
     async fn look_at(&mut self, uid: &Uid) {
-        let Some(entry) = self.entries.get_mut(uid) else { return };
+        let Some(entry) = self.entries.get_mut(uid) else {
+            return;
+        };
         if entry.writing {
+            entry.again = true;
             return;
         }
-        let node = entry.pod.spec.as_ref().and_then(|spec| spec.node_name.as_ref());
+        let node = entry
+            .pod
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.node_name.as_ref());
         let node = node.and_then(|name| self.nodes.borrow().get(name).copied());
         let Some(node) = node else {
             // The node is dead, deleted, or somebody else's: nothing answers and nobody reports.
@@ -242,74 +262,40 @@ impl Pods {
     }
 
     async fn bring_up(&mut self, uid: &Uid, stage: Stage, node: Ipv4Addr) {
-        let Some(entry) = self.entries.get_mut(uid) else { return };
+        let Some(entry) = self.entries.get_mut(uid) else {
+            return;
+        };
         if entry.address.is_none() {
             entry.address = adopt(&entry.pod, &mut self.pool).or_else(|| self.pool.take());
         }
         let Some(address) = entry.address else {
-            tracing::warn!(pod = entry.pod.name_any(), "no address left in the pod network");
+            tracing::warn!(
+                pod = entry.pod.name_any(),
+                "no address left in the pod network"
+            );
             self.wake_after(uid, RETRY);
             return;
         };
-        let wake = match stage {
-            Stage::Running(wake) => {
-                entry.serve(address, &self.options.cluster).await;
-                if entry.problem.is_some() { Some(RETRY) } else { wake }
+        let wake = if let Stage::Running(wake) = stage {
+            entry.serve(address, &self.options.cluster).await;
+            if entry.problem.is_some() {
+                Some(RETRY)
+            } else {
+                wake
             }
-            _ => {
-                entry.server = None;
-                None
-            }
+        } else {
+            entry.server = None;
+            None
         };
         let addresses = Addresses { pod: address, node };
         let problem = entry.problem.as_deref();
         let status = lifecycle::status(&entry.pod, stage, addresses, problem, Timestamp::now());
         if entry.pod.status.as_ref() != Some(&status) {
-            self.report(uid, status);
+            self.report(uid, &status);
         }
         if let Some(wake) = wake {
             self.wake_after(uid, wake);
         }
-    }
-
-    fn report(&mut self, uid: &Uid, status: PodStatus) {
-        let Some((api, name, entry)) = self.target(uid) else { return };
-        let patch = json!({
-            // A conflict means that an event with what is true now is on its way.
-            "metadata": {"uid": uid, "resourceVersion": entry.pod.resource_version()},
-            "status": status,
-        });
-        entry.writing = true;
-        let uid = uid.clone();
-        let write = async move {
-            let params = PatchParams::default();
-            let patch = Patch::Merge(&patch);
-            let answer = write_deadline(api.patch_status(&name, &params, &patch)).await;
-            Written { uid, outcome: expected_races(answer.map(Some)) }
-        };
-        self.writes.push(write.boxed());
-    }
-
-    fn delete(&mut self, uid: &Uid) {
-        let Some((api, name, entry)) = self.target(uid) else { return };
-        entry.writing = true;
-        let uid = uid.clone();
-        let write = async move {
-            let params = DeleteParams {
-                grace_period_seconds: Some(0),
-                preconditions: Some(Preconditions { uid: Some(uid.clone()), ..Default::default() }),
-                ..DeleteParams::default()
-            };
-            let answer = write_deadline(api.delete(&name, &params)).await;
-            Written { uid, outcome: expected_races(answer.map(|_| None)) }
-        };
-        self.writes.push(write.boxed());
-    }
-
-    fn target(&mut self, uid: &Uid) -> Option<(Api<Pod>, String, &mut Entry)> {
-        let entry = self.entries.get_mut(uid)?;
-        let api = Api::namespaced(self.client.clone(), &entry.pod.namespace()?);
-        Some((api, entry.pod.name_any(), entry))
     }
 }
 
@@ -352,18 +338,6 @@ impl Entry {
 fn adopt(pod: &Pod, pool: &mut AddressPool) -> Option<Ipv4Addr> {
     let address = pod.status.as_ref()?.pod_ip.as_ref()?.parse().ok()?;
     pool.adopt(address).then_some(address)
-}
-
-/// That a pod is gone, or was changed by another, is no failure.
-fn expected_races<T>(answer: Result<Option<T>>) -> Result<Option<T>> {
-    let error = match answer {
-        Ok(done) => return Ok(done),
-        Err(error) => error,
-    };
-    match error.downcast_ref::<kube::Error>() {
-        Some(kube::Error::Api(status)) if status.is_not_found() || status.is_conflict() => Ok(None),
-        _ => Err(error),
-    }
 }
 
 async fn sleep_until(at: Option<Instant>) {

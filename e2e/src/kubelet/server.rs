@@ -64,19 +64,29 @@ impl PodServer {
             let listener = TcpListener::bind(at).await;
             listeners.push(listener.map_err(|error| unavailable(at, &error))?);
         }
-        let shared = Arc::new(Shared { backend, answer: RwLock::new(answer) });
+        let shared = Arc::new(Shared {
+            backend,
+            answer: RwLock::new(answer),
+        });
         let stop = CancellationToken::new();
         for listener in listeners {
             let stop = stop.clone();
             let accepting = accept(listener, Arc::clone(&shared), stop.clone());
             tokio::spawn(async move { stop.run_until_cancelled(accepting).await });
         }
-        Ok(Self { shared, _stop: stop.drop_guard() })
+        Ok(Self {
+            shared,
+            _stop: stop.drop_guard(),
+        })
     }
 
     /// Changes how requests are answered from now on.
     pub(super) fn set_answer(&self, answer: Answer) {
-        *self.shared.answer.write().unwrap_or_else(PoisonError::into_inner) = answer;
+        *self
+            .shared
+            .answer
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = answer;
     }
 }
 
@@ -119,17 +129,20 @@ async fn respond(
     request: Request<Incoming>,
     shared: &Shared,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
-    let Answer { status, latency } =
-        *shared.answer.read().unwrap_or_else(PoisonError::into_inner);
+    let Answer { status, latency } = *shared.answer.read().unwrap_or_else(PoisonError::into_inner);
     if !latency.is_zero() {
         tokio::time::sleep(latency).await;
     }
-    let body = Body { backend: &shared.backend, path: request.uri().path() };
+    let body = Body {
+        backend: &shared.backend,
+        path: request.uri().path(),
+    };
     let body = serde_json::to_vec(&body).expect("strings serialise");
     let mut response = Response::new(Full::from(body));
     *response.status_mut() = status;
-    response
-        .headers_mut()
-        .insert(CONTENT_TYPE, http::HeaderValue::from_static("application/json"));
+    response.headers_mut().insert(
+        CONTENT_TYPE,
+        http::HeaderValue::from_static("application/json"),
+    );
     Ok(response)
 }

@@ -28,8 +28,12 @@ impl ProcessId {
 
     /// Kills this very process; does nothing if it is gone.
     pub(crate) fn kill(self) {
-        let Some(pid) = i32::try_from(self.pid).ok().and_then(Pid::from_raw) else { return };
-        let Ok(handle) = pidfd_open(pid, PidfdFlags::empty()) else { return };
+        let Some(pid) = i32::try_from(self.pid).ok().and_then(Pid::from_raw) else {
+            return;
+        };
+        let Ok(handle) = pidfd_open(pid, PidfdFlags::empty()) else {
+            return;
+        };
         // Looked at after the handle was taken: whatever the handle means, it is this process.
         if self.runs() {
             // It may end by itself at this moment, which is as good.
@@ -69,6 +73,12 @@ mod tests {
     fn knows_itself_and_not_a_later_bearer_of_its_pid() {
         let me = ProcessId::of(std::process::id()).expect("this process runs");
         assert!(me.runs());
-        assert!(!ProcessId { started: me.started + 1, ..me }.runs());
+        assert!(
+            !ProcessId {
+                started: me.started + 1,
+                ..me
+            }
+            .runs()
+        );
     }
 }

@@ -1,6 +1,8 @@
 //! The small process that clears up after its parent, even after `kill -9`.
 //!
-//!     parent --stdin pipe--> sandbox reap
+//! ```text
+//! parent --stdin pipe--> sandbox reap
+//! ```
 //!
 //! The parent writes down every process and folder it makes, and never closes the pipe. When the
 //! parent ends, by whatever means, the kernel closes it, and the reaper kills what is still running
@@ -51,8 +53,8 @@ struct Pipe {
 impl Reaper {
     pub(super) fn start(sandbox: &Path, dir: &Path) -> Result<Self> {
         let journal = dir.join(JOURNAL);
-        let journal = File::create(&journal)
-            .with_context(|| format!("create {}", journal.display()))?;
+        let journal =
+            File::create(&journal).with_context(|| format!("create {}", journal.display()))?;
         let mut child = Command::new(sandbox)
             .arg("reap")
             .process_group(0)
@@ -63,7 +65,14 @@ impl Reaper {
             .with_context(|| format!("start {} reap", sandbox.display()))?;
         let stdin = child.stdin.take();
         let run = uuid::Uuid::new_v4().simple().to_string();
-        let reaper = Self { state: Mutex::new(Pipe { child, stdin, journal }), run };
+        let reaper = Self {
+            state: Mutex::new(Pipe {
+                child,
+                stdin,
+                journal,
+            }),
+            run,
+        };
         reaper.tell(&format!("run\t{}", reaper.run))?;
         Ok(reaper)
     }
@@ -98,11 +107,15 @@ impl Reaper {
     fn tell(&self, line: &str) -> Result<()> {
         let line = format!("{line}\n");
         let mut pipe = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        pipe.journal.write_all(line.as_bytes()).context("write the journal of processes")?;
+        pipe.journal
+            .write_all(line.as_bytes())
+            .context("write the journal of processes")?;
         if let Some(stdin) = &mut pipe.stdin {
             // A reaper that somebody killed must not stop the fleet; the journal remains.
             if let Err(error) = stdin.write_all(line.as_bytes()) {
-                tracing::warn!("the reaper is gone ({error}); a crash would leave processes behind");
+                tracing::warn!(
+                    "the reaper is gone ({error}); a crash would leave processes behind"
+                );
                 pipe.stdin = None;
             }
         }
@@ -174,20 +187,27 @@ impl Left {
 
     fn running(&self) -> Vec<ProcessId> {
         let recorded = self.processes.values().copied().filter(|id| id.runs());
-        recorded.chain(self.run.iter().flat_map(|run| marked(run))).collect()
+        recorded
+            .chain(self.run.iter().flat_map(|run| marked(run)))
+            .collect()
     }
 }
 
 /// Every running process whose environment carries the mark of `run`.
 fn marked(run: &str) -> Vec<ProcessId> {
     let mark = format!("{RUN_VARIABLE}={run}");
-    let Ok(entries) = fs::read_dir("/proc") else { return vec![] };
+    let Ok(entries) = fs::read_dir("/proc") else {
+        return vec![];
+    };
     entries
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok())
         .filter_map(|pid| {
             let id = ProcessId::of(pid)?;
             let environment = fs::read(format!("/proc/{pid}/environ")).ok()?;
-            environment.split(|byte| *byte == 0).any(|v| v == mark.as_bytes()).then_some(id)
+            environment
+                .split(|byte| *byte == 0)
+                .any(|v| v == mark.as_bytes())
+                .then_some(id)
         })
         .collect()
 }
@@ -232,8 +252,14 @@ mod tests {
             .env(RUN_VARIABLE, marker)
             .spawn()
             .expect("sleep starts");
-        let mut other = Command::new("sleep").arg("60").spawn().expect("sleep starts");
-        let left = Left { run: Some(marker.into()), ..Left::default() };
+        let mut other = Command::new("sleep")
+            .arg("60")
+            .spawn()
+            .expect("sleep starts");
+        let left = Left {
+            run: Some(marker.into()),
+            ..Left::default()
+        };
         // Until exec has happened, the child still shows its parent's environment.
         while left.running().is_empty() {
             sleep(Duration::from_millis(5));

@@ -39,12 +39,21 @@ impl Port {
         let first = u16::from_be_bytes([a, b]) % count;
         for offset in 0..count {
             let number = PORTS.start + (first + offset) % count;
-            let Some(lock) = try_lock("ports", &number.to_string())? else { continue };
+            let Some(lock) = try_lock("ports", &number.to_string())? else {
+                continue;
+            };
             if TcpListener::bind((Ipv4Addr::LOCALHOST, number)).is_ok() {
-                return Ok(Self { number, _lock: lock });
+                return Ok(Self {
+                    number,
+                    _lock: lock,
+                });
             }
         }
-        bail!("no free port between {} and {} on 127.0.0.1", PORTS.start, PORTS.end);
+        bail!(
+            "no free port between {} and {} on 127.0.0.1",
+            PORTS.start,
+            PORTS.end
+        );
     }
 
     /// The number.
@@ -68,7 +77,11 @@ impl PodNetwork {
         let units = size / UNIT;
         for first in (0..UNITS).step_by(units as usize) {
             if let Some(locks) = lock_units(first, units)? {
-                return Ok(Self { first: PODS + first * UNIT, size, _locks: locks });
+                return Ok(Self {
+                    first: PODS + first * UNIT,
+                    size,
+                    _locks: locks,
+                });
             }
         }
         bail!(
@@ -78,7 +91,11 @@ impl PodNetwork {
 
     /// In CIDR notation.
     pub fn cidr(&self) -> String {
-        format!("{}/{}", Ipv4Addr::from(self.first), 32 - self.size.trailing_zeros())
+        format!(
+            "{}/{}",
+            Ipv4Addr::from(self.first),
+            32 - self.size.trailing_zeros()
+        )
     }
 }
 
@@ -124,6 +141,10 @@ mod tests {
         let b = PodNetwork::reserve(300).expect("a network");
         assert_eq!((a.size, b.size), (512, 512));
         assert!(a.first + a.size <= b.first || b.first + b.size <= a.first);
-        assert!(a.cidr().starts_with("198.1") && a.cidr().ends_with("/23"), "{}", a.cidr());
+        assert!(
+            a.cidr().starts_with("198.1") && a.cidr().ends_with("/23"),
+            "{}",
+            a.cidr()
+        );
     }
 }

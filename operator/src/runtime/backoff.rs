@@ -17,11 +17,15 @@ pub struct Backoff {
 impl Backoff {
     /// The first wait is drawn below `min`, later ones below a ceiling that doubles up to `max`.
     pub const fn new(min: Duration, max: Duration) -> Self {
-        Self { min, max, failures: 0 }
+        Self {
+            min,
+            max,
+            failures: 0,
+        }
     }
 
     /// Draws the wait after one more failure.
-    pub fn next(&mut self) -> Duration {
+    pub fn wait(&mut self) -> Duration {
         let ceiling = self.ceiling();
         self.failures = self.failures.saturating_add(1);
         // Half the smallest ceiling is the floor: a draw near zero would be a retry at once.
@@ -64,19 +68,22 @@ mod tests {
         let mut ceilings = Vec::new();
         for _ in 0..9 {
             ceilings.push(backoff.ceiling().as_millis());
-            let wait = backoff.next();
+            let wait = backoff.wait();
             assert!(wait >= Duration::from_millis(250) && wait <= Duration::from_secs(30));
         }
-        assert_eq!(ceilings, [500, 1000, 2000, 4000, 8000, 16_000, 30_000, 30_000, 30_000]);
+        assert_eq!(
+            ceilings,
+            [500, 1000, 2000, 4000, 8000, 16_000, 30_000, 30_000, 30_000]
+        );
         backoff.reset();
-        assert!(backoff.next() <= Duration::from_millis(500));
+        assert!(backoff.wait() <= Duration::from_millis(500));
     }
 
     #[test]
     fn a_thousand_failures_do_not_overflow() {
         let mut backoff = Backoff::new(Duration::from_millis(1), Duration::from_secs(1));
         for _ in 0..1000 {
-            assert!(backoff.next() <= Duration::from_secs(1));
+            assert!(backoff.wait() <= Duration::from_secs(1));
         }
         assert_eq!(backoff.failures(), 1000);
     }

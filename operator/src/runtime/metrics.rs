@@ -18,8 +18,9 @@ pub use board::{Board, Capacity, Grant};
 
 /// Upper bounds of the histogram buckets for everything measured in seconds: from a warm plan
 /// (a few milliseconds) to the longest deadline of a request.
-pub const SECONDS: [f64; 13] =
-    [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0];
+pub const SECONDS: [f64; 13] = [
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0,
+];
 
 /// Everything the hub and the agent report, registered once.
 #[derive(Clone, Debug)]
@@ -194,11 +195,15 @@ mod tests {
     #[test]
     fn the_registry_shows_exactly_the_agreed_names() {
         let (registry, provider) = meters("test").unwrap();
-        let metrics = Metrics::new(&opentelemetry::metrics::MeterProvider::meter(&provider, "t"));
+        let metrics = Metrics::new(&opentelemetry::metrics::MeterProvider::meter(
+            &provider, "t",
+        ));
         metrics.turn(Loop::Hub, TurnOutcome::Changed);
         metrics.planned(Duration::from_millis(3));
         metrics.overflowed("changes");
-        metrics.requests.count("hangzhou-a", Verb::Patch, Outcome::Ok);
+        metrics
+            .requests
+            .count("hangzhou-a", Verb::Patch, Outcome::Ok);
         metrics.board.set_apps([("Ready", 2)]);
         metrics.board.set_capacity(vec![Capacity {
             region: "hangzhou".into(),
@@ -217,7 +222,9 @@ mod tests {
             borrowed: 0.0,
             lent: 1.0,
         }]);
-        metrics.board.set_contacts([("hangzhou-a".to_owned(), Instant::now())]);
+        metrics
+            .board
+            .set_contacts([("hangzhou-a".to_owned(), Instant::now())]);
 
         let text = render(&registry).unwrap();
         let names: BTreeSet<&str> = text
@@ -257,11 +264,16 @@ mod tests {
     #[test]
     fn a_region_that_is_gone_leaves_no_series() {
         let (registry, provider) = meters("test").unwrap();
-        let metrics = Metrics::new(&opentelemetry::metrics::MeterProvider::meter(&provider, "t"));
+        let metrics = Metrics::new(&opentelemetry::metrics::MeterProvider::meter(
+            &provider, "t",
+        ));
         metrics.board.set_apps([("Ready", 2), ("Failed", 1)]);
         assert!(render(&registry).unwrap().contains("Failed"));
         metrics.board.set_apps([("Ready", 3)]);
         let text = render(&registry).unwrap();
-        assert!(!text.contains("Failed") && text.contains(r#"{state="Ready"} 3"#), "{text}");
+        assert!(
+            !text.contains("Failed") && text.contains(r#"{state="Ready"} 3"#),
+            "{text}"
+        );
     }
 }

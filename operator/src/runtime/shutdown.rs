@@ -52,7 +52,15 @@ mod tests {
         let stop = on_signals().unwrap();
         assert!(!stop.is_cancelled());
         let kill = format!("kill -TERM {}", std::process::id());
-        assert!(std::process::Command::new("sh").args(["-c", &kill]).status().unwrap().success());
-        tokio::time::timeout(std::time::Duration::from_secs(10), stop.cancelled()).await.unwrap();
+        assert!(
+            std::process::Command::new("sh")
+                .args(["-c", &kill])
+                .status()
+                .unwrap()
+                .success()
+        );
+        tokio::time::timeout(std::time::Duration::from_secs(10), stop.cancelled())
+            .await
+            .unwrap();
     }
 }

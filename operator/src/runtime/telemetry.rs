@@ -61,7 +61,7 @@ impl Telemetry {
     /// the exporter's channel lives on it.
     pub fn start(service: &'static str) -> Result<Self, TelemetryError> {
         let tracer = tracer(service)?;
-        let traces = tracer
+        let spans = tracer
             .as_ref()
             .map(|provider| tracing_opentelemetry::layer().with_tracer(provider.tracer(service)));
         // Logs go to standard error, so that a command's standard output stays its answer.
@@ -72,13 +72,17 @@ impl Telemetry {
             logs.json().flatten_event(true).boxed()
         };
         tracing_subscriber::registry()
-            .with(traces)
+            .with(spans)
             .with(logs)
             .with(filter(std::env::var("RUST_LOG").ok().as_deref()))
             .try_init()
             .map_err(TelemetryError::Subscriber)?;
         let (registry, meters) = meters(service)?;
-        Ok(Self { registry, meters, tracer })
+        Ok(Self {
+            registry,
+            meters,
+            tracer,
+        })
     }
 
     /// The registry that `/metrics` shows.
@@ -121,7 +125,10 @@ fn resource(service: &'static str) -> Resource {
 }
 
 fn tracer(service: &'static str) -> Result<Option<SdkTracerProvider>, TelemetryError> {
-    let Some(endpoint) = std::env::var(OTLP_ENDPOINT).ok().filter(|value| !value.is_empty()) else {
+    let Some(endpoint) = std::env::var(OTLP_ENDPOINT)
+        .ok()
+        .filter(|value| !value.is_empty())
+    else {
         return Ok(None);
     };
     let exporter = SpanExporter::builder()
@@ -131,7 +138,9 @@ fn tracer(service: &'static str) -> Result<Option<SdkTracerProvider>, TelemetryE
         .map_err(TelemetryError::Exporter)?;
     let provider = SdkTracerProvider::builder()
         .with_batch_exporter(exporter)
-        .with_sampler(Sampler::ParentBased(Box::new(Sampler::TraceIdRatioBased(SAMPLED))))
+        .with_sampler(Sampler::ParentBased(Box::new(Sampler::TraceIdRatioBased(
+            SAMPLED,
+        ))))
         .with_resource(resource(service))
         .build();
     Ok(Some(provider))
@@ -174,7 +183,9 @@ fn view(instrument: &Instrument) -> Option<Stream> {
 
 /// The registry in Prometheus's text format.
 pub fn render(registry: &Registry) -> Result<String, TelemetryError> {
-    TextEncoder::new().encode_to_string(&registry.gather()).map_err(TelemetryError::Encode)
+    TextEncoder::new()
+        .encode_to_string(&registry.gather())
+        .map_err(TelemetryError::Encode)
 }
 
 /// W3C trace context of the current span, to be written into an object; `None` where traces are
@@ -193,8 +204,10 @@ pub fn current_traceparent() -> Option<String> {
 /// context is ignored: the span then starts a trace of its own.
 #[must_use]
 pub fn span_with_parent(span: Span, traceparent: Option<&str>) -> Span {
-    let fields: HashMap<String, String> =
-        traceparent.map(|value| ("traceparent".to_owned(), value.to_owned())).into_iter().collect();
+    let fields: HashMap<String, String> = traceparent
+        .map(|value| ("traceparent".to_owned(), value.to_owned()))
+        .into_iter()
+        .collect();
     let context = TraceContextPropagator::new().extract(&fields);
     if context.span().span_context().is_valid() {
         // Fails only where no tracer is installed, and then there is nothing to continue.
@@ -228,8 +241,13 @@ mod tests {
     #[test]
     fn garbage_for_a_trace_context_starts_a_new_trace() {
         traced(|| {
-            for garbage in [None, Some(""), Some("00-zz-01"), Some("\u{0}\n"), Some("00-0-0-0-0-0")]
-            {
+            for garbage in [
+                None,
+                Some(""),
+                Some("00-zz-01"),
+                Some("\u{0}\n"),
+                Some("00-0-0-0-0-0"),
+            ] {
                 let span = span_with_parent(tracing::info_span!("realize"), garbage);
                 assert!(span.in_scope(current_traceparent).is_some());
             }
@@ -244,7 +262,12 @@ mod tests {
 
     #[test]
     fn no_setting_lets_response_bodies_into_the_log() {
-        for wanted in [None, Some("trace"), Some("kube_client::client=trace"), Some("=,=,bad")] {
+        for wanted in [
+            None,
+            Some("trace"),
+            Some("kube_client::client=trace"),
+            Some("=,=,bad"),
+        ] {
             let filter = filter(wanted).to_string();
             assert!(filter.contains("kube_client::client=off"), "{filter}");
             assert!(!filter.contains("kube_client::client=trace"), "{filter}");

@@ -56,6 +56,9 @@ struct Shown {
     contacts: Vec<(String, Instant)>,
 }
 
+/// One gauge over rows: its name, its description, and the number it shows.
+type Column<Row> = (&'static str, &'static str, fn(&Row) -> f64);
+
 impl Board {
     pub(super) fn new(meter: &Meter) -> Self {
         let board = Self(Arc::default());
@@ -107,20 +110,40 @@ impl Board {
     }
 
     fn register_contacts(&self, meter: &Meter) {
-        self.register(meter, "cluster_last_contact", "s", "Age of the last news.", |shown, gauge| {
-            for (cluster, at) in &shown.contacts {
-                let labels = [KeyValue::new("cluster", cluster.clone())];
-                gauge.observe(at.elapsed().as_secs_f64(), &labels);
-            }
-        });
+        self.register(
+            meter,
+            "cluster_last_contact",
+            "s",
+            "Age of the last news.",
+            |shown, gauge| {
+                for (cluster, at) in &shown.contacts {
+                    let labels = [KeyValue::new("cluster", cluster.clone())];
+                    gauge.observe(at.elapsed().as_secs_f64(), &labels);
+                }
+            },
+        );
     }
 
     fn register_capacity(&self, meter: &Meter) {
-        let gauges: [(_, _, fn(&Capacity) -> f64); 4] = [
-            ("capacity_allocatable", "What the clusters of a region offer.", |c| c.allocatable),
-            ("capacity_granted", "What quotas promise from a region.", |c| c.granted),
-            ("capacity_requested", "What Apps ask of a region.", |c| c.requested),
-            ("capacity_headroom", "What is left to place in a region.", |c| c.headroom),
+        let gauges: [Column<Capacity>; 4] = [
+            (
+                "capacity_allocatable",
+                "What the clusters of a region offer.",
+                |c| c.allocatable,
+            ),
+            (
+                "capacity_granted",
+                "What quotas promise from a region.",
+                |c| c.granted,
+            ),
+            ("capacity_requested", "What Apps ask of a region.", |c| {
+                c.requested
+            }),
+            (
+                "capacity_headroom",
+                "What is left to place in a region.",
+                |c| c.headroom,
+            ),
         ];
         for (name, description, value) in gauges {
             self.register(meter, name, "", description, move |shown, gauge| {
@@ -132,11 +155,17 @@ impl Board {
     }
 
     fn register_grants(&self, meter: &Meter) {
-        let gauges: [(_, _, fn(&Grant) -> f64); 4] = [
+        let gauges: [Column<Grant>; 4] = [
             ("quota_nominal", "What a quota promises.", |g| g.nominal),
             ("quota_used", "What is charged against a quota.", |g| g.used),
-            ("quota_borrowed", "What is used beyond a quota's nominal.", |g| g.borrowed),
-            ("quota_lent", "What others use of a quota's nominal.", |g| g.lent),
+            (
+                "quota_borrowed",
+                "What is used beyond a quota's nominal.",
+                |g| g.borrowed,
+            ),
+            ("quota_lent", "What others use of a quota's nominal.", |g| {
+                g.lent
+            }),
         ];
         for (name, description, value) in gauges {
             self.register(meter, name, "", description, move |shown, gauge| {

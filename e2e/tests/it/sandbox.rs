@@ -1,0 +1,148 @@
+//! The `sandbox` command as a program: side by side with another, ended in order, and killed.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    process::{Child, Command},
+};
+
+use crate::support::{SANDBOX, eventually, scratch};
+
+struct Sandbox {
+    child: Child,
+    dir: PathBuf,
+    description: Value,
+}
+
+impl Sandbox {
+    async fn start(name: &str) -> Self {
+        Self::try_start(name).await.expect("the sandbox starts")
+    }
+
+    async fn try_start(name: &str) -> Result<Self> {
+        let dir = scratch(name);
+        let mut child = Command::new(SANDBOX)
+            .args(["up", "--bare", "--clusters", "1", "--dir"])
+            .arg(&dir)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            // The test's own safety net; the reaper then ends the rest.
+            .kill_on_drop(true)
+            .spawn()?;
+        let mut lines = BufReader::new(child.stdout.take().context("piped")?).lines();
+        while let Some(line) = lines.next_line().await? {
+            if line == "ready" {
+                let text = std::fs::read(dir.join("sandbox.json"))?;
+                return Ok(Self {
+                    child,
+                    dir,
+                    description: serde_json::from_slice(&text)?,
+                });
+            }
+        }
+        let output = child.wait_with_output().await?;
+        bail!(
+            "{}: {}",
+            output.status,
+            String::from_utf8_lossy(&output.stderr)
+        )
+    }
+
+    fn pid(&self) -> u32 {
+        self.child.id().expect("it was not waited for")
+    }
+
+    fn processes(&self) -> Vec<u32> {
+        let processes = self.description["processes"].as_array().expect("a list");
+        let pids = processes
+            .iter()
+            .map(|process| process["pid"].as_u64().expect("a pid"));
+        pids.map(|pid| pid.try_into().expect("pids are small"))
+            .collect()
+    }
+
+    fn signal(&self, signal: Signal) {
+        let pid = i32::try_from(self.pid())
+            .ok()
+            .and_then(Pid::from_raw)
+            .expect("a pid");
+        kill_process(pid, signal).expect("it runs");
+    }
+}
+
+fn runs(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(')')
+        .is_some_and(|(_, rest)| !rest.trim_start().starts_with('Z'))
+}
+
+/// Folders in memory with etcd data, by the journal of the run in `dir`.
+fn data(dir: &Path) -> Vec<PathBuf> {
+    let journal = std::fs::read_to_string(dir.join("processes")).expect("a journal");
+    journal
+        .lines()
+        .filter_map(|line| line.strip_prefix("folder\t"))
+        .map(PathBuf::from)
+        .collect()
+}
+
+#[tokio::test]
+async fn two_sandboxes_live_side_by_side_and_each_ends_what_it_started() {
+    let (one, mut two) = tokio::join!(Sandbox::start("side-one"), Sandbox::start("side-two"));
+    assert!(one.processes().into_iter().chain(two.processes()).all(runs));
+
+    // A second sandbox in a living one's folder is refused by name of the process to end.
+    let refused = Sandbox::try_start("side-one")
+        .await
+        .err()
+        .expect("it is refused")
+        .to_string();
+    assert!(
+        refused.contains(&format!("kill {}", one.pid())),
+        "{refused}"
+    );
+
+    // Killed without a chance to clear up: the reaper does it.
+    one.signal(Signal::KILL);
+    eventually("everything of the killed sandbox is gone", async || {
+        let processes_gone = !one.processes().into_iter().any(runs);
+        let data_gone = !data(&one.dir).iter().any(|folder| folder.exists());
+        (processes_gone && data_gone).then_some(())
+    })
+    .await;
+    assert!(
+        two.processes().into_iter().all(runs),
+        "the other one is untouched"
+    );
+
+    two.signal(Signal::TERM);
+    let ended = tokio::time::timeout(Duration::from_secs(30), two.child.wait()).await;
+    let ended = ended
+        .expect("it ends in time")
+        .expect("it can be waited for");
+    assert_eq!(ended.code(), Some(0));
+    assert!(!two.processes().into_iter().any(runs));
+    assert!(!data(&two.dir).iter().any(|folder| folder.exists()));
+}
+
+#[tokio::test]
+async fn usage_errors_exit_with_64() {
+    for arguments in [&["--clusters", "0"][..], &["--no-such-flag"], &["dance"]] {
+        let status = Command::new(SANDBOX)
+            .args(arguments)
+            .stderr(Stdio::null())
+            .status()
+            .await
+            .expect("it starts");
+        assert_eq!(status.code(), Some(64), "{arguments:?}");
+    }
+}
