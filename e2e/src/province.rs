@@ -1,18 +1,38 @@
-//! EXTENSION POINT: the province on top of the control planes (hub, agents, guards, demo objects).
-//!
-//! `sandbox up` without `--bare` calls [`start`] once the fleet is complete, writes what it returns
-//! into `sandbox.json`, and stops everything again if it fails. Until it is filled, it says so
-//! instead of pretending.
+//! The province on top of the control planes: everything an administrator installs, and the
+//! processes of Jiuzhou with their real identities and rights.
 
-use std::{collections::BTreeMap, time::Duration};
+pub mod binary;
+pub mod install;
+pub mod objects;
 
-use anyhow::{Result, bail};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Context, Result};
+use k8s_openapi::api::core::v1::{Secret, ServiceAccount};
+use kube::{
+    Api,
+    api::{Patch, PatchParams},
+};
 use serde::Serialize;
+use serde_json::json;
 
-use crate::{fleet::Fleet, process::Process};
+use crate::{
+    fleet::{Cluster, Fleet},
+    process::{Process, Program, reserve::Port},
+    sandbox::{Member, Mode},
+};
 
 /// Time for the hub, agents and guards to hand over leases and finish requests.
 const STOP_GRACE: Duration = Duration::from_secs(5);
+/// Life of the tokens that agents use here; a sandbox does not run for a month.
+const TOKEN_SECONDS: i64 = 30 * 24 * 3600;
+/// Time for a step of the start that waits for another process.
+const STEP: Duration = Duration::from_secs(60);
 
 /// A running process of the province with its metrics, as `sandbox.json` names it.
 #[derive(Debug, Clone, Serialize)]
@@ -36,8 +56,8 @@ pub struct Guard {
 /// The running province.
 #[derive(Debug)]
 pub struct Province {
-    /// Address of the console.
-    pub console: String,
+    /// Address of the console, once there is one.
+    pub console: Option<String>,
     /// The hub.
     pub hub: Endpoint,
     /// Agents by name of their cluster; a pushed cluster's runs inside the hub.
@@ -46,7 +66,16 @@ pub struct Province {
     pub guards: BTreeMap<String, Vec<Guard>>,
     /// All processes, in the order in which they were started.
     pub processes: Vec<Process>,
+    /// Ports that the processes listen on, reserved as long as they may be restarted.
+    _ports: Vec<Port>,
 }
+
+/// Flags that make faults show within seconds instead of a minute.
+const QUICK: [(&str, &str); 3] = [
+    ("--unreachable-after", "12s"),
+    ("--reachable-after", "6s"),
+    ("--heartbeat", "3s"),
+];
 
 impl Province {
     /// Ends all processes, the last one started first.
@@ -56,16 +85,159 @@ impl Province {
         }
         Ok(())
     }
+
+    /// The process of that name, for example `hub` or `agent-hangzhou-a`.
+    pub fn process(&self, name: &str) -> Result<&Process> {
+        let found = self.processes.iter().find(|process| process.name() == name);
+        found.with_context(|| format!("no process {name} in the province"))
+    }
 }
 
-/// Starts the province's processes and creates its demo objects.
-#[expect(
-    clippy::unused_async,
-    reason = "starting processes waits for them to be ready"
-)]
-pub async fn start(_fleet: &Fleet) -> Result<Province> {
-    bail!(
-        "the province (hub, agents, guards and demo objects) is not part of this build yet; \
-         `sandbox up --bare` starts the control planes alone"
-    )
+/// Installs Jiuzhou everywhere and starts its processes.
+pub async fn start(fleet: &Fleet, members: &[Member], progress: fn(&str)) -> Result<Province> {
+    progress("building jiuzhou");
+    let binary = tokio::task::spawn_blocking(binary::jiuzhou).await??;
+    progress("installing kinds, roles and policies");
+    install_everywhere(fleet, members).await?;
+    progress("starting the hub");
+    let mut starter = Starter { fleet, binary, processes: Vec::new(), ports: Vec::new() };
+    let hub = starter.hub().await?;
+    describe(fleet, members).await?;
+    let mut agents = BTreeMap::new();
+    for member in members {
+        progress(&format!("joining {}", member.name));
+        let endpoint = match member.mode {
+            Mode::Pull => starter.agent(member).await?,
+            Mode::Local | Mode::Push => hub.clone(),
+        };
+        agents.insert(member.name.clone(), endpoint);
+    }
+    Ok(Province {
+        console: None,
+        hub,
+        agents,
+        guards: BTreeMap::new(),
+        processes: starter.processes,
+        _ports: starter.ports,
+    })
+}
+
+async fn install_everywhere(fleet: &Fleet, members: &[Member]) -> Result<()> {
+    let hub = fleet.hub().client().await?;
+    install::crds(&hub).await?;
+    install::chart(&hub, "hub").await?;
+    for member in members {
+        let client = fleet.cluster(&member.name)?.client().await?;
+        install::chart(&client, "region").await?;
+    }
+    Ok(())
+}
+
+/// What the administrators of the province write down.
+async fn describe(fleet: &Fleet, members: &[Member]) -> Result<()> {
+    let hub = fleet.hub().client().await?;
+    objects::regions(&hub).await?;
+    for member in members {
+        if member.mode == Mode::Push {
+            let cluster = fleet.cluster(&member.name)?;
+            let kubeconfig = cluster
+                .service_account_kubeconfig("jiuzhou-system", "jiuzhou-push", TOKEN_SECONDS)
+                .await?;
+            let secrets: Api<Secret> = Api::namespaced(hub.clone(), "jiuzhou-system");
+            let secret = json!({
+                "apiVersion": "v1", "kind": "Secret", "metadata": {"name": member.name},
+                "stringData": {"kubeconfig": kubeconfig},
+            });
+            let params = PatchParams::apply("sandbox").force();
+            secrets.patch(&member.name, &params, &Patch::Apply(&secret)).await?;
+        }
+        objects::member_cluster(&hub, member).await?;
+    }
+    Ok(())
+}
+
+struct Starter<'a> {
+    fleet: &'a Fleet,
+    binary: PathBuf,
+    processes: Vec<Process>,
+    ports: Vec<Port>,
+}
+
+impl Starter<'_> {
+    async fn hub(&mut self) -> Result<Endpoint> {
+        let cluster = self.fleet.hub();
+        let kubeconfig = cluster
+            .service_account_kubeconfig("jiuzhou-system", "jiuzhou-hub", TOKEN_SECONDS)
+            .await?;
+        let file = self.keep("hub-process.kubeconfig", &kubeconfig)?;
+        let mut program = Program::new("hub", &self.binary)
+            .arg("hub")
+            .flag("--kubeconfig", &file);
+        for (flag, value) in QUICK {
+            program = program.flag(flag, value);
+        }
+        self.run(program)
+    }
+
+    async fn agent(&mut self, member: &Member) -> Result<Endpoint> {
+        let cluster = self.fleet.cluster(&member.name)?;
+        let place = format!("jz-{}", member.name);
+        await_account(self.fleet.hub(), &place).await?;
+        let at_hub = self
+            .fleet
+            .hub()
+            .service_account_kubeconfig(&place, "agent", TOKEN_SECONDS)
+            .await?;
+        let at_home = cluster
+            .service_account_kubeconfig("jiuzhou-system", "jiuzhou-agent", TOKEN_SECONDS)
+            .await?;
+        let at_hub = self.keep(&format!("agent-{}-hub.kubeconfig", member.name), &at_hub)?;
+        let at_home = self.keep(&format!("agent-{}.kubeconfig", member.name), &at_home)?;
+        let program = Program::new(format!("agent-{}", member.name), &self.binary)
+            .arg("agent")
+            .flag("--cluster", &member.name)
+            .flag("--hub-kubeconfig", &at_hub)
+            .flag("--kubeconfig", &at_home)
+            .flag("--heartbeat", "3s");
+        self.run(program)
+    }
+
+    /// Starts a process with an address for its metrics.
+    fn run(&mut self, program: Program) -> Result<Endpoint> {
+        let port = Port::reserve()?;
+        let address = format!("127.0.0.1:{}", port.number());
+        let program = program.flag("--metrics-address", &address);
+        let process = self.fleet.supervisor().spawn(program)?;
+        let pid = process.pid().context("the process ended at once")?;
+        self.processes.push(process);
+        self.ports.push(port);
+        Ok(Endpoint { metrics: format!("http://{address}/metrics"), pid })
+    }
+
+    fn keep(&self, name: &str, text: &str) -> Result<PathBuf> {
+        keep(self.fleet.dir(), name, text)
+    }
+}
+
+/// Credentials of the processes lie apart from those meant for people.
+fn keep(dir: &Path, name: &str, text: &str) -> Result<PathBuf> {
+    let folder = dir.join("identities");
+    fs::create_dir_all(&folder)?;
+    let file = folder.join(name);
+    fs::write(&file, text).with_context(|| format!("write {}", file.display()))?;
+    Ok(file)
+}
+
+/// Waits until the hub has set up a cluster's place.
+async fn await_account(hub: &Cluster, place: &str) -> Result<()> {
+    let accounts: Api<ServiceAccount> = Api::namespaced(hub.client().await?, place);
+    let there = async {
+        while accounts.get_opt("agent").await?.is_none() {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        anyhow::Ok(())
+    };
+    tokio::time::timeout(STEP, there)
+        .await
+        .with_context(|| format!("the hub did not set up {place} in time; see logs/hub.log"))?
 }

@@ -91,7 +91,7 @@ async fn start(options: &Up, members: &[Member]) -> Result<(Fleet, Option<Provin
     let province = if options.bare {
         None
     } else {
-        Some(province::start(&fleet).await?)
+        Some(province::start(&fleet, members, progress).await?)
     };
     description::write(&fleet, members, province.as_ref(), &hub)?;
     announce(fleet.dir(), &hub, began.elapsed())?;

@@ -1,3 +1,8 @@
-//! placeholder
+//! The operator: hub, agent and command line of Jiuzhou.
 
+pub mod agent;
+pub mod args;
+pub mod cli;
+pub mod commands;
+pub mod hub;
 pub mod runtime;

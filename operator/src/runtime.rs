@@ -5,6 +5,7 @@
 
 pub mod backoff;
 pub mod client;
+pub mod errors;
 pub mod kubeconfig;
 pub mod lease;
 pub mod metrics;

@@ -86,7 +86,7 @@ pub(super) fn write(
     });
     let description = Description {
         pid: std::process::id(),
-        console: province.map(|province| province.console.as_str()),
+        console: province.and_then(|province| province.console.as_deref()),
         hub: Hub {
             kubeconfig: hub,
             apiserver: fleet.hub().url(),

@@ -1,0 +1,37 @@
+//! The real binary `jiuzhou`, built by Cargo with the profile this program was built with.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, Result, bail};
+
+/// Builds the binary if it is out of date and returns its path.
+///
+/// All of the workspace is named, so that dependencies are built with the same features as in
+/// `cargo test` and nothing is compiled twice.
+pub fn jiuzhou() -> Result<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let executable = std::env::current_exe().context("find this program")?;
+    let profile_folder = executable
+        .ancestors()
+        .find(|folder| folder.join(".fingerprint").exists())
+        .context("this program does not lie in a Cargo target folder")?;
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo
+        .current_dir(&root)
+        .args(["build", "--quiet", "--workspace", "--bin", "jiuzhou"]);
+    if !cfg!(debug_assertions) {
+        cargo.arg("--release");
+    }
+    let status = cargo.status().context("run cargo")?;
+    if !status.success() {
+        bail!("cargo build of the binary jiuzhou failed: {status}");
+    }
+    let binary = profile_folder.join("jiuzhou");
+    if !binary.exists() {
+        bail!("cargo built no {}", binary.display());
+    }
+    Ok(binary)
+}

@@ -1,0 +1,269 @@
+//! The agent: keeps one member cluster as the hub assigned it, also while the hub is gone.
+//!
+//! One loop, `gather -> decide -> apply -> report`. Watches only bring news; the loop wakes at its
+//! own pace, decides every App that something changed for with [`plan::realize::realize`], carries
+//! the actions out in the member cluster, and hands its reports to a task of their own. Whatever
+//! needs the hub (content, reports, evidence for deletes) never holds up the member cluster.
+//!
+//! The same code runs in the member cluster (pull) and inside the hub (push, local): only the
+//! credentials differ.
+
+mod capacity;
+mod discover;
+mod events;
+mod hub_side;
+mod member;
+mod reports;
+mod snapshot;
+mod state;
+mod view;
+
+pub(crate) use view::View;
+
+use std::time::Duration;
+
+use crds::ClusterName;
+use kube::Client;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+use tracing::Instrument as _;
+
+use crate::runtime::errors::chain;
+use crate::runtime::lease::Heartbeat;
+use crate::runtime::metrics::{Loop, Metrics, TurnOutcome};
+use crate::runtime::watch::Freshness;
+use events::{Heard, Watches};
+use hub_side::HubSide;
+use member::Member;
+use state::State;
+
+/// The loop's own pace: news of this long are taken together.
+const PACE: Duration = Duration::from_millis(50);
+/// Pause after a member cluster could not be reached at the start.
+const RETRY: Duration = Duration::from_secs(2);
+/// Least time between two snapshots.
+const SNAPSHOT_INTERVAL: Duration = Duration::from_secs(10);
+
+/// An agent and what it talks to.
+pub struct Agent {
+    /// Name of the cluster at the hub.
+    pub cluster: ClusterName,
+    /// The hub, with the agent's own rights.
+    pub hub: Client,
+    /// The member cluster.
+    pub member: Client,
+    /// Whether the member cluster is the hub's own: its namespaces are the tenants' themselves.
+    pub local: bool,
+    /// Time between two signs of life.
+    pub heartbeat: Duration,
+    /// Metrics.
+    pub metrics: Metrics,
+    /// Freshness of all watches, for health checks.
+    pub freshness: Freshness,
+}
+
+impl Agent {
+    /// Runs until `stop`.
+    pub async fn run(self, stop: CancellationToken) {
+        let name = self.cluster.clone();
+        let span = tracing::info_span!(parent: None, "agent", cluster = %name);
+        let run = async {
+            let Some(running) = stop.run_until_cancelled(self.start(&stop)).await else { return };
+            running.turns(&stop).await;
+        };
+        run.instrument(span).await;
+    }
+
+    /// Connects, reads the snapshot and starts the watches. The hub is not needed for any of it.
+    async fn start(self, stop: &CancellationToken) -> Running {
+        let (member, mut state) = loop {
+            match self.connect().await {
+                Ok(connected) => break connected,
+                Err(error) => {
+                    tracing::warn!(error = chain(&*error), "the member cluster cannot be used yet");
+                    tokio::time::sleep(RETRY).await;
+                }
+            }
+        };
+        let hub = HubSide::new(self.hub.clone(), &self.cluster);
+        let (mut watches, heard) = Watches::new(self.freshness.clone());
+        watches.cluster(&self.member);
+        watches.slices(&hub);
+        for kind in state.kinds_to_watch(&discover::served(&self.member).await) {
+            watches.objects(&self.member, kind);
+        }
+        let (reports, wanted) = watch::channel(state.reports());
+        let stop = stop.child_token();
+        let mut tasks = vec![
+            tokio::spawn(reports::write(hub.clone(), self.cluster.clone(), wanted, stop.clone())),
+            tokio::spawn(discover::look(self.member.clone(), watches.sender(), stop.clone())),
+        ];
+        let contact = member.contact();
+        let beat = Heartbeat::new(self.hub.clone(), hub.namespace(), "agent", self.cluster.to_string(), self.heartbeat);
+        let silence = self.heartbeat * 4;
+        tasks.push(tokio::spawn(beat.run(move || contact.within(silence), stop.clone())));
+        tasks.push(tokio::spawn(member.clone().stay_in_contact(self.heartbeat, stop)));
+        let store = snapshot::Store::new(self.member.clone(), &self.cluster);
+        let tasks = tasks.into_iter().map(AbortOnDropHandle::new).collect();
+        Running { agent: self, member, hub, store, state, watches, heard, reports, _tasks: tasks, snapshot_at: None }
+    }
+
+    async fn connect(&self) -> Result<(Member, State), Box<dyn std::error::Error + Send + Sync>> {
+        let member = Member::connect(self.member.clone()).await?;
+        let uid = discover::cluster_uid(&self.member).await?;
+        let version = discover::version(&self.member).await?;
+        let mut state = State::new(uid, version, member.identity(), self.local);
+        match snapshot::Store::new(self.member.clone(), &self.cluster).read().await {
+            Ok(Some(found)) => state.remember(found),
+            Ok(None) => {}
+            // A damaged snapshot is as good as none: the hub has everything.
+            Err(error @ (snapshot::SnapshotError::Chunk(_) | snapshot::SnapshotError::Unpack(_) | snapshot::SnapshotError::Parse(_))) => {
+                let error: &dyn std::error::Error = &error;
+                tracing::warn!(error, "the snapshot is not usable and is left aside");
+            }
+            Err(error @ snapshot::SnapshotError::Api(_)) => return Err(error.into()),
+        }
+        Ok((member, state))
+    }
+}
+
+struct Running {
+    agent: Agent,
+    member: Member,
+    hub: HubSide,
+    store: snapshot::Store,
+    state: State,
+    watches: Watches,
+    heard: mpsc::Receiver<Heard>,
+    reports: watch::Sender<reports::Reports>,
+    _tasks: Vec<AbortOnDropHandle<()>>,
+    snapshot_at: Option<Instant>,
+}
+
+impl Running {
+    async fn turns(mut self, stop: &CancellationToken) {
+        while stop.run_until_cancelled(self.gather()).await.is_some() {
+            let outcome = self.turn().await;
+            self.agent.metrics.turn(Loop::Agent, outcome);
+        }
+        self.save(true).await;
+    }
+
+    /// Waits for news or for the next point in time, then takes all there are.
+    async fn gather(&mut self) {
+        let now = jiff::Timestamp::now().as_millisecond();
+        let wait = self.state.wake_at().map_or(Duration::from_secs(3600), |at| {
+            Duration::from_millis(u64::try_from(at - now).unwrap_or(0))
+        });
+        let snapshot = self.snapshot_at.filter(|_| self.state.unsaved()).map(|at| at.saturating_duration_since(Instant::now()));
+        let wait = wait.min(snapshot.unwrap_or(wait)).max(PACE);
+        tokio::select! {
+            first = self.heard.recv() => {
+                if let Some(first) = first {
+                    self.hear(first);
+                    tokio::time::sleep(PACE).await;
+                }
+            }
+            () = tokio::time::sleep(wait) => {}
+        }
+        while let Ok(next) = self.heard.try_recv() {
+            self.hear(next);
+        }
+    }
+
+    fn hear(&mut self, heard: Heard) {
+        if let Heard::Kinds(kinds) = heard {
+            for kind in self.state.kinds_to_watch(&kinds) {
+                self.watches.objects(&self.agent.member, kind);
+            }
+            return;
+        }
+        self.state.hear(heard);
+    }
+
+    async fn turn(&mut self) -> TurnOutcome {
+        let now = jiff::Timestamp::now().as_millisecond();
+        if self.state.is_suspicious() {
+            self.look_again().await;
+        }
+        let work = self.state.decide(now);
+        let span = crate::runtime::telemetry::span_with_parent(
+            tracing::info_span!(parent: None, "agent_turn", actions = work.actions.len()),
+            work.traceparent.as_deref(),
+        );
+        for pack in work.fetch {
+            self.fetch(pack);
+        }
+        let (mut actions, destructive) = (work.actions, work.destructive);
+        let (mut failed, mut acted) = (false, false);
+        async {
+            if !destructive.is_empty() {
+                match self.hub.read_slices().await {
+                    Ok(slices) => actions.extend(self.state.confirmed(destructive, &slices)),
+                    Err(error) => {
+                        let error: &dyn std::error::Error = &error;
+                        tracing::warn!(error, "deletes wait for the hub to confirm them");
+                        self.state.retry_later(&destructive, now);
+                    }
+                }
+            }
+            if !actions.is_empty() {
+                acted = true;
+                let outcomes = self.member.carry_out(actions).await;
+                failed = self.state.learn(outcomes, jiff::Timestamp::now().as_millisecond());
+            }
+        }
+        .instrument(span)
+        .await;
+        self.reports.send_if_modified(|reports| {
+            let new = self.state.reports();
+            let changed = *reports != new;
+            *reports = new;
+            changed
+        });
+        self.save(false).await;
+        match (failed, acted) {
+            (true, _) => TurnOutcome::Failed,
+            (false, true) => TurnOutcome::Changed,
+            (false, false) => TurnOutcome::Unchanged,
+        }
+    }
+
+    /// A suspicion counts only if the store's leader shows the same picture.
+    async fn look_again(&mut self) {
+        match self.hub.read_slices().await {
+            Ok(slices) => self.state.judge(slices),
+            Err(error) => {
+                let error: &dyn std::error::Error = &error;
+                tracing::warn!(error, "a suspicion about the hub waits for a second look");
+            }
+        }
+    }
+
+    fn fetch(&self, pack: String) {
+        let (hub, sender) = (self.hub.clone(), self.watches.sender());
+        tokio::spawn(async move {
+            let fetched = hub.fetch(&pack).await.map_err(|error| error.to_string());
+            // A receiver that is gone means that the agent stopped.
+            let _gone = sender.send(Heard::Content(pack, fetched)).await;
+        });
+    }
+
+    async fn save(&mut self, last: bool) {
+        let due = self.snapshot_at.is_none_or(|at| Instant::now() >= at);
+        if !self.state.unsaved() || !(due || last) {
+            return;
+        }
+        let packed = snapshot::pack(&self.state.snapshot());
+        self.snapshot_at = Some(Instant::now() + SNAPSHOT_INTERVAL);
+        match self.store.write(&packed).await {
+            Ok(()) => self.state.saved(),
+            Err(error) => {
+                let error: &dyn std::error::Error = &error;
+                tracing::warn!(error, "snapshot not written");
+            }
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! Capacity and use of the member cluster, from its nodes and pods.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crds::{NamespaceName, Nodes, ResourceQuantity};
+use plan::amount::{Resources, parse_quantity};
+use serde_json::Value;
+
+use super::view::View;
+
+/// Resources that are reported. Everything else on nodes is of no use to placement.
+fn reported(name: &str) -> bool {
+    matches!(name, "cpu" | "memory" | "pods" | "ephemeral-storage") || name.contains('/')
+}
+
+/// Running account of nodes and pods.
+#[derive(Default)]
+pub(crate) struct Capacity {
+    nodes: BTreeMap<String, Option<Resources>>,
+    pods: BTreeMap<(NamespaceName, String), Resources>,
+    used: BTreeMap<NamespaceName, Resources>,
+}
+
+/// What is reported of it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Use {
+    pub(crate) nodes: Nodes,
+    pub(crate) allocatable: Vec<ResourceQuantity>,
+    pub(crate) managed: Vec<ResourceQuantity>,
+    pub(crate) others: Vec<ResourceQuantity>,
+}
+
+impl Capacity {
+    /// Takes in a node; one that is not ready or not schedulable offers nothing.
+    pub(crate) fn see_node(&mut self, view: &View) {
+        let spec = view.rest.get("spec");
+        let unschedulable = spec.and_then(|s| s.get("unschedulable")).and_then(Value::as_bool) == Some(true);
+        let status = view.rest.get("status");
+        let conditions = status.and_then(|s| s.get("conditions")).and_then(Value::as_array);
+        let ready = conditions.into_iter().flatten().any(|c| {
+            let text = |field: &str| c.get(field).and_then(Value::as_str);
+            text("type") == Some("Ready") && text("status") == Some("True")
+        });
+        let offer = (ready && !unschedulable).then(|| amounts(status.and_then(|s| s.get("allocatable"))));
+        self.nodes.insert(view.metadata.name.clone().unwrap_or_default(), offer);
+    }
+
+    pub(crate) fn lose_node(&mut self, name: &str) {
+        self.nodes.remove(name);
+    }
+
+    pub(crate) fn replace_nodes(&mut self, views: &[View]) {
+        self.nodes.clear();
+        views.iter().for_each(|view| self.see_node(view));
+    }
+
+    /// Takes in a pod. Only pods on a node use anything, and those that ended no longer do.
+    pub(crate) fn see_pod(&mut self, view: &View) {
+        let key = pod_key(view);
+        self.drop_pod(&key);
+        let spec = view.rest.get("spec");
+        let phase = view.rest.get("status").and_then(|s| s.get("phase")).and_then(Value::as_str);
+        let bound = spec.and_then(|s| s.get("nodeName")).and_then(Value::as_str).is_some_and(|n| !n.is_empty());
+        if !bound || matches!(phase, Some("Succeeded" | "Failed")) {
+            return;
+        }
+        let request = request(spec.unwrap_or(&Value::Null));
+        self.used.entry(key.0.clone()).or_default().add(&request, 1);
+        self.pods.insert(key, request);
+    }
+
+    pub(crate) fn lose_pod(&mut self, view: &View) {
+        self.drop_pod(&pod_key(view));
+    }
+
+    pub(crate) fn replace_pods(&mut self, views: &[View]) {
+        self.pods.clear();
+        self.used.clear();
+        views.iter().for_each(|view| self.see_pod(view));
+    }
+
+    fn drop_pod(&mut self, key: &(NamespaceName, String)) {
+        if let Some(old) = self.pods.remove(key)
+            && let Some(used) = self.used.get_mut(&key.0)
+        {
+            used.add(&old, -1);
+        }
+    }
+
+    /// The account, split into pods of managed namespaces and all others.
+    pub(crate) fn account(&self, managed: &BTreeSet<NamespaceName>) -> Use {
+        let (mut ours, mut theirs, mut allocatable) =
+            (Resources::default(), Resources::default(), Resources::default());
+        for (namespace, used) in &self.used {
+            let side = if managed.contains(namespace) { &mut ours } else { &mut theirs };
+            side.add(used, 1);
+        }
+        for offer in self.nodes.values().flatten() {
+            allocatable.add(offer, 1);
+        }
+        if !self.nodes.is_empty() {
+            // No ready node is no room, not unknown room.
+            for name in ["cpu", "memory", "pods"] {
+                allocatable.set(name, allocatable.get(name));
+            }
+        }
+        let count = |n: usize| i32::try_from(n).unwrap_or(i32::MAX);
+        let ready = self.nodes.values().flatten().count();
+        Use {
+            nodes: Nodes { total: count(self.nodes.len()), ready: count(ready) },
+            allocatable: allocatable.to_list(),
+            managed: ours.to_list(),
+            others: theirs.to_list(),
+        }
+    }
+}
+
+fn pod_key(view: &View) -> (NamespaceName, String) {
+    let meta = &view.metadata;
+    (meta.namespace.clone().unwrap_or_default().into(), meta.name.clone().unwrap_or_default())
+}
+
+fn amounts(list: Option<&Value>) -> Resources {
+    let mut sum = Resources::default();
+    for (name, quantity) in list.and_then(Value::as_object).into_iter().flatten() {
+        if let Some(amount) = quantity.as_str().filter(|_| reported(name)).and_then(|q| parse_quantity(name, q)) {
+            sum.set(name, amount);
+        }
+    }
+    sum
+}
+
+fn request(spec: &Value) -> Resources {
+    let of = |container: &Value| amounts(container.pointer("/resources/requests"));
+    let list = |field: &str| spec.get(field).and_then(Value::as_array).into_iter().flatten();
+    let mut sum = Resources::default();
+    for container in list("containers") {
+        sum.add(&of(container), 1);
+    }
+    for container in list("initContainers") {
+        sum = sum.at_least(&of(container));
+    }
+    sum.set("pods", 1);
+    sum
+}

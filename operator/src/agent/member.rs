@@ -1,0 +1,298 @@
+//! The member cluster: carries out actions and asks questions, one request after the other or a
+//! bounded number side by side.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crds::{ContentHash, FIELD_MANAGER, NamespaceName, Reason, Uid, label};
+use futures::{StreamExt as _, stream};
+use k8s_openapi::api::authentication::v1::SelfSubjectReview;
+use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
+use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
+use k8s_openapi::api::rbac::v1::{RoleBinding, RoleRef, Subject};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::{Api, Client};
+use plan::object::{Kind, ObjectKey};
+use plan::realize::{Access, Action, Apply, Seen};
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+
+use super::view::{View, api_resource};
+
+/// Requests to one member cluster at a time: enough to hide latency, few enough to be a good guest.
+const CONCURRENCY: usize = 16;
+/// Field manager that co-owns replicas while an autoscaler takes them over.
+const HANDOVER_MANAGER: &str = "jiuzhou-handover";
+/// ServiceAccount whose rights decide what a tenant may have in a member cluster.
+const TENANT_ACCOUNT: &str = "jiuzhou-tenant";
+/// Annotation on a managed namespace: the identity whose rights there are in place.
+pub(crate) const BOUND: &str = "jiuzhou.io/bound";
+
+/// What came of an action.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    Applied { key: ObjectKey, hash: ContentHash, seen: Box<Seen>, repair: bool },
+    Refused { key: ObjectKey, hash: ContentHash, reason: Reason, message: String, transient: bool },
+    Deleted(ObjectKey),
+    LetGo(ObjectKey),
+    Access(NamespaceName, Kind, Access),
+    NamespaceReady(NamespaceName),
+    /// Nothing was learnt; the next turn tries again after a pause.
+    Failed(String),
+}
+
+/// When the member cluster last answered, by a monotonic clock.
+#[derive(Clone)]
+pub(crate) struct Contact(Arc<Mutex<Instant>>);
+
+impl Contact {
+    fn renew(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+
+    /// Whether it answered within that time.
+    pub(crate) fn within(&self, limit: Duration) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).elapsed() <= limit
+    }
+}
+
+/// The member cluster.
+#[derive(Clone)]
+pub(crate) struct Member {
+    client: Client,
+    contact: Contact,
+    /// Who the agent is there.
+    subject: Subject,
+}
+
+impl Member {
+    /// Asks the cluster who we are.
+    pub(crate) async fn connect(client: Client) -> Result<Self, kube::Error> {
+        let reviews: Api<SelfSubjectReview> = Api::all(client.clone());
+        let review = reviews.create(&PostParams::default(), &SelfSubjectReview::default()).await?;
+        let user = review.status.and_then(|s| s.user_info).and_then(|u| u.username).unwrap_or_default();
+        let contact = Contact(Arc::new(Mutex::new(Instant::now())));
+        Ok(Self { client, contact, subject: subject(&user) })
+    }
+
+    /// The identity as it stands in the `jiuzhou.io/bound` annotation.
+    pub(crate) fn identity(&self) -> String {
+        format!("{}.{}", self.subject.namespace.as_deref().unwrap_or_default(), self.subject.name)
+    }
+
+    /// When the cluster last answered.
+    pub(crate) fn contact(&self) -> Contact {
+        self.contact.clone()
+    }
+
+    /// Asks the cluster for a sign of life until `stop`.
+    pub(crate) async fn stay_in_contact(self, period: Duration, stop: CancellationToken) {
+        while stop.run_until_cancelled(tokio::time::sleep(period)).await.is_some() {
+            if self.client.apiserver_version().await.is_ok() {
+                self.contact.renew();
+            }
+        }
+    }
+
+    /// Carries out actions, a bounded number at a time.
+    pub(crate) async fn carry_out(&self, actions: Vec<Action>) -> Vec<Outcome> {
+        stream::iter(actions).map(|action| self.one(action)).buffer_unordered(CONCURRENCY).collect().await
+    }
+
+    async fn one(&self, action: Action) -> Outcome {
+        match action {
+            Action::Apply(apply) => self.apply(*apply).await,
+            Action::Delete { key, uid, resource_version } => self.delete(key, &uid, &resource_version).await,
+            Action::LetGo { key, uid } => self.let_go(key, &uid).await,
+            Action::Ask(namespace, kind) => match self.ask(&namespace, kind).await {
+                Ok(access) => Outcome::Access(namespace, kind, access),
+                Err(error) => Outcome::Failed(format!("cannot ask for access: {error}")),
+            },
+            Action::CreateNamespace(name) => match self.create_namespace(&name).await {
+                Ok(()) => Outcome::NamespaceReady(name),
+                Err(error) => Outcome::Failed(format!("cannot prepare namespace {name}: {error}")),
+            },
+            Action::Fetch { hash, .. } => Outcome::Failed(format!("content {hash} is the hub's to give")),
+        }
+    }
+
+    fn api(&self, key: &ObjectKey) -> Api<View> {
+        Api::namespaced_with(self.client.clone(), key.namespace.as_str(), &api_resource(key.kind))
+    }
+
+    async fn apply(&self, apply: Apply) -> Outcome {
+        let Apply { key, body, hash, force, hand_over, repair } = apply;
+        let api = self.api(&key);
+        if let Some(replicas) = hand_over {
+            let owned = json!({
+                "apiVersion": key.kind.api_version(), "kind": key.kind.name(),
+                "metadata": {"name": key.name, "namespace": key.namespace}, "spec": {"replicas": replicas},
+            });
+            // Not forced: when the autoscaler changed the number meanwhile, it owns the field already.
+            let params = PatchParams::apply(HANDOVER_MANAGER);
+            match api.patch(&key.name, &params, &Patch::Apply(&owned)).await {
+                Ok(_) => {}
+                Err(kube::Error::Api(status)) if status.is_conflict() => {}
+                Err(error) => return refused(key, hash, &error),
+            }
+        }
+        let mut params = PatchParams::apply(FIELD_MANAGER);
+        params.force = force;
+        match api.patch(&key.name, &params, &Patch::Apply(&*body)).await {
+            Ok(view) => {
+                let (key, seen) = view.into_seen(key.kind);
+                Outcome::Applied { key, hash, seen: Box::new(seen), repair }
+            }
+            Err(error) => refused(key, hash, &error),
+        }
+    }
+
+    async fn delete(&self, key: ObjectKey, uid: &Uid, resource_version: &str) -> Outcome {
+        let params = DeleteParams {
+            preconditions: Some(Preconditions {
+                uid: Some(uid.to_string()),
+                resource_version: Some(resource_version.to_owned()),
+            }),
+            ..DeleteParams::background()
+        };
+        match self.api(&key).delete(&key.name, &params).await {
+            Ok(_) => Outcome::Deleted(key),
+            Err(kube::Error::Api(status)) if status.is_not_found() => Outcome::Deleted(key),
+            Err(error) => Outcome::Failed(format!("cannot delete {key}: {error}")),
+        }
+    }
+
+    /// Removes our marks. Field ownership goes with them: an empty list of managed fields is how the
+    /// API server is told to forget all managers.
+    async fn let_go(&self, key: ObjectKey, uid: &Uid) -> Outcome {
+        let bare = json!({"metadata": {
+            "uid": uid,
+            "labels": {label::MANAGED_BY: null, label::APP: null, label::APP_UID: null, label::TENANT: null},
+            "annotations": {label::APPLIED: null},
+            "managedFields": [{}],
+        }});
+        match self.api(&key).patch(&key.name, &PatchParams::default(), &Patch::Merge(&bare)).await {
+            Ok(_) => Outcome::LetGo(key),
+            Err(kube::Error::Api(status)) if status.is_not_found() => Outcome::LetGo(key),
+            Err(error) => Outcome::Failed(format!("cannot let go of {key}: {error}")),
+        }
+    }
+
+    async fn ask(&self, namespace: &NamespaceName, kind: Kind) -> Result<Access, kube::Error> {
+        let review = SubjectAccessReview {
+            spec: SubjectAccessReviewSpec {
+                user: Some(format!("system:serviceaccount:{namespace}:{TENANT_ACCOUNT}")),
+                groups: Some(vec![
+                    "system:serviceaccounts".to_owned(),
+                    format!("system:serviceaccounts:{namespace}"),
+                    "system:authenticated".to_owned(),
+                ]),
+                resource_attributes: Some(ResourceAttributes {
+                    namespace: Some(namespace.to_string()),
+                    verb: Some("create".to_owned()),
+                    group: Some(kind.group().to_owned()),
+                    version: Some(kind.version().to_owned()),
+                    resource: Some(kind.plural().to_owned()),
+                    ..ResourceAttributes::default()
+                }),
+                ..SubjectAccessReviewSpec::default()
+            },
+            ..SubjectAccessReview::default()
+        };
+        let reviews: Api<SubjectAccessReview> = Api::all(self.client.clone());
+        let answer = reviews.create(&PostParams::default(), &review).await?;
+        let allowed = answer.status.is_some_and(|status| status.allowed);
+        Ok(if allowed { Access::Allowed } else { Access::Denied })
+    }
+
+    /// The tenant's namespace, its ServiceAccount, and the rights of both sides in it.
+    async fn create_namespace(&self, name: &NamespaceName) -> Result<(), kube::Error> {
+        let apply = PatchParams::apply(FIELD_MANAGER).force();
+        let labels = BTreeMap::from([(label::MANAGED_BY, label::MANAGED_BY_VALUE), (label::TENANT, name.as_str())]);
+        let namespaces: Api<Namespace> = Api::all(self.client.clone());
+        let bare = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}});
+        namespaces.patch(name.as_str(), &apply, &Patch::Apply(&bare)).await?;
+        let accounts: Api<ServiceAccount> = Api::namespaced(self.client.clone(), name.as_str());
+        let account = json!({
+            "apiVersion": "v1", "kind": "ServiceAccount",
+            "metadata": {"name": TENANT_ACCOUNT, "namespace": name, "labels": labels},
+            "automountServiceAccountToken": false,
+        });
+        accounts.patch(TENANT_ACCOUNT, &apply, &Patch::Apply(&account)).await?;
+        let tenant = Subject {
+            kind: "ServiceAccount".to_owned(),
+            name: TENANT_ACCOUNT.to_owned(),
+            namespace: Some(name.to_string()),
+            ..Subject::default()
+        };
+        self.bind(name, "jiuzhou-agent-namespace", self.subject.clone()).await?;
+        self.bind(name, "jiuzhou-tenant", tenant).await?;
+        self.await_rights(name).await;
+        let bound = json!({
+            "apiVersion": "v1", "kind": "Namespace",
+            "metadata": {"name": name, "labels": labels, "annotations": {BOUND: self.identity()}},
+        });
+        namespaces.patch(name.as_str(), &apply, &Patch::Apply(&bound)).await?;
+        Ok(())
+    }
+
+    async fn bind(&self, namespace: &NamespaceName, role: &str, subject: Subject) -> Result<(), kube::Error> {
+        let bindings: Api<RoleBinding> = Api::namespaced(self.client.clone(), namespace.as_str());
+        let role_ref = RoleRef { api_group: "rbac.authorization.k8s.io".to_owned(), kind: "ClusterRole".to_owned(), name: role.to_owned() };
+        let binding = json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding",
+            "metadata": {"name": role, "namespace": namespace, "labels": {label::MANAGED_BY: label::MANAGED_BY_VALUE}},
+            "roleRef": role_ref, "subjects": [subject],
+        });
+        bindings.patch(role, &PatchParams::apply(FIELD_MANAGER).force(), &Patch::Apply(&binding)).await?;
+        Ok(())
+    }
+
+    /// Rights take a moment to reach the authorizer; asking a little earlier would only look like a
+    /// refusal. What is still refused after two seconds is shown as such.
+    async fn await_rights(&self, namespace: &NamespaceName) {
+        for _ in 0..20 {
+            if matches!(self.ask(namespace, Kind::ConfigMap).await, Ok(Access::Allowed)) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+}
+
+/// The subject of role bindings for a user name.
+fn subject(user: &str) -> Subject {
+    match user.strip_prefix("system:serviceaccount:").and_then(|rest| rest.split_once(':')) {
+        Some((namespace, name)) => Subject {
+            kind: "ServiceAccount".to_owned(),
+            name: name.to_owned(),
+            namespace: Some(namespace.to_owned()),
+            ..Subject::default()
+        },
+        None => Subject {
+            api_group: Some("rbac.authorization.k8s.io".to_owned()),
+            kind: "User".to_owned(),
+            name: user.to_owned(),
+            ..Subject::default()
+        },
+    }
+}
+
+/// What a refused write means.
+fn refused(key: ObjectKey, hash: ContentHash, error: &kube::Error) -> Outcome {
+    let (reason, message, transient) = match error {
+        kube::Error::Api(status) if status.is_conflict() => {
+            (Reason::NotManaged, format!("{key} was created by somebody else meanwhile: {}", status.message), false)
+        }
+        kube::Error::Api(status) if status.is_forbidden() => (Reason::Forbidden, status.message.clone(), false),
+        kube::Error::Api(status) if status.is_not_found() => {
+            (Reason::CRDMissing, format!("{key}: {}", status.message), false)
+        }
+        kube::Error::Api(status) if matches!(status.code, 400 | 409 | 413 | 415 | 422) => {
+            (Reason::Rejected, status.message.clone(), false)
+        }
+        other => (Reason::InProgress, other.to_string(), true),
+    };
+    Outcome::Refused { key, hash, reason, message, transient }
+}

@@ -1,0 +1,167 @@
+//! The agent's memory in its own cluster: compressed, in content-addressed chunks, the index last.
+//!
+//! With it a restarted agent goes on at once with the hub gone: it repairs, follows its timetable,
+//! and knows which hub it serves. A crash between two writes leaves the old index with the old
+//! chunks, so a snapshot is read whole or not at all.
+
+use std::collections::BTreeMap;
+use std::io::{Read as _, Write as _};
+use std::sync::Arc;
+
+use crds::{ContentHash, FIELD_MANAGER, ReportEntry, SYSTEM_NAMESPACE, Uid, label};
+use flate2::Compression;
+use flate2::read::GzDecoder;
+use flate2::write::GzEncoder;
+use k8s_openapi::ByteString;
+use k8s_openapi::api::core::v1::Secret;
+use kube::api::{DeleteParams, ListParams, ObjectMeta, Patch, PatchParams, PostParams};
+use kube::{Api, Client, ResourceExt as _};
+use plan::content::{AppContent, hash_of};
+use plan::held::Held;
+use plan::object::ObjectKey;
+use plan::realize::Settled;
+use serde::{Deserialize, Serialize};
+
+/// Largest chunk: with base64 it stays well below the 1 MiB limit of a Secret.
+const CHUNK_BYTES: usize = 512 * 1024;
+/// Most bytes a snapshot may unpack to: 10,000 Apps take about 10 MiB.
+const UNPACKED_MAX: u64 = 256 * 1024 * 1024;
+/// Annotation on the index: the hub an administrator of this cluster acknowledged.
+const ACKNOWLEDGED: &str = "jiuzhou.io/acknowledged-hub";
+
+/// What an agent remembers.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Snapshot {
+    pub(crate) held: Held,
+    pub(crate) contents: BTreeMap<ContentHash, Arc<AppContent>>,
+    pub(crate) settled: Vec<(ObjectKey, Settled)>,
+    pub(crate) reports: BTreeMap<Uid, ReportEntry>,
+}
+
+/// Why a snapshot cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SnapshotError {
+    #[error("cannot read or write the snapshot")]
+    Api(#[from] kube::Error),
+    #[error("the snapshot's index names chunk {0}, which is missing or damaged")]
+    Chunk(String),
+    #[error("the snapshot cannot be unpacked")]
+    Unpack(#[from] std::io::Error),
+    #[error("the snapshot cannot be understood")]
+    Parse(#[from] serde_json::Error),
+}
+
+/// Where an agent's snapshot is kept.
+#[derive(Clone)]
+pub(crate) struct Store {
+    secrets: Api<Secret>,
+    prefix: String,
+}
+
+/// A snapshot as it was found, and the hub that an administrator acknowledged, if one did.
+pub(crate) struct Found {
+    pub(crate) snapshot: Snapshot,
+    pub(crate) acknowledged: Option<Uid>,
+}
+
+impl Store {
+    pub(crate) fn new(client: Client, cluster: &crds::ClusterName) -> Self {
+        Self { secrets: Api::namespaced(client, SYSTEM_NAMESPACE), prefix: format!("jiuzhou-snapshot-{cluster}") }
+    }
+
+    /// Reads the snapshot, if there is one.
+    pub(crate) async fn read(&self) -> Result<Option<Found>, SnapshotError> {
+        let Some(index) = self.secrets.get_opt(&self.prefix).await? else { return Ok(None) };
+        let acknowledged = index.annotations().get(ACKNOWLEDGED).map(|hub| Uid::from(hub.as_str()));
+        let names = index.data.as_ref().and_then(|d| d.get("chunks")).map(|b| b.0.clone()).unwrap_or_default();
+        let mut packed = Vec::new();
+        for name in String::from_utf8_lossy(&names).split_whitespace() {
+            let chunk = self.secrets.get_opt(name).await?.and_then(|s| s.data).and_then(|mut d| d.remove("data"));
+            let bytes = chunk.map(|c| c.0).filter(|bytes| self.chunk_name(bytes) == name);
+            packed.extend(bytes.ok_or_else(|| SnapshotError::Chunk(name.to_owned()))?);
+        }
+        Ok(Some(Found { snapshot: unpack(&packed)?, acknowledged }))
+    }
+
+    /// Writes chunks that are new, then the index, then deletes chunks that are no longer named.
+    pub(crate) async fn write(&self, packed: &[u8]) -> Result<(), SnapshotError> {
+        let selector = ListParams::default().labels(&format!("jiuzhou.io/snapshot={}", self.prefix));
+        let known: Vec<String> = self.secrets.list_metadata(&selector).await?.items.iter().map(|s| s.name_any()).collect();
+        let mut names = Vec::new();
+        for chunk in packed.chunks(CHUNK_BYTES) {
+            let name = self.chunk_name(chunk);
+            if !known.contains(&name) {
+                let secret = self.secret(&name, "data", chunk.to_vec());
+                match self.secrets.create(&PostParams::default(), &secret).await {
+                    Ok(_) => {}
+                    Err(kube::Error::Api(status)) if status.is_already_exists() => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            names.push(name);
+        }
+        let mut index = self.secret(&self.prefix, "chunks", names.join(" ").into_bytes());
+        index.metadata.managed_fields = None;
+        self.secrets.patch(&self.prefix, &PatchParams::apply(FIELD_MANAGER).force(), &Patch::Apply(&index)).await?;
+        for old in known.iter().filter(|name| **name != self.prefix && !names.contains(name)) {
+            self.secrets.delete(old, &DeleteParams::default()).await?;
+        }
+        Ok(())
+    }
+
+    fn chunk_name(&self, bytes: &[u8]) -> String {
+        format!("{}-{}", self.prefix, hash_of(bytes))
+    }
+
+    fn secret(&self, name: &str, key: &str, value: Vec<u8>) -> Secret {
+        let labels = BTreeMap::from([
+            (label::MANAGED_BY.to_owned(), label::MANAGED_BY_VALUE.to_owned()),
+            ("jiuzhou.io/snapshot".to_owned(), self.prefix.clone()),
+        ]);
+        Secret {
+            metadata: ObjectMeta { name: Some(name.to_owned()), labels: Some(labels), ..ObjectMeta::default() },
+            data: Some(BTreeMap::from([(key.to_owned(), ByteString(value))])),
+            ..Secret::default()
+        }
+    }
+}
+
+/// Packs a snapshot. Equal snapshots give equal bytes, so that nothing is written twice.
+pub(crate) fn pack(snapshot: &Snapshot) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    serde_json::to_writer(&mut encoder, snapshot).expect("a snapshot is plain data, and a Vec takes all bytes");
+    encoder.flush().and_then(|()| encoder.finish()).expect("a Vec takes all bytes")
+}
+
+fn unpack(packed: &[u8]) -> Result<Snapshot, SnapshotError> {
+    if packed.is_empty() {
+        return Ok(Snapshot::default());
+    }
+    let mut json = Vec::new();
+    GzDecoder::new(packed).take(UNPACKED_MAX).read_to_end(&mut json)?;
+    Ok(serde_json::from_slice(&json)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_snapshot_survives_packing() {
+        let mut snapshot = Snapshot::default();
+        let content = AppContent { manifests: vec![serde_json::json!({"kind": "Service"})], images: vec![], workload: None, overrides: vec![] };
+        snapshot.contents.insert("0".repeat(20).into(), Arc::new(content));
+        let packed = pack(&snapshot);
+        assert_eq!(unpack(&packed).unwrap(), snapshot);
+        assert_eq!(pack(&snapshot), packed);
+    }
+
+    #[test]
+    fn a_damaged_snapshot_is_an_error_and_not_an_empty_one() {
+        let mut packed = pack(&Snapshot::default());
+        let middle = packed.len() / 2;
+        packed[middle] ^= 0xff;
+        assert!(unpack(&packed).is_err());
+    }
+}

@@ -1,0 +1,99 @@
+//! Runs a command: wires the loops to clients, telemetry, health and shutdown.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use plan::world::Settings;
+
+use crate::agent::Agent;
+use crate::args::{AgentArguments, Command, HubArguments};
+use crate::hub::Hub;
+use crate::runtime::client::{Limits, client};
+use crate::runtime::kubeconfig::Source;
+use crate::runtime::lease::Timing;
+use crate::runtime::metrics::Metrics;
+use crate::runtime::serve::{Health, Server, serve};
+use crate::runtime::shutdown;
+use crate::runtime::telemetry::Telemetry;
+use crate::runtime::watch::Freshness;
+
+/// Runs a command to its end.
+pub async fn run(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Hub(arguments) => hub(arguments).await,
+        Command::Agent(arguments) => agent(arguments).await,
+        Command::Crds => crate::cli::crds(),
+    }
+}
+
+async fn hub(arguments: HubArguments) -> anyhow::Result<ExitCode> {
+    let shell = Shell::start("jiuzhou-hub", arguments.metrics_address).await?;
+    let config = Source::choose(arguments.kubeconfig).config().await.context("cannot reach the hub's cluster")?;
+    let millis = |span: Duration| i64::try_from(span.as_millis()).unwrap_or(i64::MAX);
+    let hub = Hub {
+        client: client("hub", config, Limits::default(), &shell.metrics.requests)?,
+        settings: Settings {
+            unreachable_after: millis(arguments.unreachable_after),
+            reachable_after: millis(arguments.reachable_after),
+            ..Settings::default()
+        },
+        lease: Timing::default(),
+        heartbeat: arguments.heartbeat,
+        metrics: shell.metrics.clone(),
+        freshness: shell.freshness.clone(),
+    };
+    let ran = hub.run(shell.stop.clone()).await;
+    shell.end().await;
+    ran?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn agent(arguments: AgentArguments) -> anyhow::Result<ExitCode> {
+    let shell = Shell::start("jiuzhou-agent", arguments.metrics_address).await?;
+    let hub = Source::File(arguments.hub_kubeconfig).config().await.context("cannot use --hub-kubeconfig")?;
+    let member = Source::choose(arguments.kubeconfig).config().await.context("cannot reach the agent's cluster")?;
+    let requests = &shell.metrics.requests;
+    let agent = Agent {
+        cluster: arguments.cluster.clone(),
+        hub: client("hub", hub, Limits::default(), requests)?,
+        member: client(arguments.cluster.as_str(), member, Limits::default(), requests)?,
+        local: false,
+        heartbeat: arguments.heartbeat,
+        metrics: shell.metrics.clone(),
+        freshness: shell.freshness.clone(),
+    };
+    agent.run(shell.stop.clone()).await;
+    shell.end().await;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What every long-running command has around its loop.
+struct Shell {
+    telemetry: Telemetry,
+    metrics: Metrics,
+    freshness: Freshness,
+    stop: tokio_util::sync::CancellationToken,
+    server: Server,
+}
+
+impl Shell {
+    async fn start(service: &'static str, address: std::net::SocketAddr) -> anyhow::Result<Self> {
+        let telemetry = Telemetry::start(service)?;
+        let metrics = Metrics::new(&telemetry.meter());
+        let freshness = Freshness::new();
+        let health = Health::new();
+        let listed = freshness.clone();
+        health.ready("listed", move || listed.listed());
+        let stop = shutdown::on_signals()?;
+        let server = serve(address, telemetry.registry(), health, stop.clone()).await?;
+        tracing::info!(address = %server.address, "serving metrics and health");
+        Ok(Self { telemetry, metrics, freshness, stop, server })
+    }
+
+    async fn end(self) {
+        self.stop.cancel();
+        self.server.stopped().await;
+        self.telemetry.shutdown().await;
+    }
+}

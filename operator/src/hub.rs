@@ -1,0 +1,233 @@
+//! The hub: decides the whole province and writes down what was decided.
+//!
+//! One loop, `gather -> decide -> apply -> report`, on every replica; only the leader applies and
+//! reports. Watches bring news, the loop wakes at its own pace.
+
+mod apply;
+mod board;
+mod events;
+mod gather;
+mod identity;
+mod members;
+mod prepare;
+mod statuses;
+
+use std::time::Duration;
+
+use crds::SYSTEM_NAMESPACE;
+use kube::Client;
+use plan::province::{Plan, Planner};
+use plan::world::Settings;
+use plan::{World, check};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+use tracing::Instrument as _;
+
+use crate::runtime::lease::{Election, Elector, Leadership, Timing};
+use crate::runtime::metrics::{Loop, Metrics, TurnOutcome};
+use crate::runtime::watch::Freshness;
+use events::Heard;
+use gather::Gathered;
+use members::{Members, Shared};
+use statuses::{Owner, Status, Statuses};
+
+pub(crate) use events::Stored;
+pub(crate) use gather::stored;
+pub use identity::IdentityError;
+
+/// The loop's own pace: news of this long are decided together.
+const PACE: Duration = Duration::from_millis(100);
+/// Pause before writes that failed are decided again.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// A hub replica.
+pub struct Hub {
+    /// Its API server.
+    pub client: Client,
+    /// Settings of the plan.
+    pub settings: Settings,
+    /// Times of the election.
+    pub lease: Timing,
+    /// Time between two signs of life of the agents that run inside the hub.
+    pub heartbeat: Duration,
+    /// Metrics.
+    pub metrics: Metrics,
+    /// Freshness of all watches, for health checks.
+    pub freshness: Freshness,
+}
+
+impl Hub {
+    /// Runs until `stop`.
+    pub async fn run(self, stop: CancellationToken) -> Result<(), IdentityError> {
+        let hub = identity::identity(&self.client).await?;
+        let mut world = World::new(hub, self.settings.clone());
+        world.started = jiff::Timestamp::now().as_millisecond();
+        // No other process may use this name, also not a later one on the same machine.
+        let me = uuid::Uuid::new_v4().to_string();
+        let elector = Elector::new(self.client.clone(), SYSTEM_NAMESPACE, "jiuzhou-hub", me, self.lease);
+        let (watches, heard) = events::watches(&self.client, &self.freshness);
+        let shared = Shared { hub: self.client.clone(), heartbeat: self.heartbeat, metrics: self.metrics.clone() };
+        let mut running = Running {
+            hub: self,
+            gathered: Gathered::new(world),
+            planner: Planner::default(),
+            heard,
+            _watches: watches,
+            statuses: Statuses::default(),
+            members: Members::new(shared),
+            term: None,
+            wake: None,
+        };
+        let mut election = elector.start();
+        while stop.run_until_cancelled(running.gather(&mut election)).await.is_some() {
+            running.lead(election.leadership());
+            let outcome = running.turn().await;
+            running.hub.metrics.turn(Loop::Hub, outcome);
+        }
+        running.lead(None);
+        election.release().await;
+        Ok(())
+    }
+}
+
+struct Running {
+    hub: Hub,
+    gathered: Gathered,
+    planner: Planner,
+    heard: mpsc::Receiver<Heard>,
+    _watches: JoinSet<()>,
+    statuses: Statuses,
+    members: Members,
+    term: Option<Term>,
+    /// When to turn again although nothing was heard, by the wall clock.
+    wake: Option<i64>,
+}
+
+/// Leading, and the tasks that only a leader runs.
+struct Term {
+    leadership: Leadership,
+    _statuses: AbortOnDropHandle<()>,
+}
+
+impl Running {
+    /// Waits for news, then takes all there are.
+    async fn gather(&mut self, election: &mut Election) {
+        let now = jiff::Timestamp::now().as_millisecond();
+        let wait = self.wake.map_or(Duration::from_secs(3600), |at| Duration::from_millis(u64::try_from(at - now).unwrap_or(0)));
+        tokio::select! {
+            first = self.heard.recv() => {
+                if let Some(first) = first {
+                    self.hear(first);
+                    tokio::time::sleep(PACE).await;
+                }
+            }
+            () = election.changed() => {}
+            () = tokio::time::sleep(wait.max(PACE)) => {}
+        }
+        while let Ok(next) = self.heard.try_recv() {
+            self.hear(next);
+        }
+    }
+
+    fn hear(&mut self, heard: Heard) {
+        self.gathered.hear(heard, jiff::Timestamp::now().as_millisecond());
+    }
+
+    /// Begins or ends a term.
+    fn lead(&mut self, leadership: Option<Leadership>) {
+        let current = self.term.as_ref().map(|term| term.leadership.epoch());
+        if current == leadership.as_ref().map(Leadership::epoch) {
+            return;
+        }
+        self.term = None;
+        self.members.end();
+        self.statuses.clear();
+        if let Some(leadership) = leadership {
+            tracing::info!(epoch = leadership.epoch(), "this replica leads");
+            self.gathered.world.hub.leader_epoch = leadership.epoch();
+            // A new leader decides everything anew: its predecessor's memory is not its own.
+            self.planner = Planner::default();
+            let (statuses, client, term) = (self.statuses.clone(), self.hub.client.clone(), leadership.clone());
+            let write = async move {
+                let _ended = term.while_leading(statuses.write(&client, &term)).await;
+            };
+            self.term = Some(Term { leadership, _statuses: AbortOnDropHandle::new(tokio::spawn(write)) });
+        }
+    }
+
+    async fn turn(&mut self) -> TurnOutcome {
+        // Before every kind was listed once, the world is a fragment.
+        if self.hub.freshness.listed().is_err() {
+            return TurnOutcome::Held;
+        }
+        let span = tracing::info_span!(parent: None, "hub_turn");
+        async {
+            let plan = self.decide();
+            let Some(term) = self.term.as_ref().map(|term| term.leadership.clone()) else {
+                return TurnOutcome::Standby;
+            };
+            let findings = check(&self.gathered.world, &plan);
+            if let Some(first) = findings.first() {
+                let error: &dyn std::error::Error = first;
+                tracing::error!(error, findings = findings.len(), "the plan breaks an invariant and is not applied");
+                return TurnOutcome::Held;
+            }
+            self.members.follow(&self.gathered.world);
+            let applied = term.while_leading(apply::apply(&self.hub.client, &mut self.gathered, plan)).await;
+            self.report();
+            let Some(applied) = applied else { return TurnOutcome::Held };
+            if applied.failed > 0 {
+                self.wake_in(RETRY);
+                return TurnOutcome::Failed;
+            }
+            if applied.written > 0 { TurnOutcome::Changed } else { TurnOutcome::Unchanged }
+        }
+        .instrument(span)
+        .await
+    }
+
+    fn decide(&mut self) -> Plan {
+        self.gathered.world.now = jiff::Timestamp::now().as_millisecond();
+        let begun = std::time::Instant::now();
+        let plan = tokio::task::block_in_place(|| self.planner.plan(&self.gathered.world));
+        self.hub.metrics.planned(begun.elapsed());
+        self.wake = plan.wake_at;
+        plan
+    }
+
+    fn wake_in(&mut self, pause: Duration) {
+        let at = jiff::Timestamp::now().as_millisecond() + i64::try_from(pause.as_millis()).unwrap_or(i64::MAX);
+        self.wake = Some(self.wake.map_or(at, |wake| wake.min(at)));
+    }
+
+    /// Statuses that differ from the ones last written, and the gauges.
+    fn report(&self) {
+        let (world, report) = (&self.gathered.world, self.planner.report());
+        for uid in &report.changed {
+            let Some(app) = report.apps.get(uid) else { continue };
+            let owner = Owner::App(app.namespace.clone(), app.name.clone(), uid.clone());
+            // What somebody waits for is said at once; progress on the way can wait for the next step.
+            let done = crds::find_condition(&app.status.conditions, crds::ConditionType::Reconciling).is_none();
+            self.statuses.want(owner, Status::App(Box::new(app.status.clone())), done);
+        }
+        for (name, slot) in world.regions() {
+            let Some(status) = report.regions.get(name) else { continue };
+            let mut old = slot.status.clone();
+            old.leader_epoch = None;
+            if *status != old {
+                self.statuses.want(Owner::Region(name.clone()), Status::Region(Box::new(status.clone())), true);
+            }
+        }
+        for (name, slot) in world.clusters() {
+            let Some(status) = report.clusters.get(name) else { continue };
+            let mut old = slot.status.clone();
+            old.leader_epoch = None;
+            if *status != old {
+                self.statuses.want(Owner::Cluster(name.clone()), Status::Cluster(Box::new(status.clone())), true);
+            }
+        }
+        board::show(&self.hub.metrics.board, report, &self.gathered.contacts);
+    }
+}

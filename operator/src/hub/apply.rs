@@ -1,0 +1,206 @@
+//! Carrying out a plan: holds, contents, slices, releases, in this order, as long as we lead.
+//!
+//! What was written goes straight back into the world, so that the next turn never decides on less
+//! than it already did.
+
+use std::sync::Arc;
+
+use crds::{APP_FINALIZER, App, AssignmentSlice, CONTENT_NAMESPACE, Content, ContentSpec, Uid, cluster_namespace, label};
+use futures::{StreamExt as _, stream};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::{Api, Client, ResourceExt as _};
+use plan::province::{ContentWrite, Plan, SliceWrite};
+use plan::world::StoredContent;
+use plan::World;
+use serde_json::json;
+
+use super::gather::Gathered;
+use super::prepare::prepare;
+use crate::runtime::telemetry::current_traceparent;
+
+/// Writes to the hub's API server at a time.
+const CONCURRENCY: usize = 16;
+
+/// How a round of writes ended.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Applied {
+    pub(super) written: usize,
+    pub(super) failed: usize,
+}
+
+/// One write that came through.
+enum Written {
+    App(Box<App>),
+    Content(String, StoredContent),
+    Slice(crds::ClusterName, Box<AssignmentSlice>),
+    Cluster(crds::ClusterName),
+    Collected(String),
+}
+
+/// Carries out a plan.
+pub(super) async fn apply(client: &Client, gathered: &mut Gathered, plan: Plan) -> Applied {
+    let epoch = gathered.world.hub.leader_epoch;
+    let clusters: Vec<crds::ClusterName> = gathered
+        .world
+        .clusters()
+        .filter(|(name, slot)| slot.state.is_ok() && !gathered.prepared.contains(*name))
+        .map(|(name, _)| name.clone())
+        .collect();
+    let mut applied = Applied::default();
+    let places = clusters.into_iter().map(|name| place(client, name, epoch));
+    run(gathered, &mut applied, places).await;
+    let holds = apps(&gathered.world, &plan.holds);
+    run(gathered, &mut applied, holds.into_iter().map(|app| finalizer(client, app, epoch, true))).await;
+    let traceparent: Option<Arc<str>> = current_traceparent().map(Into::into);
+    run(gathered, &mut applied, plan.contents.into_iter().map(|write| content(client, write, epoch))).await;
+    // A slice may name content that was just stored; if that failed, the agent says so and the
+    // next turn stores it again.
+    let slices = plan.slices.into_iter().filter(|w| gathered.prepared.contains(&w.cluster));
+    let writes: Vec<_> = slices.map(|write| slice(client, write, traceparent.clone())).collect();
+    run(gathered, &mut applied, writes).await;
+    let releases = apps(&gathered.world, &plan.releases);
+    run(gathered, &mut applied, releases.into_iter().map(|app| finalizer(client, app, epoch, false))).await;
+    run(gathered, &mut applied, plan.collect.into_iter().map(|name| collect(client, name))).await;
+    applied
+}
+
+async fn run<F>(gathered: &mut Gathered, applied: &mut Applied, writes: impl IntoIterator<Item = F>)
+where
+    F: Future<Output = Result<Option<Written>, WriteError>>,
+{
+    let mut results = stream::iter(writes).buffer_unordered(CONCURRENCY);
+    while let Some(result) = results.next().await {
+        match result {
+            Ok(written) => {
+                applied.written += 1;
+                take_back(gathered, written);
+            }
+            Err(error) => {
+                applied.failed += 1;
+                let error: &dyn std::error::Error = &error;
+                tracing::warn!(error, "a write failed and is decided again");
+            }
+        }
+    }
+}
+
+fn take_back(gathered: &mut Gathered, written: Option<Written>) {
+    let world = &mut gathered.world;
+    match written {
+        Some(Written::App(app)) => world.apply_app(&app),
+        Some(Written::Content(name, content)) => world.apply_content(&name, content),
+        Some(Written::Slice(cluster, slice)) => {
+            let now = jiff::Timestamp::now().as_millisecond();
+            world.apply_slice(&cluster, *slice, Some(now));
+        }
+        Some(Written::Cluster(cluster)) => {
+            gathered.prepared.insert(cluster);
+        }
+        Some(Written::Collected(name)) => world.remove_content(&name),
+        None => {}
+    }
+}
+
+/// Which write failed.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot write {what}")]
+struct WriteError {
+    what: String,
+    #[source]
+    source: Box<kube::Error>,
+}
+
+fn failed(what: impl Into<String>) -> impl FnOnce(kube::Error) -> WriteError {
+    let what = what.into();
+    move |source| WriteError { what, source: Box::new(source) }
+}
+
+type WriteResult = Result<Option<Written>, WriteError>;
+
+async fn place(client: &Client, cluster: crds::ClusterName, epoch: i64) -> WriteResult {
+    prepare(client, &cluster, epoch).await.map_err(failed(format!("the place of cluster {cluster}")))?;
+    Ok(Some(Written::Cluster(cluster)))
+}
+
+/// An App to hold or to let go.
+struct AppRef {
+    uid: Uid,
+    namespace: String,
+    name: String,
+}
+
+fn apps(world: &World, uids: &[Uid]) -> Vec<AppRef> {
+    let app = |uid: &Uid| {
+        let slot = world.app(uid)?;
+        Some(AppRef { uid: uid.clone(), namespace: slot.namespace.to_string(), name: slot.name.to_string() })
+    };
+    uids.iter().filter_map(app).collect()
+}
+
+/// Sets or removes our finalizer, on exactly this App, and no other finalizer.
+async fn finalizer(client: &Client, app: AppRef, epoch: i64, hold: bool) -> WriteResult {
+    let apps: Api<App> = Api::namespaced(client.clone(), &app.namespace);
+    let what = || format!("the finalizer of App {}/{}", app.namespace, app.name);
+    let Some(current) = apps.get_opt(&app.name).await.map_err(failed(what()))? else { return Ok(None) };
+    if current.uid().as_deref() != Some(app.uid.as_str()) {
+        return Ok(None);
+    }
+    let mut finalizers: Vec<String> = current.finalizers().to_vec();
+    finalizers.retain(|f| f != APP_FINALIZER);
+    if hold {
+        finalizers.push(APP_FINALIZER.to_owned());
+    }
+    let patch = json!({"metadata": {
+        "uid": app.uid,
+        "resourceVersion": current.resource_version(),
+        "finalizers": finalizers,
+        "annotations": {label::LEADER_EPOCH: epoch.to_string()},
+    }});
+    let patched = apps.patch(&app.name, &PatchParams::default(), &Patch::Merge(&patch)).await;
+    let app = patched.map_err(failed(what()))?;
+    Ok(Some(Written::App(Box::new(app))))
+}
+
+async fn content(client: &Client, write: ContentWrite, leader_epoch: i64) -> WriteResult {
+    let ContentWrite { name, tenant, items } = write;
+    let contents: Api<Content> = Api::namespaced(client.clone(), CONTENT_NAMESPACE);
+    let hashes = items.iter().map(|item| item.hash.clone()).collect();
+    let object = Content::new(&name, ContentSpec { tenant: tenant.clone(), leader_epoch, items });
+    match contents.create(&PostParams::default(), &object).await {
+        Ok(_) => {}
+        // The name is the hash of what it holds: it is the same content.
+        Err(kube::Error::Api(status)) if status.is_already_exists() => {}
+        Err(error) => return Err(failed(format!("Content {name}"))(error)),
+    }
+    let created = jiff::Timestamp::now().as_millisecond();
+    Ok(Some(Written::Content(name, StoredContent { tenant, hashes, created })))
+}
+
+async fn slice(client: &Client, write: SliceWrite, traceparent: Option<Arc<str>>) -> WriteResult {
+    let SliceWrite { cluster, name, resource_version, mut spec } = write;
+    spec.traceparent = traceparent.as_deref().map(str::to_owned);
+    let slices: Api<AssignmentSlice> = Api::namespaced(client.clone(), &cluster_namespace(&cluster));
+    let mut object = AssignmentSlice::new(&name, spec);
+    let params = PostParams::default();
+    let written = if resource_version.is_some() {
+        object.metadata.resource_version = resource_version;
+        slices.replace(&name, &params, &object).await
+    } else {
+        slices.create(&params, &object).await
+    };
+    let written = written.map_err(failed(format!("slice {name} of {cluster}")))?;
+    Ok(Some(Written::Slice(cluster, Box::new(written))))
+}
+
+/// Deletes content that nothing names, if it is still exactly what was looked at.
+async fn collect(client: &Client, name: String) -> WriteResult {
+    let contents: Api<Content> = Api::namespaced(client.clone(), CONTENT_NAMESPACE);
+    let what = || format!("the removal of Content {name}");
+    let Some(current) = contents.get_metadata_opt(&name).await.map_err(failed(what()))? else {
+        return Ok(Some(Written::Collected(name)));
+    };
+    let preconditions = Preconditions { uid: current.uid(), resource_version: current.resource_version() };
+    let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
+    contents.delete(&name, &params).await.map_err(failed(what()))?;
+    Ok(Some(Written::Collected(name)))
+}

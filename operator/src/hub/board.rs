@@ -1,0 +1,51 @@
+//! The gauges: what the last report said.
+
+use std::collections::BTreeMap;
+
+use crds::{ClusterName, ConditionStatus, ConditionType, find_condition};
+use plan::PlanReport;
+use plan::amount::parse_quantity;
+use tokio::time::Instant;
+
+use crate::runtime::metrics::{Board, Capacity};
+
+/// Shows a report on the board.
+pub(super) fn show(board: &Board, report: &PlanReport, contacts: &BTreeMap<ClusterName, Instant>) {
+    let mut states: BTreeMap<&'static str, u64> = BTreeMap::from([("ready", 0), ("progressing", 0), ("stalled", 0)]);
+    for app in report.apps.values() {
+        let holds = |kind| find_condition(&app.status.conditions, kind).is_some_and(|c| c.status == ConditionStatus::True);
+        let state = match (holds(ConditionType::Ready), holds(ConditionType::Stalled)) {
+            (true, _) => "ready",
+            (false, true) => "stalled",
+            (false, false) => "progressing",
+        };
+        *states.entry(state).or_default() += 1;
+    }
+    board.set_apps(states);
+    board.set_capacity(capacity(report));
+    board.set_contacts(contacts.iter().map(|(name, at)| (name.to_string(), *at)));
+}
+
+fn capacity(report: &PlanReport) -> Vec<Capacity> {
+    let mut rows = Vec::new();
+    for (region, status) in &report.regions {
+        for total in &status.resources {
+            let number = |quantity: &crds::Quantity| in_units(&total.name, &quantity.0);
+            rows.push(Capacity {
+                region: region.to_string(),
+                resource: total.name.clone(),
+                allocatable: number(&total.allocatable),
+                granted: 0.0,
+                requested: number(&total.requested),
+                headroom: number(&total.headroom),
+            });
+        }
+    }
+    rows
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a gauge is a float; 2^53 bytes are 8 PiB")]
+fn in_units(resource: &str, quantity: &str) -> f64 {
+    let amount = parse_quantity(resource, quantity).unwrap_or(0) as f64;
+    if resource == "cpu" { amount / 1000.0 } else { amount }
+}

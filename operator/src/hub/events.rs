@@ -1,0 +1,144 @@
+//! What the hub hears: one watch per kind, all feeding one queue.
+
+use std::fmt::Debug;
+
+use crds::{
+    App, Approval, AssignmentSlice, CONTENT_NAMESPACE, ClusterReport, ContentHash, MemberCluster,
+    NamespaceName, Region, ReportSlice, SYSTEM_NAMESPACE,
+};
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
+use kube::core::DeserializeGuard;
+use kube::core::ApiResource;
+use kube::{Api, Client, Resource};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use crate::agent::View;
+use crate::runtime::watch::{Change, Freshness, Selection, Timing, watch};
+
+/// Changes waiting to be taken in; a full queue holds the watches back.
+const QUEUE: usize = 4096;
+/// Name of the ConfigMap that holds the hub's identity and epoch.
+pub(super) const IDENTITY: &str = "jiuzhou-hub";
+
+/// One thing heard.
+#[derive(Debug)]
+pub(super) enum Heard {
+    Regions(Change<DeserializeGuard<Region>>),
+    Clusters(Change<DeserializeGuard<MemberCluster>>),
+    Apps(Change<DeserializeGuard<App>>),
+    Approvals(Change<DeserializeGuard<Approval>>),
+    Slices(Change<AssignmentSlice>),
+    Reports(Change<ReportSlice>),
+    ClusterReports(Change<ClusterReport>),
+    Contents(Change<Stored>),
+    Leases(Change<Lease>),
+    Namespaces(Change<View>),
+    Identity(Change<ConfigMap>),
+}
+
+/// A Content object without its data: the hub needs to know only what is stored where.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Stored {
+    pub(crate) metadata: k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta,
+    pub(crate) spec: StoredSpec,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct StoredSpec {
+    pub(crate) tenant: NamespaceName,
+    pub(crate) items: Vec<StoredItem>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct StoredItem {
+    pub(crate) hash: ContentHash,
+}
+
+impl Resource for Stored {
+    type DynamicType = ();
+    type Scope = kube::core::NamespaceResourceScope;
+
+    fn kind((): &()) -> std::borrow::Cow<'_, str> {
+        crds::Content::kind(&())
+    }
+
+    fn group((): &()) -> std::borrow::Cow<'_, str> {
+        crds::Content::group(&())
+    }
+
+    fn version((): &()) -> std::borrow::Cow<'_, str> {
+        crds::Content::version(&())
+    }
+
+    fn plural((): &()) -> std::borrow::Cow<'_, str> {
+        crds::Content::plural(&())
+    }
+
+    fn meta(&self) -> &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta {
+        &self.metadata
+    }
+
+    fn meta_mut(&mut self) -> &mut k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta {
+        &mut self.metadata
+    }
+}
+
+/// Starts all watches. Dropping the set ends them.
+pub(super) fn watches(client: &Client, freshness: &Freshness) -> (JoinSet<()>, mpsc::Receiver<Heard>) {
+    let (sender, receiver) = mpsc::channel(QUEUE);
+    let mut all = Watches { tasks: JoinSet::new(), sender, freshness: freshness.clone() };
+    all.every(Api::all(client.clone()), Heard::Regions);
+    all.every(Api::all(client.clone()), Heard::Clusters);
+    all.every(Api::all(client.clone()), Heard::Apps);
+    all.every(Api::all(client.clone()), Heard::Approvals);
+    all.every(Api::all(client.clone()), Heard::Slices);
+    all.every(Api::all(client.clone()), Heard::Reports);
+    all.every(Api::all(client.clone()), Heard::ClusterReports);
+    all.every(Api::namespaced(client.clone(), CONTENT_NAMESPACE), Heard::Contents);
+    all.one("leases", Api::all(client.clone()), named("agent"), Heard::Leases);
+    let namespace = ApiResource::erase::<Namespace>(&());
+    all.one("namespaces", Api::all_with(client.clone(), &namespace), Selection::default(), Heard::Namespaces);
+    let identity = Api::namespaced(client.clone(), SYSTEM_NAMESPACE);
+    all.one("identity", identity, named(IDENTITY), Heard::Identity);
+    (all.tasks, receiver)
+}
+
+fn named(name: &str) -> Selection {
+    Selection { labels: None, fields: Some(format!("metadata.name={name}")) }
+}
+
+struct Watches {
+    tasks: JoinSet<()>,
+    sender: mpsc::Sender<Heard>,
+    freshness: Freshness,
+}
+
+impl Watches {
+    fn every<K>(&mut self, api: Api<K>, heard: fn(Change<K>) -> Heard)
+    where
+        K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
+    {
+        self.one(&K::plural(&()), api, Selection::default(), heard);
+    }
+
+    fn one<K>(&mut self, name: &str, api: Api<K>, selection: Selection, heard: fn(Change<K>) -> Heard)
+    where
+        K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
+    {
+        let (sink, mut changes) = mpsc::channel::<Change<K>>(64);
+        let proof = self.freshness.kind(name);
+        self.tasks.spawn(watch(api, selection, Timing::default(), sink, proof));
+        let sender = self.sender.clone();
+        self.tasks.spawn(async move {
+            while let Some(change) = changes.recv().await {
+                if sender.send(heard(change)).await.is_err() {
+                    return;
+                }
+            }
+        });
+    }
+}
