@@ -26,8 +26,18 @@ pub const ALLOWED_KINDS: &[(&str, &str, &str, &str)] = &[
     ("apps", "v1", "DaemonSet", "daemonsets"),
     ("batch", "v1", "Job", "jobs"),
     ("batch", "v1", "CronJob", "cronjobs"),
-    ("autoscaling", "v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers"),
-    ("policy", "v1", "PodDisruptionBudget", "poddisruptionbudgets"),
+    (
+        "autoscaling",
+        "v2",
+        "HorizontalPodAutoscaler",
+        "horizontalpodautoscalers",
+    ),
+    (
+        "policy",
+        "v1",
+        "PodDisruptionBudget",
+        "poddisruptionbudgets",
+    ),
     ("gateway.networking.k8s.io", "v1", "HTTPRoute", "httproutes"),
 ];
 
@@ -97,9 +107,17 @@ pub struct AppSpec {
     pub take_over: TakeOver,
     /// The App's objects, 1 to 64, of the allowed kinds, in the App's namespace.
     #[schemars(length(min = 1, max = 64), schema_with = "manifests_schema")]
-    #[x_kube(validation = Rule::new("self.all(m, (m.apiVersion + '/' + m.kind) in ['v1/ServiceAccount', 'v1/ConfigMap', 'v1/PersistentVolumeClaim', 'v1/Service', 'apps/v1/Deployment', 'apps/v1/StatefulSet', 'apps/v1/DaemonSet', 'batch/v1/Job', 'batch/v1/CronJob', 'autoscaling/v2/HorizontalPodAutoscaler', 'policy/v1/PodDisruptionBudget', 'gateway.networking.k8s.io/v1/HTTPRoute'])")
+    #[x_kube(validation = Rule::new("self.all(m, \
+        m.apiVersion == 'v1' && m.kind in ['ServiceAccount', 'ConfigMap', 'PersistentVolumeClaim', 'Service'] || \
+        m.apiVersion == 'apps/v1' && m.kind in ['Deployment', 'StatefulSet', 'DaemonSet'] || \
+        m.apiVersion == 'batch/v1' && m.kind in ['Job', 'CronJob'] || \
+        m.apiVersion == 'autoscaling/v2' && m.kind in ['HorizontalPodAutoscaler'] || \
+        m.apiVersion == 'policy/v1' && m.kind in ['PodDisruptionBudget'] || \
+        m.apiVersion == 'gateway.networking.k8s.io/v1' && m.kind in ['HTTPRoute'])")
         .message("each manifest must be one of v1 ServiceAccount, ConfigMap, PersistentVolumeClaim, Service; apps/v1 Deployment, StatefulSet, DaemonSet; batch/v1 Job, CronJob; autoscaling/v2 HorizontalPodAutoscaler; policy/v1 PodDisruptionBudget; gateway.networking.k8s.io/v1 HTTPRoute")
         .reason(Reason::FieldValueForbidden))]
+    #[x_kube(validation = Rule::new("self.all(m, has(m.metadata) && has(m.metadata.name))")
+        .message("each manifest must have metadata.name").reason(Reason::FieldValueRequired))]
     pub manifests: Vec<Manifest>,
     /// Changes to the manifests in some regions, applied in order; at most 32.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -127,7 +145,20 @@ pub struct Owner {
 }
 
 /// What is kept first when not everything can be.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    Deserialize,
+    JsonSchema,
+)]
 #[schemars(inline)]
 pub enum Tier {
     /// Kept to the last.
@@ -166,11 +197,17 @@ pub struct Image {
     pub new_name: Option<String>,
     /// Tag to use; absent keeps the manifest's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 128), regex(pattern = "^[A-Za-z0-9_][A-Za-z0-9._-]*$"))]
+    #[schemars(
+        length(min = 1, max = 128),
+        regex(pattern = "^[A-Za-z0-9_][A-Za-z0-9._-]*$")
+    )]
     pub new_tag: Option<String>,
     /// Digest to use instead of a tag, for example `sha256:…`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 135), regex(pattern = "^[a-z0-9]+:[0-9a-f]{32,128}$"))]
+    #[schemars(
+        length(min = 1, max = 135),
+        regex(pattern = "^[a-z0-9]+:[0-9a-f]{32,128}$")
+    )]
     pub digest: Option<String>,
 }
 

@@ -17,12 +17,20 @@ pub const SLICE_BYTES_MAX: usize = 256 * 1024;
 /// An AssignmentSlice holds what the hub decided for many Apps in one cluster.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[kube(
-    group = "jiuzhou.io", version = "v1alpha1", kind = "AssignmentSlice", plural = "assignmentslices",
-    namespaced, derive = "PartialEq",
+    group = "jiuzhou.io",
+    version = "v1alpha1",
+    kind = "AssignmentSlice",
+    plural = "assignmentslices",
+    namespaced,
+    derive = "PartialEq",
     doc = "Internal. An AssignmentSlice in namespace jz-<cluster> holds what the hub decided for many Apps in that cluster. The hub writes it; the cluster's agent carries it out. It is also the hub's ledger of its decisions.",
     printcolumn(name = "Epoch", type_ = "integer", json_path = ".spec.leaderEpoch"),
     printcolumn(name = "Sequence", type_ = "integer", json_path = ".spec.sequence"),
-    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(
+        name = "Age",
+        type_ = "date",
+        json_path = ".metadata.creationTimestamp"
+    )
 )]
 #[serde(rename_all = "camelCase")]
 pub struct AssignmentSliceSpec {
@@ -105,13 +113,15 @@ pub enum EntryState {
 
 impl EntryState {
     /// Whether the entry is to be carried out.
-    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's skip_serializing_if asks for a reference")]
     pub fn is_present(&self) -> bool {
         *self == Self::Present
     }
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's skip_serializing_if asks for a reference")]
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde's skip_serializing_if asks for a reference"
+)]
 fn is_never(take_over: &TakeOver) -> bool {
     *take_over == TakeOver::Never
 }

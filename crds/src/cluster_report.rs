@@ -10,13 +10,25 @@ use crate::scalar::ResourceQuantity;
 /// A ClusterReport holds what one cluster's agent reports of the cluster itself.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[kube(
-    group = "jiuzhou.io", version = "v1alpha1", kind = "ClusterReport", plural = "clusterreports",
-    namespaced, derive = "PartialEq",
+    group = "jiuzhou.io",
+    version = "v1alpha1",
+    kind = "ClusterReport",
+    plural = "clusterreports",
+    namespaced,
+    derive = "PartialEq",
     doc = "Internal. The ClusterReport in namespace jz-<cluster> holds what that cluster's agent reports of the cluster itself: identity, capacity and use, what it cannot do, and what it refuses.",
-    printcolumn(name = "Version", type_ = "string", json_path = ".spec.kubernetesVersion"),
+    printcolumn(
+        name = "Version",
+        type_ = "string",
+        json_path = ".spec.kubernetesVersion"
+    ),
     printcolumn(name = "Nodes", type_ = "integer", json_path = ".spec.nodes.ready"),
     printcolumn(name = "Frozen", type_ = "string", json_path = ".spec.frozen"),
-    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(
+        name = "Age",
+        type_ = "date",
+        json_path = ".metadata.creationTimestamp"
+    )
 )]
 #[serde(rename_all = "camelCase")]
 pub struct ClusterReportSpec {

@@ -202,7 +202,10 @@ pub fn condition(
         .map_or(now, |old| old.last_transition_time);
     let mut message = message.into();
     if message.len() > 1024 {
-        let cut = (0..=1021).rev().find(|&i| message.is_char_boundary(i)).unwrap_or(0);
+        let cut = (0..=1021)
+            .rev()
+            .find(|&i| message.is_char_boundary(i))
+            .unwrap_or(0);
         message.truncate(cut);
         message.push('…');
     }

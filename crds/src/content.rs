@@ -14,11 +14,19 @@ pub const PACK_BYTES_MAX: usize = 1_200_000;
 /// A Content holds manifests of several Apps, stored once whatever the number of clusters.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[kube(
-    group = "jiuzhou.io", version = "v1alpha1", kind = "Content", plural = "contents",
-    namespaced, derive = "PartialEq",
+    group = "jiuzhou.io",
+    version = "v1alpha1",
+    kind = "Content",
+    plural = "contents",
+    namespaced,
+    derive = "PartialEq",
     doc = "Internal. A Content holds the manifests of several Apps of one tenant, stored once whatever the number of clusters. Nobody may change one; agents may only get them by name.",
     printcolumn(name = "Tenant", type_ = "string", json_path = ".spec.tenant"),
-    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(
+        name = "Age",
+        type_ = "date",
+        json_path = ".metadata.creationTimestamp"
+    )
 )]
 #[serde(rename_all = "camelCase")]
 pub struct ContentSpec {

@@ -26,6 +26,9 @@ pub fn all() -> Vec<CustomResourceDefinition> {
 }
 
 /// One CRD as YAML.
+///
+/// # Panics
+/// Never: a CRD holds nothing that YAML cannot say.
 pub fn to_yaml(crd: &CustomResourceDefinition) -> String {
     serde_saphyr::to_string(crd).expect("a CRD is plain data")
 }
@@ -33,7 +36,12 @@ pub fn to_yaml(crd: &CustomResourceDefinition) -> String {
 /// Mends what derives cannot say: no `nullable`, no unsigned formats, and a first status of Unknown.
 fn finish(crd: CustomResourceDefinition) -> CustomResourceDefinition {
     let mut value = serde_json::to_value(crd).expect("a CRD is plain data");
-    for version in value.pointer_mut("/spec/versions").and_then(Value::as_array_mut).into_iter().flatten() {
+    for version in value
+        .pointer_mut("/spec/versions")
+        .and_then(Value::as_array_mut)
+        .into_iter()
+        .flatten()
+    {
         if let Some(schema) = version.pointer_mut("/schema/openAPIV3Schema") {
             mend(schema);
             if let Some(status) = schema.pointer_mut("/properties/status") {
@@ -48,7 +56,11 @@ fn mend(schema: &mut Value) {
     match schema {
         Value::Object(map) => {
             map.remove("nullable");
-            if map.get("format").and_then(Value::as_str).is_some_and(|f| f.starts_with("uint")) {
+            if map
+                .get("format")
+                .and_then(Value::as_str)
+                .is_some_and(|f| f.starts_with("uint"))
+            {
                 map.remove("format");
             }
             map.values_mut().for_each(mend);
@@ -58,15 +70,12 @@ fn mend(schema: &mut Value) {
     }
 }
 
-/// A new object reads as "not looked at yet" before the hub's first write, at no request.
+/// A new object reads as "not looked at yet" before the hub's first write, at no request. Only
+/// `Ready` is set: it is always written anew, whereas a default that nobody owns would stay.
 fn first_status(status: &mut Value) {
-    let pending = |kind: &str, status: &str| {
-        json!({
-            "type": kind, "status": status, "reason": "Pending",
-            "message": "Waiting for the hub to look at this object for the first time.",
-            "lastTransitionTime": "1970-01-01T00:00:00Z",
-        })
-    };
-    status["default"] =
-        json!({"conditions": [pending("Ready", "Unknown"), pending("Reconciling", "True")]});
+    status["default"] = json!({"conditions": [{
+        "type": "Ready", "status": "Unknown", "reason": "Pending",
+        "message": "Waiting for the hub to look at this object for the first time.",
+        "lastTransitionTime": "1970-01-01T00:00:00Z",
+    }]});
 }

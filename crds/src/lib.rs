@@ -11,6 +11,10 @@
     unreachable_pub,
     reason = "KubeSchema emits a private twin of each struct with the struct's own visibility"
 )]
+#![expect(
+    clippy::duplicated_attributes,
+    reason = "it compares the fields of one `printcolumn` with those of the next"
+)]
 
 mod app;
 mod approval;
@@ -19,6 +23,7 @@ mod cluster_report;
 mod condition;
 mod content;
 mod generate;
+mod lint;
 mod member_cluster;
 mod name;
 mod placement;
@@ -30,7 +35,7 @@ mod schema;
 
 pub use app::{
     ALLOWED_KINDS, App, AppSpec, AppStatus, Image, Manifest, Override, Owner, PatchOp,
-    PatchOperation, PlacementStatus, Target, TakeOver, Tier,
+    PatchOperation, PlacementStatus, TakeOver, Target, Tier,
 };
 pub use approval::{Approval, ApprovalDecision, ApprovalSpec, ApprovalTarget};
 pub use assignment_slice::{
@@ -43,9 +48,10 @@ pub use cluster_report::{
 pub use condition::{Condition, ConditionStatus, ConditionType, Reason, condition, find_condition};
 pub use content::{CONTENT_NAMESPACE, Content, ContentItem, ContentSpec, PACK_BYTES_MAX};
 pub use generate::{all, to_yaml};
+pub use lint::{Finding, lint};
 pub use member_cluster::{
-    Connection, ConnectionSpec, Form, LocalConnection, Management, MemberCluster, MemberClusterSpec,
-    MemberClusterStatus, PullConnection, PushConnection,
+    Connection, ConnectionSpec, Form, LocalConnection, Management, MemberCluster,
+    MemberClusterSpec, MemberClusterStatus, PullConnection, PushConnection,
 };
 pub use name::{AppName, ClusterName, ContentHash, NamespaceName, RegionName, Uid, WaveName};
 pub use placement::{

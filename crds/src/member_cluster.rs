@@ -161,7 +161,11 @@ pub struct MemberClusterStatus {
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
     /// UID of the cluster's `kube-system` namespace, pinned when it joined.
-    #[serde(default, rename = "clusterUID", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        rename = "clusterUID",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub cluster_uid: Option<Uid>,
     /// How the hub and the cluster talk, as printed: `local`, `pull` or `push`.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -10,10 +10,18 @@ use crate::name::{ContentHash, Uid};
 /// A ReportSlice holds what one cluster's agent reports of many Apps.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[kube(
-    group = "jiuzhou.io", version = "v1alpha1", kind = "ReportSlice", plural = "reportslices",
-    namespaced, derive = "PartialEq",
+    group = "jiuzhou.io",
+    version = "v1alpha1",
+    kind = "ReportSlice",
+    plural = "reportslices",
+    namespaced,
+    derive = "PartialEq",
     doc = "Internal. A ReportSlice in namespace jz-<cluster> holds what that cluster's agent reports of many Apps. The agent writes it, coalesced; nothing is written at rest.",
-    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(
+        name = "Age",
+        type_ = "date",
+        json_path = ".metadata.creationTimestamp"
+    )
 )]
 #[serde(rename_all = "camelCase")]
 pub struct ReportSliceSpec {
@@ -56,7 +64,18 @@ pub struct ReportEntry {
 
 /// State of an App in one cluster.
 #[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    Deserialize,
+    JsonSchema,
 )]
 #[schemars(inline)]
 pub enum ReportState {
@@ -79,7 +98,10 @@ pub enum ReportState {
     Removed,
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's skip_serializing_if asks for a reference")]
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde's skip_serializing_if asks for a reference"
+)]
 fn is_zero(number: &i32) -> bool {
     *number == 0
 }

@@ -58,6 +58,9 @@ pub struct RolloutStatus {
     pub wave: Option<WaveName>,
     /// Whether it goes on, waits, stopped or is complete.
     pub state: RolloutState,
+    /// Whether the content was proven here before, so that it goes to all waves at once.
+    #[serde(default)]
+    pub rollback: bool,
     /// Since when the current wave has been healthy, or since when the state holds.
     pub since: Timestamp,
 }

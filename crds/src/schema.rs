@@ -20,7 +20,10 @@ pub fn is_valid_name(text: &str, pattern: &str) -> bool {
 
 /// Kubernetes label-selector semantics: every requirement must hold, an empty selector holds.
 pub fn label_selector_matches(selector: &Selector, labels: &BTreeMap<String, String>) -> bool {
-    selector.match_labels.iter().all(|(key, value)| labels.get(key) == Some(value))
+    selector
+        .match_labels
+        .iter()
+        .all(|(key, value)| labels.get(key) == Some(value))
         && selector.match_expressions.iter().all(|e| {
             let value = labels.get(&e.key);
             match e.operator {

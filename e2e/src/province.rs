@@ -72,9 +72,9 @@ pub struct Province {
 
 /// Flags that make faults show within seconds instead of a minute.
 const QUICK: [(&str, &str); 3] = [
-    ("--unreachable-after", "12s"),
-    ("--reachable-after", "6s"),
-    ("--heartbeat", "3s"),
+    ("unreachable-after", "12s"),
+    ("reachable-after", "6s"),
+    ("heartbeat", "3s"),
 ];
 
 impl Province {
@@ -172,7 +172,7 @@ impl Starter<'_> {
         let file = self.keep("hub-process.kubeconfig", &kubeconfig)?;
         let mut program = Program::new("hub", &self.binary)
             .arg("hub")
-            .flag("--kubeconfig", &file);
+            .flag("kubeconfig", &file);
         for (flag, value) in QUICK {
             program = program.flag(flag, value);
         }
@@ -182,7 +182,7 @@ impl Starter<'_> {
     async fn agent(&mut self, member: &Member) -> Result<Endpoint> {
         let cluster = self.fleet.cluster(&member.name)?;
         let place = format!("jz-{}", member.name);
-        await_account(self.fleet.hub(), &place).await?;
+        await_account(self.fleet.hub(), &place, &self.processes).await?;
         let at_hub = self
             .fleet
             .hub()
@@ -195,10 +195,10 @@ impl Starter<'_> {
         let at_home = self.keep(&format!("agent-{}.kubeconfig", member.name), &at_home)?;
         let program = Program::new(format!("agent-{}", member.name), &self.binary)
             .arg("agent")
-            .flag("--cluster", &member.name)
-            .flag("--hub-kubeconfig", &at_hub)
-            .flag("--kubeconfig", &at_home)
-            .flag("--heartbeat", "3s");
+            .flag("cluster", &member.name)
+            .flag("hub-kubeconfig", &at_hub)
+            .flag("kubeconfig", &at_home)
+            .flag("heartbeat", "3s");
         self.run(program)
     }
 
@@ -206,7 +206,7 @@ impl Starter<'_> {
     fn run(&mut self, program: Program) -> Result<Endpoint> {
         let port = Port::reserve()?;
         let address = format!("127.0.0.1:{}", port.number());
-        let program = program.flag("--metrics-address", &address);
+        let program = program.flag("metrics-address", &address);
         let process = self.fleet.supervisor().spawn(program)?;
         let pid = process.pid().context("the process ended at once")?;
         self.processes.push(process);
@@ -229,10 +229,11 @@ fn keep(dir: &Path, name: &str, text: &str) -> Result<PathBuf> {
 }
 
 /// Waits until the hub has set up a cluster's place.
-async fn await_account(hub: &Cluster, place: &str) -> Result<()> {
+async fn await_account(hub: &Cluster, place: &str, processes: &[Process]) -> Result<()> {
     let accounts: Api<ServiceAccount> = Api::namespaced(hub.client().await?, place);
     let there = async {
         while accounts.get_opt("agent").await?.is_none() {
+            processes.iter().try_for_each(Process::check)?;
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
         anyhow::Ok(())

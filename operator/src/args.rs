@@ -7,6 +7,8 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use crds::ClusterName;
 
+use crate::cli::Format;
+
 /// One cloud of many regions.
 #[derive(Debug, Parser)]
 #[command(name = "jiuzhou", version, disable_help_subcommand = true)]
@@ -23,8 +25,74 @@ pub enum Command {
     Hub(HubArguments),
     /// Keep one member cluster as the hub assigned it; runs in that cluster.
     Agent(AgentArguments),
+    /// One screen for the province.
+    Status(ReadArguments),
+    /// Say for every cluster why an App runs there or not.
+    Explain(ExplainArguments),
+    /// Plan a changed world against today's: what moves, what is refused. Nothing is written.
+    Simulate(SimulateArguments),
+    /// Check manifests offline, with the messages the API server would give.
+    Lint(LintArguments),
     /// Print all custom resource definitions as YAML.
     Crds,
+}
+
+/// Flags of commands that read the hub.
+#[derive(Debug, Args)]
+pub struct ReadArguments {
+    /// Kubeconfig of the hub; without it the one kubectl would use.
+    #[arg(long, env = "KUBECONFIG")]
+    pub kubeconfig: Option<PathBuf>,
+    /// Context of the kubeconfig; without it the current one.
+    #[arg(long)]
+    pub context: Option<String>,
+    /// Format of the answer.
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: Format,
+}
+
+/// Flags of `jiuzhou explain`.
+#[derive(Debug, Args)]
+pub struct ExplainArguments {
+    /// Kind of the object; only `app` can be explained.
+    #[arg(value_parser = ["app"])]
+    pub kind: String,
+    /// Name of the object.
+    pub name: String,
+    /// Namespace of the object.
+    #[arg(short, long, default_value = "default")]
+    pub namespace: String,
+    /// How to read the hub.
+    #[command(flatten)]
+    pub read: ReadArguments,
+}
+
+/// Flags of `jiuzhou simulate`.
+#[derive(Debug, Args)]
+pub struct SimulateArguments {
+    /// Manifests to add or replace: Regions, MemberClusters, Apps.
+    #[arg(short, long = "filename")]
+    pub files: Vec<PathBuf>,
+    /// Region that is lost with everything below it.
+    #[arg(long, value_name = "REGION")]
+    pub lose: Vec<String>,
+    /// Time to plan for, as in 2026-12-01T18:00:00+08:00.
+    #[arg(long, value_name = "TIME")]
+    pub at: Option<jiff::Timestamp>,
+    /// How to read the hub.
+    #[command(flatten)]
+    pub read: ReadArguments,
+}
+
+/// Flags of `jiuzhou lint`.
+#[derive(Debug, Args)]
+pub struct LintArguments {
+    /// File or folder; folders are searched for .yaml, .yml and .json.
+    #[arg(short, long = "filename", required = true)]
+    pub paths: Vec<PathBuf>,
+    /// Format of the answer.
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: Format,
 }
 
 /// Flags of `jiuzhou hub`.

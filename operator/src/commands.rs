@@ -24,6 +24,10 @@ pub async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Hub(arguments) => hub(arguments).await,
         Command::Agent(arguments) => agent(arguments).await,
         Command::Crds => crate::cli::crds(),
+        Command::Lint(arguments) => crate::cli::lint(&arguments),
+        Command::Status(arguments) => crate::cli::status(&arguments).await,
+        Command::Explain(arguments) => crate::cli::explain(&arguments).await,
+        Command::Simulate(arguments) => crate::cli::simulate(arguments).await,
     }
 }
 

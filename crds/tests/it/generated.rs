@@ -4,7 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 fn yaml_file(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("yaml").join(format!("{name}.yaml"))
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("yaml")
+        .join(format!("{name}.yaml"))
 }
 
 #[test]
@@ -21,14 +23,24 @@ fn committed_yaml_is_what_the_types_generate() {
             stale.push(name);
         }
     }
-    assert!(stale.is_empty(), "out of date: {stale:?}; run UPDATE=1 cargo test -p crds");
+    assert!(
+        stale.is_empty(),
+        "out of date: {stale:?}; run UPDATE=1 cargo test -p crds"
+    );
 }
 
 #[test]
 fn no_yaml_is_left_over_from_a_kind_that_is_gone() {
-    let known: Vec<_> = crds::all().iter().map(|c| yaml_file(c.metadata.name.as_ref().unwrap())).collect();
+    let known: Vec<_> = crds::all()
+        .iter()
+        .map(|c| yaml_file(c.metadata.name.as_ref().unwrap()))
+        .collect();
     for entry in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("yaml")).unwrap() {
         let path = entry.unwrap().path();
-        assert!(known.contains(&path), "{} belongs to no kind: delete it", path.display());
+        assert!(
+            known.contains(&path),
+            "{} belongs to no kind: delete it",
+            path.display()
+        );
     }
 }

@@ -111,14 +111,13 @@ pub(crate) async fn refused(client: &Client, object: &Value, message: &str) {
 
 /// Waits until a creation is taken: a new binding takes moments to give its rights.
 pub(crate) async fn created(client: &Client, object: &Value) -> Value {
-    eventually(
-        &format!("created: {object}"),
-        async || match create(client, object).await {
+    eventually(&format!("created: {object}"), async || {
+        match create(client, object).await {
             Ok(created) => Some(created),
             Err(refusal) if refusal.code == 409 => Some(json!({})),
             Err(_) => None,
-        },
-    )
+        }
+    })
     .await
 }
 
@@ -137,7 +136,9 @@ pub(crate) fn chart(name: &str) -> Vec<Value> {
 
 pub(crate) fn yaml_files(folder: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
-    let mut files: Vec<_> = entries.map(|entry| entry.expect("an entry").path()).collect();
+    let mut files: Vec<_> = entries
+        .map(|entry| entry.expect("an entry").path())
+        .collect();
     files.sort();
     files
 }
@@ -149,10 +150,22 @@ pub(crate) async fn install_crds(client: &Client) {
         let applied = apply(client, &crd).await;
         applied.unwrap_or_else(|refusal| panic!("{}: {refusal:?}", crd["metadata"]["name"]));
         eventually("the kind is established", async || {
-            let crd = call(client, Method::GET, &path(&crd, true), None).await.ok()?;
+            let crd = call(client, Method::GET, &path(&crd, true), None)
+                .await
+                .ok()?;
             let conditions = crd["status"]["conditions"].as_array()?;
             let established = |c: &Value| c["type"] == "Established" && c["status"] == "True";
             conditions.iter().any(established).then_some(())
+        })
+        .await;
+        let (version, plural) = ("v1alpha1", &crd["spec"]["names"]["plural"]);
+        let list = format!(
+            "/apis/{}/{version}/{}",
+            crds::GROUP,
+            plural.as_str().expect("a plural")
+        );
+        eventually("the kind is served", async || {
+            call(client, Method::GET, &list, None).await.ok()
         })
         .await;
     }
@@ -195,16 +208,13 @@ pub(crate) async fn account(cluster: &Cluster, namespace: &str, name: &str) -> C
     client_from(&kubeconfig).await.expect("a client")
 }
 
-/// The hub as itself, with the fence raised to at least `EPOCH`.
+/// The hub as itself, once it has raised the fence for the first time.
 pub(crate) async fn hub_account() -> Client {
     let cluster = hub().await;
     let admin = cluster.client().await.expect("a client");
-    raise_fence(&admin, EPOCH).await;
+    raise_fence(&admin, 1).await;
     account(cluster, "jiuzhou-system", "jiuzhou-hub").await
 }
-
-/// The leader's epoch in most tests; the fence of a test of its own goes beyond it.
-pub(crate) const EPOCH: i64 = 1_000_000;
 
 /// Raises the fence unless it is there or beyond already.
 pub(crate) async fn raise_fence(client: &Client, epoch: i64) {
@@ -267,7 +277,11 @@ pub(crate) async fn join(hub: &Client, cluster: &str) -> String {
         ),
         account_object(&home, "agent"),
         binding(&home, "jiuzhou-agent-hub", (&home, "agent")),
-        binding("jiuzhou-content", "jiuzhou-content-reader", (&home, "agent")),
+        binding(
+            "jiuzhou-content",
+            "jiuzhou-content-reader",
+            (&home, "agent"),
+        ),
     ];
     for object in objects {
         created(hub, &with_epoch(object, FAR)).await;
@@ -275,7 +289,7 @@ pub(crate) async fn join(hub: &Client, cluster: &str) -> String {
     home
 }
 
-/// An epoch beyond every fence of every test.
+/// An epoch beyond every fence of every test, so that only the test of the fence meets it.
 pub(crate) const FAR: i64 = i64::MAX / 2;
 
 pub(crate) fn slice(namespace: &str, name: &str, epoch: i64) -> Value {

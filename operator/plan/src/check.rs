@@ -1,0 +1,418 @@
+//! The second judge: restates the invariants on a plan, by other means than the plan was made.
+//!
+//! It runs in every plan test and before every apply. What it finds is a defect of ours, so the hub
+//! applies nothing of a plan that has a finding.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crds::{
+    ClusterName, Division, Entry, EntryState, Management, RegionName, ReportState,
+    SLICE_ENTRIES_MAX, TakeOver, Uid, label_selector_matches,
+};
+
+use crate::province::{Plan, SliceWrite};
+use crate::world::{AppState, Scale, ValidApp, ValidCluster, World};
+
+/// A broken invariant.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Finding {
+    /// A slice holds an App twice or too many Apps.
+    #[error("slice {0} of {1} holds an App twice, or more than {SLICE_ENTRIES_MAX} Apps")]
+    Shape(String, String),
+    /// A generation goes backwards, or a change has none of its own.
+    #[error("App {1} in {0} does not go forward with generation {2}")]
+    Backwards(String, Uid, i64),
+    /// A slice goes back to an older hub, leader or sequence.
+    #[error("slice {0} of {1} goes back to an older hub, leader or sequence")]
+    OldHeader(String, String),
+    /// An entry vanishes whose removal nobody acknowledged.
+    #[error("App {1} vanishes from {0} although its removal was not acknowledged")]
+    Vanished(String, Uid),
+    /// An App is taken away although it lives, is well placed, and nobody asked for it.
+    #[error("App {1} is removed from {0}, which it may keep, or before it is replaced")]
+    Unasked(String, Uid),
+    /// An App is placed where it may not be.
+    #[error("App {1} is placed on {0}, which its zone, grade or protection level forbids")]
+    Forbidden(String, Uid),
+    /// An App is placed where nothing may be applied.
+    #[error("App {1} is newly placed on {0}, which is not managed")]
+    Unmanaged(String, Uid),
+    /// An App is placed beside another one of its name.
+    #[error("App {1} is newly placed on {0}, which still holds an earlier App of that name")]
+    Beside(String, Uid),
+    /// An entry names content that nothing stores.
+    #[error("App {1} in {0} names content that is neither stored nor about to be")]
+    NoContent(String, Uid),
+    /// Content that something names is thrown away.
+    #[error("Content {0} is collected although something names it")]
+    Collected(String),
+    /// An App is let go while a cluster that answers still holds it.
+    #[error("App {0} is let go although a cluster holds an entry that is not marked as removed")]
+    Released(Uid),
+}
+
+/// All broken invariants of a plan.
+pub fn check(world: &World, plan: &Plan) -> Vec<Finding> {
+    let mut judge = Judge {
+        world,
+        plan,
+        findings: Vec::new(),
+    };
+    for write in &plan.slices {
+        judge.slice(write);
+    }
+    for uid in &plan.releases {
+        let entries = world
+            .ledger(uid)
+            .into_iter()
+            .flat_map(|l| l.entries.values());
+        if entries
+            .into_iter()
+            .any(|held| held.entry.state == EntryState::Present)
+        {
+            judge.findings.push(Finding::Released(uid.clone()));
+        }
+    }
+    for name in &plan.collect {
+        let named = |write: &SliceWrite| write.spec.entries.iter().any(|e| e.pack == *name);
+        if plan.slices.iter().any(named) || judge.is_named(name) {
+            judge.findings.push(Finding::Collected(name.clone()));
+        }
+    }
+    judge.findings
+}
+
+struct Judge<'a> {
+    world: &'a World,
+    plan: &'a Plan,
+    findings: Vec<Finding>,
+}
+
+impl<'a> Judge<'a> {
+    fn slice(&mut self, write: &SliceWrite) {
+        let uids: BTreeSet<&Uid> = write.spec.entries.iter().map(|e| &e.uid).collect();
+        let (name, cluster) = (write.name.clone(), write.cluster.to_string());
+        if uids.len() != write.spec.entries.len() || uids.len() > SLICE_ENTRIES_MAX {
+            self.findings
+                .push(Finding::Shape(name.clone(), cluster.clone()));
+        }
+        if let Some(old) = self.world.slice(&write.cluster, &write.name) {
+            let (old, new) = (&old.header, &write.spec);
+            let older = (new.hub_epoch, new.leader_epoch) < (old.hub_epoch, old.leader_epoch);
+            if old.hub_id == new.hub_id && (older || new.sequence < old.sequence) {
+                self.findings.push(Finding::OldHeader(name, cluster));
+            }
+        }
+        for entry in &write.spec.entries {
+            self.entry(write, entry);
+        }
+        self.vanished(write, &uids);
+    }
+
+    fn held(&self, cluster: &ClusterName, uid: &Uid) -> Option<&'a Entry> {
+        Some(&*self.world.ledger(uid)?.entries.get(cluster)?.entry)
+    }
+
+    fn entry(&mut self, write: &SliceWrite, entry: &Entry) {
+        let before = self.held(&write.cluster, &entry.uid);
+        if before == Some(entry) {
+            return;
+        }
+        let (at, uid) = (write.cluster.to_string(), entry.uid.clone());
+        if before.is_some_and(|before| entry.generation <= before.generation) {
+            // During a move the older of the two may be rewritten as it is; never as the only one.
+            let home = self
+                .world
+                .ledger(&uid)
+                .and_then(|l| l.entries.get(&write.cluster));
+            if home.is_some_and(|held| &*held.slice == write.name.as_str()) {
+                self.findings
+                    .push(Finding::Backwards(at, uid, entry.generation));
+            }
+            return;
+        }
+        match entry.state {
+            EntryState::Present => self.present(write, entry, before),
+            EntryState::Removed if !self.may_remove(write, entry) => {
+                self.findings.push(Finding::Unasked(at, uid));
+            }
+            EntryState::Removed | EntryState::Released => {}
+        }
+    }
+
+    fn present(&mut self, write: &SliceWrite, entry: &Entry, before: Option<&Entry>) {
+        let (at, uid) = (write.cluster.to_string(), entry.uid.clone());
+        let known = self.world.contents.contains_key(entry.pack.as_str());
+        let planned = self
+            .plan
+            .contents
+            .iter()
+            .any(|content| content.name == entry.pack);
+        let same = before.is_some_and(|before| before.content == entry.content);
+        if !known && !planned && !same && entry.pack != "lost" {
+            self.findings
+                .push(Finding::NoContent(at.clone(), uid.clone()));
+        }
+        let report = self
+            .world
+            .ledger(&uid)
+            .and_then(|l| l.reports.get(&write.cluster));
+        let runs = report.is_some_and(|report| report.content.is_some());
+        if runs || before.is_some_and(|before| before.state.is_present()) {
+            return;
+        }
+        let Some(cluster) = self.usable(&write.cluster, entry) else {
+            self.findings.push(Finding::Unmanaged(at, uid));
+            return;
+        };
+        if self.predecessor(write, entry) {
+            self.findings.push(Finding::Beside(at.clone(), uid.clone()));
+        }
+        let app = self.world.app(&uid).and_then(|a| a.state.as_ref().ok());
+        if app.is_some_and(|app| !fits(app, cluster)) {
+            self.findings.push(Finding::Forbidden(at, uid));
+        }
+    }
+
+    /// The cluster, when something new may be applied there.
+    fn usable(&self, name: &ClusterName, entry: &Entry) -> Option<&'a ValidCluster> {
+        let slot = self.world.clusters.get(name)?;
+        let cluster = slot.state.as_ref().ok()?;
+        let report = self.world.cluster_report(name)?;
+        let manages = match cluster.management {
+            Management::Manage => true,
+            Management::Observe => entry.take_over != TakeOver::Never,
+            Management::Release => false,
+        };
+        let same = slot
+            .pinned()
+            .is_none_or(|pinned| *pinned == report.cluster_uid);
+        (manages && same && report.frozen.is_none() && !slot.deleting).then_some(&**cluster)
+    }
+
+    fn predecessor(&self, write: &SliceWrite, entry: &Entry) -> bool {
+        let slices = self.world.clusters.get(&write.cluster).into_iter();
+        let mut entries = slices
+            .flat_map(|c| c.slices.values())
+            .flat_map(|slice| &slice.entries);
+        entries.any(|other| {
+            other.uid != entry.uid && other.namespace == entry.namespace && other.name == entry.name
+        })
+    }
+
+    /// A removal needs somebody's word, the App's deletion or its own rules, and a living App must
+    /// stand elsewhere first.
+    fn may_remove(&self, write: &SliceWrite, entry: &Entry) -> bool {
+        let Some(slot) = self.world.app(&entry.uid) else {
+            return false;
+        };
+        if matches!(slot.life, AppState::Deleting | AppState::Released) {
+            return true;
+        }
+        let Ok(app) = &slot.state else { return false };
+        let others = self.others(write, entry);
+        let stands = others.iter().any(|(_, well)| *well) && others.iter().all(|(_, well)| *well);
+        stands && (self.must_leave(app, &write.cluster) || self.surplus(app, write, &others))
+    }
+
+    /// Where else an App is placed, and whether it is well there.
+    fn others(&self, write: &SliceWrite, entry: &Entry) -> Vec<(&'a Entry, bool)> {
+        let Some(ledger) = self.world.ledger(&entry.uid) else {
+            return Vec::new();
+        };
+        let (mut others, lost) = (Vec::new(), |c: &ClusterName| self.region(c).is_none());
+        for (cluster, held) in &ledger.entries {
+            if *cluster == write.cluster || !held.entry.state.is_present() {
+                continue;
+            }
+            let leaves = self
+                .plan
+                .slices
+                .iter()
+                .filter(|other| other.cluster == *cluster)
+                .any(|w| {
+                    w.spec
+                        .entries
+                        .iter()
+                        .any(|e| e.uid == entry.uid && !e.state.is_present())
+                });
+            let report = ledger
+                .reports
+                .get(cluster)
+                .filter(|r| r.generation >= held.entry.generation);
+            let well = report
+                .is_some_and(|r| matches!(r.state, ReportState::Healthy | ReportState::Observed));
+            if !leaves {
+                others.push((&*held.entry, well || lost(cluster)));
+            }
+        }
+        others
+    }
+
+    fn region(&self, cluster: &ClusterName) -> Option<&'a RegionName> {
+        Some(
+            &self
+                .world
+                .clusters
+                .get(cluster)?
+                .state
+                .as_ref()
+                .ok()?
+                .region,
+        )
+    }
+
+    /// The Region and all above it; empty when it is not known.
+    fn line(&self, region: &RegionName) -> Vec<&'a RegionName> {
+        let mut line = Vec::new();
+        let mut next = self.world.regions.get_key_value(region);
+        while let Some((name, slot)) = next.filter(|(name, _)| !line.contains(name)) {
+            line.push(name);
+            let parent = slot
+                .state
+                .as_ref()
+                .ok()
+                .and_then(|region| region.parent.as_ref());
+            next = parent.and_then(|parent| self.world.regions.get_key_value(parent));
+        }
+        line
+    }
+
+    /// Whether the App's own rules, or the loss of a region, take it away from a cluster.
+    fn must_leave(&self, app: &ValidApp, name: &ClusterName) -> bool {
+        let slot = self
+            .world
+            .clusters
+            .get(name)
+            .and_then(|slot| slot.state.as_ref().ok());
+        let Some(cluster) = slot else { return false };
+        let line = self.line(&cluster.region);
+        let labels = app.placement.clusters.as_ref();
+        let chosen = app.placement.regions.as_ref().is_none_or(|selector| {
+            let within =
+                selector.within.is_empty() || line.iter().any(|r| selector.within.contains(r));
+            let region = self
+                .world
+                .regions
+                .get(&cluster.region)
+                .and_then(|r| r.state.as_ref().ok());
+            within
+                && region.is_none_or(|region| {
+                    (selector.levels.is_empty() || selector.levels.contains(&region.level))
+                        && (selector.selector.as_ref())
+                            .is_none_or(|s| label_selector_matches(s, &region.labels))
+                })
+        });
+        !fits(app, cluster)
+            || !chosen
+            || labels.is_some_and(|s| !label_selector_matches(s, &cluster.labels))
+            || line.iter().any(|region| self.world.lost.contains(*region))
+    }
+
+    /// Whether an App has what it asks for without a cluster.
+    fn surplus(&self, app: &ValidApp, write: &SliceWrite, others: &[(&Entry, bool)]) -> bool {
+        let count = |entry: &Entry| match entry.stages.first() {
+            Some(stage) => stage.replicas.or(stage.hpa.map(|hpa| hpa.max)).unwrap_or(1),
+            None => 1,
+        };
+        let placed: i64 = others
+            .iter()
+            .map(|(entry, _)| i64::from(count(entry)))
+            .sum();
+        let by_region = || {
+            let most = app
+                .placement
+                .max_regions
+                .and_then(|n| usize::try_from(n).ok());
+            let here = self.region(&write.cluster);
+            let ledger = others
+                .first()
+                .and_then(|(entry, _)| self.world.ledger(&entry.uid));
+            let present = ledger
+                .into_iter()
+                .flat_map(|l| &l.entries)
+                .filter(|(cluster, held)| {
+                    **cluster != write.cluster && held.entry.state.is_present()
+                });
+            let regions: Vec<_> = present
+                .filter_map(|(cluster, _)| self.region(cluster))
+                .collect();
+            here.is_some_and(|here| regions.contains(&here))
+                || most.is_some_and(|most| regions.iter().collect::<BTreeSet<_>>().len() >= most)
+        };
+        match &app.scale {
+            Scale::Manifests => by_region(),
+            Scale::Replicas {
+                total, division, ..
+            }
+            | Scale::Autoscaled {
+                max: total,
+                division,
+                ..
+            } => match division {
+                Division::Duplicate => by_region(),
+                Division::Even | Division::Weight | Division::Capacity => {
+                    placed >= i64::from(*total)
+                }
+            },
+        }
+    }
+
+    fn vanished(&mut self, write: &SliceWrite, kept: &BTreeSet<&Uid>) {
+        let Some(old) = self.world.slice(&write.cluster, &write.name) else {
+            return;
+        };
+        let mut gone: BTreeMap<&Uid, &Entry> = BTreeMap::new();
+        for entry in old
+            .entries
+            .iter()
+            .filter(|entry| !kept.contains(&entry.uid))
+        {
+            gone.insert(&entry.uid, entry);
+        }
+        for (uid, entry) in gone {
+            let ledger = self.world.ledger(uid);
+            let report = ledger.and_then(|l| l.reports.get(&write.cluster));
+            let acknowledged = !entry.state.is_present()
+                && report.is_some_and(|r| {
+                    r.state == ReportState::Removed && r.generation >= entry.generation
+                });
+            let home = ledger.and_then(|l| l.entries.get(&write.cluster));
+            let moved = home.is_some_and(|held| {
+                &*held.slice != write.name.as_str() && held.entry.generation >= entry.generation
+            });
+            if !acknowledged && !moved {
+                self.findings
+                    .push(Finding::Vanished(write.cluster.to_string(), uid.clone()));
+            }
+        }
+    }
+
+    /// Whether a pack is named by an entry, or holds what an App wants or a cluster runs.
+    fn is_named(&self, pack: &str) -> bool {
+        let Some(content) = self.world.contents.get(pack) else {
+            return false;
+        };
+        let hashes: BTreeSet<_> = content.hashes.iter().collect();
+        let wanted = self.world.apps().any(|(_, slot)| {
+            slot.state
+                .as_ref()
+                .is_ok_and(|app| hashes.contains(&app.content))
+        });
+        wanted
+            || self.world.ledger.values().any(|ledger| {
+                ledger.entries.values().any(|held| held.entry.pack == pack)
+                    || ledger.reports.values().any(|r| {
+                        r.content
+                            .as_ref()
+                            .is_some_and(|content| hashes.contains(content))
+                    })
+            })
+    }
+}
+
+fn fits(app: &ValidApp, cluster: &ValidCluster) -> bool {
+    cluster.zone == app.zone
+        && cluster.max_data_grade >= app.grade
+        && cluster.protection_level >= app.protection_level
+}

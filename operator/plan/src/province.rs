@@ -1,0 +1,86 @@
+//! The order of the steps, and nothing else.
+
+mod assignments;
+mod contents;
+mod memory;
+mod placement;
+mod regions;
+mod rollout;
+mod slices;
+mod turn;
+
+use crds::{AssignmentSliceSpec, ClusterName, ContentItem, NamespaceName, Uid};
+
+pub(crate) use assignments::{Edit, Edits};
+pub use memory::Planner;
+pub use placement::Refusal;
+pub(crate) use placement::{Class, Load, Placed};
+pub use regions::{ClusterView, Fleet, Reach, RegionView, Standing};
+pub(crate) use rollout::Rolled;
+
+use crate::report::PlanReport;
+use crate::world::World;
+use regions::Wake;
+
+/// Everything to write, down to the last field. Statuses are in the [`PlanReport`].
+#[derive(Clone, Debug, Default, PartialEq)]
+#[must_use]
+pub struct Plan {
+    /// Apps to hold by our finalizer before anything is placed.
+    pub holds: Vec<Uid>,
+    /// Content to store, before the slices that name it.
+    pub contents: Vec<ContentWrite>,
+    /// Slices to write.
+    pub slices: Vec<SliceWrite>,
+    /// Apps to let go: they are removed wherever somebody can answer.
+    pub releases: Vec<Uid>,
+    /// Content that nothing names any more.
+    pub collect: Vec<String>,
+    /// When to plan again although nothing changed, in milliseconds since the Unix epoch.
+    pub wake_at: Option<i64>,
+}
+
+/// A Content object to create.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ContentWrite {
+    /// Name.
+    pub name: String,
+    /// Tenant it belongs to.
+    pub tenant: NamespaceName,
+    /// What it holds.
+    pub items: Vec<ContentItem>,
+}
+
+/// An AssignmentSlice to create or replace.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SliceWrite {
+    /// Cluster it is for.
+    pub cluster: ClusterName,
+    /// Name.
+    pub name: String,
+    /// Version to replace; absent to create.
+    pub resource_version: Option<String>,
+    /// What it says.
+    pub spec: AssignmentSliceSpec,
+}
+
+/// Decides the whole province, from nothing but the world.
+pub fn plan(world: &World) -> (Plan, PlanReport) {
+    let mut planner = Planner::default();
+    let plan = planner.plan(world);
+    (plan, planner.into_report())
+}
+
+impl Planner {
+    /// Decides the whole province. A planner follows one world from turn to turn; for another
+    /// world, a copy for a rehearsal included, use [`plan`] or another planner.
+    pub fn plan(&mut self, world: &World) -> Plan {
+        let mut wake = Wake::default();
+        self.see_fleet(world, &mut wake);
+        self.settle(world);
+        self.place(world);
+        self.account_for_orphans(world);
+        self.report_on_fleet(world);
+        self.write_down(world, &mut wake)
+    }
+}

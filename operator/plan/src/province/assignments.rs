@@ -1,0 +1,336 @@
+//! Step: assignments. Turns targets and contents into edits of the ledger: what to put, what to
+//! mark as removed, what to drop because its removal was acknowledged.
+
+use std::collections::BTreeMap;
+
+use crds::{ClusterName, ContentHash, Entry, EntryState, ReportState, SecretCopy, Stage};
+
+use super::placement::{At, Load, Placed};
+use super::regions::{Fleet, Reach, Standing};
+use super::rollout::Rolled;
+use crate::content::hash_of;
+use crate::world::{AppLedger, AppSlot, ValidApp, World};
+
+/// One change of the ledger of one cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Edit {
+    /// Put this entry; its generation is given when it is packed. An empty pack name stands for the
+    /// pack that this very plan stores.
+    Put(Box<Entry>),
+    /// Drop the entry: its removal was acknowledged.
+    Drop,
+}
+
+/// Edits of one App, by cluster.
+pub(crate) type Edits = BTreeMap<ClusterName, Edit>;
+
+/// Whether an agent acknowledged that an entry is removed or released.
+fn acknowledged(ledger: &AppLedger, cluster: &ClusterName, entry: &Entry) -> bool {
+    !entry.state.is_present()
+        && ledger
+            .reports
+            .get(cluster)
+            .is_some_and(|r| r.state == ReportState::Removed && r.generation >= entry.generation)
+}
+
+/// Edits that hold whatever is decided: acknowledged removals go.
+pub(crate) fn acknowledgements(ledger: Option<&AppLedger>) -> Edits {
+    let Some(ledger) = ledger else {
+        return Edits::new();
+    };
+    let gone = ledger
+        .entries
+        .iter()
+        .filter(|(cluster, held)| acknowledged(ledger, cluster, &held.entry));
+    gone.map(|(cluster, _)| (cluster.clone(), Edit::Drop))
+        .collect()
+}
+
+/// Edits of an App that is placed. What grows comes first; what shrinks or goes waits until that
+/// stands, so that a move never leaves an App with less than it asks for.
+pub(crate) fn of_placed(
+    world: &World,
+    fleet: &Fleet,
+    slot: &AppSlot,
+    app: &ValidApp,
+    placed: &Placed,
+    rolled: &Rolled,
+) -> Edits {
+    let ledger = world.ledger(&slot.uid);
+    let mut edits = acknowledgements(ledger);
+    let desk = Desk {
+        world,
+        fleet,
+        slot,
+        app,
+        ledger,
+    };
+    let (mut all_well, mut all_done) = (placed.shortage.is_none(), true);
+    let shrinks = |at: At, load: Load| {
+        let held = desk.held(at).filter(|entry| entry.state.is_present());
+        held.is_some_and(|entry| Load::of_stages(&entry.stages).count() > load.count())
+    };
+    let (shrinking, growing): (Vec<_>, Vec<_>) = placed
+        .targets
+        .iter()
+        .partition(|(at, load)| shrinks(**at, **load));
+    for (at, load) in growing {
+        let want = desk.entry(*at, load.stages(), &rolled.content[at]);
+        let cluster = &fleet.clusters[*at].name;
+        match desk.held(*at) {
+            Some(has) if same(has, &want) => {
+                all_well &= well(ledger, cluster, has);
+                all_done &= done(ledger, cluster, has);
+            }
+            Some(_) | None => {
+                (all_well, all_done) = (false, false);
+                edits.insert(cluster.clone(), Edit::Put(Box::new(want)));
+            }
+        }
+    }
+    for (at, load) in shrinking {
+        let held = desk.held(*at);
+        let stages = match held {
+            Some(held) if !all_done => held.stages.clone(),
+            Some(_) | None => load.stages(),
+        };
+        let want = desk.entry(*at, stages, &rolled.content[at]);
+        all_well = false;
+        if !held.is_some_and(|has| same(has, &want)) {
+            edits.insert(fleet.clusters[*at].name.clone(), Edit::Put(Box::new(want)));
+        }
+    }
+    let leave = |at: &At| (*at, EntryState::Removed);
+    let leaving = placed.leaving.iter().filter(|_| all_well).map(leave);
+    let releasing = placed
+        .releasing
+        .iter()
+        .map(|at| (*at, EntryState::Released));
+    for (at, state) in leaving.chain(releasing) {
+        let cluster = &fleet.clusters[at].name;
+        if let Some(edit) = take_back(ledger, slot, cluster, state) {
+            edits.entry(cluster.clone()).or_insert(edit);
+        }
+    }
+    edits
+}
+
+/// What entries of one App are written from.
+struct Desk<'a> {
+    world: &'a World,
+    fleet: &'a Fleet,
+    slot: &'a AppSlot,
+    app: &'a ValidApp,
+    ledger: Option<&'a AppLedger>,
+}
+
+impl<'a> Desk<'a> {
+    fn held(&self, at: At) -> Option<&'a Entry> {
+        let cluster = &self.fleet.clusters[at].name;
+        Some(&*self.ledger?.entries.get(cluster)?.entry)
+    }
+
+    /// The entry of one cluster; its generation comes later. Positions of overrides and names of
+    /// Secrets belong to a content: a cluster that keeps an earlier one keeps those as well.
+    fn entry(&self, at: At, stages: Vec<Stage>, content: &ContentHash) -> Entry {
+        let held = self.held(at);
+        let (overrides, secrets) = if *content == self.app.content {
+            (
+                overrides_for(self.fleet, at, self.app),
+                secrets_for(self.slot, self.app),
+            )
+        } else {
+            let others = self.ledger.into_iter().flat_map(|l| l.entries.values());
+            let before = held.into_iter().chain(others.map(|other| &*other.entry));
+            let source = before.into_iter().find(|entry| entry.content == *content);
+            source
+                .map(|e| (e.overrides.clone(), e.secrets.clone()))
+                .unwrap_or_default()
+        };
+        Entry {
+            uid: self.slot.uid.clone(),
+            namespace: self.slot.namespace.clone(),
+            name: self.slot.name.clone(),
+            generation: 0,
+            state: EntryState::Present,
+            content: content.clone(),
+            pack: pack_for(self.world, self.slot, self.app, content, held),
+            overrides,
+            stages,
+            secrets,
+            take_over: self.app.take_over,
+        }
+    }
+}
+
+/// Edits of an App that is being deleted: every cluster is to remove it.
+pub(crate) fn of_deleted(world: &World, slot: &AppSlot) -> Edits {
+    let ledger = world.ledger(&slot.uid);
+    let mut edits = acknowledgements(ledger);
+    let Some(held) = ledger else { return edits };
+    for cluster in held.entries.keys().chain(held.reports.keys()) {
+        if let Some(edit) = take_back(ledger, slot, cluster, EntryState::Removed) {
+            edits.entry(cluster.clone()).or_insert(edit);
+        }
+    }
+    edits
+}
+
+/// Whether the finalizer may go: every cluster that can answer has acknowledged. The entries of
+/// the others stay as tombstones.
+pub(crate) fn removed_everywhere(
+    world: &World,
+    fleet: &Fleet,
+    slot: &AppSlot,
+    edits: &Edits,
+) -> bool {
+    let Some(ledger) = world.ledger(&slot.uid) else {
+        return true;
+    };
+    let tombstoned = ledger.entries.iter().all(|(cluster, held)| {
+        !held.entry.state.is_present()
+            && (acknowledged(ledger, cluster, &held.entry) || !answers(fleet, cluster))
+    });
+    // An entry that is about to be marked as removed must be written before the App goes.
+    tombstoned && !edits.values().any(|edit| matches!(edit, Edit::Put(_)))
+}
+
+fn answers(fleet: &Fleet, cluster: &ClusterName) -> bool {
+    let Some(at) = fleet.position(cluster) else {
+        return false;
+    };
+    let view = &fleet.clusters[at];
+    matches!(
+        view.standing,
+        Standing::Managed | Standing::Observed | Standing::Releasing | Standing::Deleting
+    ) && matches!(view.reach, Reach::InContact | Reach::Returning(_))
+}
+
+/// Marks what a cluster holds of an App as removed or released, unless that is done.
+fn take_back(
+    ledger: Option<&AppLedger>,
+    slot: &AppSlot,
+    cluster: &ClusterName,
+    state: EntryState,
+) -> Option<Edit> {
+    let ledger = ledger?;
+    let entry = if let Some(held) = ledger.entries.get(cluster) {
+        if held.entry.state == state {
+            return None;
+        }
+        Entry {
+            state,
+            generation: 0,
+            ..(*held.entry).clone()
+        }
+    } else {
+        // The slice was lost, but the cluster reports that it runs the App.
+        let content = ledger.reports.get(cluster)?.content.clone()?;
+        Entry {
+            uid: slot.uid.clone(),
+            namespace: slot.namespace.clone(),
+            name: slot.name.clone(),
+            generation: 0,
+            state,
+            content,
+            pack: "lost".to_owned(),
+            overrides: Vec::new(),
+            stages: Vec::new(),
+            secrets: Vec::new(),
+            take_over: crds::TakeOver::Never,
+        }
+    };
+    Some(Edit::Put(Box::new(entry)))
+}
+
+/// Whether a cluster reports that it does exactly what its entry says, and is healthy.
+fn well(ledger: Option<&AppLedger>, cluster: &ClusterName, entry: &Entry) -> bool {
+    ledger
+        .and_then(|l| l.reports.get(cluster))
+        .is_some_and(|r| {
+            r.generation >= entry.generation
+                && matches!(r.state, ReportState::Healthy | ReportState::Observed)
+        })
+}
+
+/// Whether a cluster has nothing left to do for its entry, well or not.
+fn done(ledger: Option<&AppLedger>, cluster: &ClusterName, entry: &Entry) -> bool {
+    ledger
+        .and_then(|l| l.reports.get(cluster))
+        .is_some_and(|r| {
+            let busy = matches!(r.state, ReportState::Pending | ReportState::Progressing);
+            r.generation >= entry.generation && !busy
+        })
+}
+
+/// Equal but for the generation.
+pub(crate) fn same(a: &Entry, b: &Entry) -> bool {
+    let Entry {
+        uid,
+        namespace,
+        name,
+        generation: _,
+        state,
+        content,
+        pack,
+        overrides,
+        stages,
+        secrets,
+        take_over,
+    } = a;
+    *uid == b.uid
+        && *namespace == b.namespace
+        && *name == b.name
+        && *state == b.state
+        && *content == b.content
+        && *pack == b.pack
+        && *overrides == b.overrides
+        && *stages == b.stages
+        && *secrets == b.secrets
+        && *take_over == b.take_over
+}
+
+/// Where the content is stored: where the entry says, else where the store has it, else in the pack
+/// that this plan writes.
+fn pack_for(
+    world: &World,
+    slot: &AppSlot,
+    app: &ValidApp,
+    content: &ContentHash,
+    held: Option<&Entry>,
+) -> String {
+    let known = held.filter(|e| e.content == *content);
+    if let Some(entry) = known.filter(|e| world.contents.contains_key(e.pack.as_str())) {
+        return entry.pack.clone();
+    }
+    if let Some(pack) = world.pack_of(&slot.namespace, content) {
+        return pack.to_owned();
+    }
+    if *content == app.content {
+        return String::new();
+    }
+    known.map_or_else(|| "lost".to_owned(), |e| e.pack.clone())
+}
+
+fn overrides_for(fleet: &Fleet, at: At, app: &ValidApp) -> Vec<i32> {
+    let Some(region) = fleet.region_of(&fleet.clusters[at]) else {
+        return Vec::new();
+    };
+    let applies = |(_, selector): &(i32, &crds::RegionSelector)| fleet.selects(selector, region);
+    (0..)
+        .zip(&app.overrides)
+        .filter(applies)
+        .map(|(index, _)| index)
+        .collect()
+}
+
+fn secrets_for(slot: &AppSlot, app: &ValidApp) -> Vec<SecretCopy> {
+    let copy = |name: &String| SecretCopy {
+        name: name.clone(),
+        copy: format!(
+            "s-{}",
+            hash_of(format!("{}/{name}", slot.namespace).as_bytes())
+        ),
+    };
+    app.secret_names.iter().map(copy).collect()
+}

@@ -1,0 +1,109 @@
+//! Contents: new ones are packed together by tenant, unused ones collected after a day.
+
+use std::collections::BTreeMap;
+
+use crds::{ClusterName, ContentHash, ContentItem, NamespaceName, PACK_BYTES_MAX, Uid};
+use hmac::{Hmac, Mac};
+use sha2::Sha256;
+
+use super::regions::Wake;
+use super::{ContentWrite, Edit};
+use crate::content::hex;
+use crate::world::World;
+
+/// Most contents in one pack. An agent that needs one of them reads the pack whole.
+const PACK_ITEMS_MAX: usize = 50;
+
+/// Names of the packs that this plan stores, by tenant and content.
+pub(super) type Packs = BTreeMap<(NamespaceName, ContentHash), String>;
+
+/// Packs all contents that edits need and the store does not have.
+pub(super) fn store(
+    world: &World,
+    edits: &BTreeMap<ClusterName, BTreeMap<Uid, Edit>>,
+    writes: &mut Vec<ContentWrite>,
+) -> Packs {
+    let mut missing: BTreeMap<&NamespaceName, BTreeMap<&ContentHash, &str>> = BTreeMap::new();
+    for edit in edits.values().flat_map(BTreeMap::values) {
+        let Edit::Put(entry) = edit else { continue };
+        if !entry.pack.is_empty() || world.pack_of(&entry.namespace, &entry.content).is_some() {
+            continue;
+        }
+        let app = world
+            .app(&entry.uid)
+            .and_then(|slot| slot.state.as_ref().ok());
+        if let Some(app) = app.filter(|app| app.content == entry.content) {
+            missing
+                .entry(&entry.namespace)
+                .or_default()
+                .insert(&entry.content, &app.data);
+        }
+    }
+    let mut packs = Packs::new();
+    for (tenant, contents) in missing {
+        // Names depend on the tenant's UID, which the next turn will know.
+        let Some(key) = world.tenant_uids.get(tenant) else {
+            continue;
+        };
+        for items in split(contents) {
+            let name = pack_name(key, &items);
+            packs.extend(
+                items
+                    .iter()
+                    .map(|i| ((tenant.clone(), i.hash.clone()), name.clone())),
+            );
+            writes.push(ContentWrite {
+                name,
+                tenant: tenant.clone(),
+                items,
+            });
+        }
+    }
+    packs
+}
+
+fn split(contents: BTreeMap<&ContentHash, &str>) -> Vec<Vec<ContentItem>> {
+    let mut packs: Vec<Vec<ContentItem>> = Vec::new();
+    let mut bytes = 0;
+    for (hash, data) in contents {
+        let item = ContentItem {
+            hash: hash.clone(),
+            data: data.to_owned(),
+        };
+        if let Some(pack) = packs
+            .last_mut()
+            .filter(|pack| pack.len() < PACK_ITEMS_MAX && bytes + data.len() <= PACK_BYTES_MAX)
+        {
+            bytes += data.len();
+            pack.push(item);
+        } else {
+            bytes = data.len();
+            packs.push(vec![item]);
+        }
+    }
+    packs
+}
+
+/// The name cannot be guessed without the tenant's UID, so that knowing a content does not tell
+/// who runs it.
+fn pack_name(key: &Uid, items: &[ContentItem]) -> String {
+    let mut mac = Hmac::<Sha256>::new_from_slice(key.as_str().as_bytes())
+        .expect("HMAC takes keys of any length");
+    for item in items {
+        mac.update(item.hash.as_str().as_bytes());
+    }
+    let digest = mac.finalize().into_bytes();
+    format!("c-{}", hex(&digest[..12]))
+}
+
+/// Packs of which nothing names any content, a day after they were made.
+pub(super) fn collect(world: &World, wake: &mut Wake, names: &mut Vec<String>) {
+    for (name, pack) in &world.contents {
+        let due = pack.created + world.settings.content_retention;
+        if due > world.now {
+            wake.at(due);
+        } else if !pack.hashes.iter().any(|hash| world.uses.contains(hash)) {
+            names.push(name.to_string());
+        }
+    }
+}

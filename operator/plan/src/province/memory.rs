@@ -1,0 +1,199 @@
+//! What the planner remembers between turns, so that a turn costs what changed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use crds::{ClusterName, Tier, Uid};
+
+use super::assignments::{Edit, Edits};
+use super::placement::{self, At, Class, Placed};
+use super::regions::Wake;
+use crate::amount::Resources;
+use crate::report::{AppReport, PlanReport, differs};
+use crate::world::{AppSlot, ValidApp, World};
+
+/// The place of an App in the order in which room is given out: tier, then age, then UID.
+pub(super) type Turn = (Tier, i64, Uid);
+
+/// Decides as [`plan`](super::plan) does, but remembers what it decided for Apps nothing has
+/// changed for.
+#[derive(Debug, Default)]
+pub struct Planner {
+    classes: BTreeMap<Arc<str>, Arc<Class>>,
+    memos: BTreeMap<Uid, Memo>,
+    /// Last change of the world that was looked at; `None` before the first turn.
+    pub(super) seen: Option<u64>,
+    /// Apps that need room, in their order.
+    pub(super) waiting: BTreeSet<Turn>,
+    /// When Apps are to be decided anew by the passing of time.
+    wakes: BTreeSet<(i64, Uid)>,
+    pub(super) holds: BTreeSet<Uid>,
+    pub(super) releases: BTreeSet<Uid>,
+    /// Apps whose status differs from the one last written.
+    pub(super) unwritten: BTreeSet<Uid>,
+    /// What all Apps hold in each cluster, by the ledger.
+    pub(super) debits: Vec<Resources>,
+    /// Edits that the ledger does not have yet.
+    pub(super) edits: BTreeMap<ClusterName, BTreeMap<Uid, Edit>>,
+    /// Which of them are for Apps that are gone.
+    pub(super) orphans: Vec<(ClusterName, Uid)>,
+    pub(super) report: PlanReport,
+}
+
+/// What was decided for an App, and what has to be undone when it is decided anew.
+#[derive(Debug, Default)]
+struct Memo {
+    /// Its place among those that need room, if it does.
+    turn: Option<Turn>,
+    /// What was placed on the room there was.
+    placed: Option<Placed>,
+    charge: Vec<(At, Resources)>,
+    clusters: Vec<ClusterName>,
+    wake: Option<i64>,
+}
+
+impl Planner {
+    /// What was decided in the last turn, and why.
+    pub fn report(&self) -> &PlanReport {
+        &self.report
+    }
+
+    pub(super) fn into_report(self) -> PlanReport {
+        self.report
+    }
+
+    /// A changed fleet changes candidates, so every App is decided anew.
+    pub(super) fn see_fleet(&mut self, world: &World, wake: &mut Wake) {
+        let (fleet, at) = super::regions::fleet(world);
+        if let Some(at) = at {
+            wake.at(at);
+        }
+        if fleet != *self.report.fleet {
+            *self = Self::default();
+            self.debits = vec![Resources::default(); fleet.clusters.len()];
+            self.report.fleet = Arc::new(fleet);
+        }
+    }
+
+    /// Apps to decide: those that changed, and those whose time has come.
+    pub(super) fn due(&mut self, world: &World) -> BTreeSet<Uid> {
+        let changed = self.seen.and_then(|seen| world.journal.since(seen));
+        let mut due: BTreeSet<Uid> = match changed {
+            Some(changed) => changed.cloned().collect(),
+            None => world
+                .apps
+                .keys()
+                .chain(self.memos.keys())
+                .cloned()
+                .collect(),
+        };
+        let now = self.wakes.iter().take_while(|(at, _)| *at <= world.now);
+        due.extend(now.map(|(_, uid)| uid.clone()));
+        self.seen = Some(world.journal.clock());
+        due
+    }
+
+    pub(super) fn next_wake(&self) -> Option<i64> {
+        self.wakes.first().map(|(at, _)| *at)
+    }
+
+    /// Undoes everything that was decided for an App.
+    pub(super) fn forget(&mut self, uid: &Uid) {
+        let Some(memo) = self.memos.remove(uid) else {
+            return;
+        };
+        for (at, amount) in memo.charge {
+            self.debits[at].add(&amount, -1);
+        }
+        for cluster in memo.clusters {
+            if let Some(edits) = self.edits.get_mut(&cluster) {
+                edits.remove(uid);
+                if edits.is_empty() {
+                    self.edits.remove(&cluster);
+                }
+            }
+        }
+        if let Some(turn) = memo.turn {
+            self.waiting.remove(&turn);
+        }
+        if let Some(wake) = memo.wake {
+            self.wakes.remove(&(wake, uid.clone()));
+        }
+        self.holds.remove(uid);
+        self.releases.remove(uid);
+        self.unwritten.remove(uid);
+    }
+
+    /// The candidates of an App and of all that share its filters.
+    pub(super) fn class(&mut self, app: &ValidApp) -> Arc<Class> {
+        let fleet = &self.report.fleet;
+        self.classes
+            .entry(app.filter_key.clone())
+            .or_insert_with(|| placement::class_of(fleet, app))
+            .clone()
+    }
+
+    /// Debits what the ledger says an App holds, removals that are not acknowledged included.
+    pub(super) fn charge(&mut self, world: &World, slot: &AppSlot) {
+        let fleet = &self.report.fleet;
+        let charge = placement::charges(fleet, &slot.footprint, world.ledger(&slot.uid));
+        for (at, amount) in &charge {
+            self.debits[*at].add(amount, 1);
+        }
+        self.memos.entry(slot.uid.clone()).or_default().charge = charge;
+    }
+
+    /// Lets an App wait for its turn at the room.
+    pub(super) fn queue(&mut self, slot: &AppSlot, app: &ValidApp) {
+        let turn = (app.tier, slot.created, slot.uid.clone());
+        self.waiting.insert(turn.clone());
+        self.memos.entry(slot.uid.clone()).or_default().turn = Some(turn);
+    }
+
+    /// Whether an App was placed just so before.
+    pub(super) fn knows(&self, uid: &Uid, placed: &Placed) -> bool {
+        self.memos
+            .get(uid)
+            .is_some_and(|memo| memo.placed.as_ref() == Some(placed))
+    }
+
+    /// Remembers what was placed on the room there was.
+    pub(super) fn remember_placed(&mut self, uid: &Uid, placed: Placed) {
+        self.memos.entry(uid.clone()).or_default().placed = Some(placed);
+    }
+
+    /// Remembers edits and report in place of earlier ones.
+    pub(super) fn remember(
+        &mut self,
+        slot: &AppSlot,
+        edits: Edits,
+        report: AppReport,
+        wake: Option<i64>,
+    ) {
+        let uid = &slot.uid;
+        let memo = self.memos.entry(uid.clone()).or_default();
+        for cluster in std::mem::take(&mut memo.clusters) {
+            if let Some(edits) = self.edits.get_mut(&cluster) {
+                edits.remove(uid);
+            }
+        }
+        if let Some(before) = memo.wake.take() {
+            self.wakes.remove(&(before, uid.clone()));
+        }
+        memo.clusters = edits.keys().cloned().collect();
+        memo.wake = wake;
+        self.wakes.extend(wake.map(|at| (at, uid.clone())));
+        for (cluster, edit) in edits {
+            self.edits
+                .entry(cluster)
+                .or_default()
+                .insert(uid.clone(), edit);
+        }
+        if differs(&report.status, &slot.status) {
+            self.unwritten.insert(uid.clone());
+        } else {
+            self.unwritten.remove(uid);
+        }
+        self.report.apps.insert(uid.clone(), Arc::new(report));
+    }
+}

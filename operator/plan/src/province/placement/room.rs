@@ -1,0 +1,76 @@
+//! The room that is left in each cluster after every decision was debited.
+
+use super::{At, Load};
+use crate::amount::Resources;
+use crate::province::regions::Fleet;
+use crate::world::{Footprint, World, fleet_capacity};
+
+/// No App asks for more replicas.
+const REPLICAS_MAX: i32 = 100_000;
+
+/// Room of all clusters.
+#[derive(Clone, Debug)]
+pub(crate) struct Room(Vec<ClusterRoom>);
+
+#[derive(Clone, Debug)]
+struct ClusterRoom {
+    known: bool,
+    total: Resources,
+    free: Resources,
+}
+
+impl Room {
+    /// What is left when `debits` are taken from what clusters report. Usage that the debits do not
+    /// explain counts as well: pods that are still going away, or whose App is gone.
+    pub(crate) fn of(world: &World, fleet: &Fleet, debits: &[Resources]) -> Self {
+        let room = |(at, view): (At, &crate::province::regions::ClusterView)| {
+            let report = world.cluster_report(&view.name);
+            let known = report.is_some_and(|r| r.nodes.total > 0);
+            let (total, managed) = report.map(fleet_capacity).unwrap_or_default();
+            let free = total.minus(&managed.at_least(&debits[at]));
+            ClusterRoom { known, total, free }
+        };
+        Self(fleet.clusters.iter().enumerate().map(room).collect())
+    }
+
+    /// Whether a cluster's capacity is known at all.
+    pub(crate) fn known(&self, at: At) -> bool {
+        self.0[at].known
+    }
+
+    /// How many more replicas of an App fit; `first` when it is not there yet.
+    pub(crate) fn fit(&self, at: At, app: &Footprint, first: bool) -> i32 {
+        let free = &self.0[at].free;
+        if !first || app.fixed == Resources::default() {
+            return free.fits(&app.per_replica, REPLICAS_MAX);
+        }
+        if free.fits(&app.fixed, 1) < 1 {
+            return 0;
+        }
+        free.minus(&app.fixed).fits(&app.per_replica, REPLICAS_MAX)
+    }
+
+    /// Takes replicas of an App from the room.
+    pub(crate) fn take(&mut self, at: At, app: &Footprint, replicas: i32, first: bool) {
+        let free = &mut self.0[at].free;
+        let mut need = Resources::default();
+        need.add(&app.per_replica, i64::from(replicas));
+        if first {
+            need.add(&app.fixed, 1);
+        }
+        *free = free.minus(&need);
+    }
+
+    /// How empty a cluster is, 0 to 1000.
+    pub(crate) fn score(&self, at: At) -> i64 {
+        let room = &self.0[at];
+        room.free.headroom(&room.total)
+    }
+}
+
+/// What an App's load in one cluster is charged.
+pub(crate) fn debit(app: &Footprint, load: Load) -> Resources {
+    let mut sum = app.fixed.clone();
+    sum.add(&app.per_replica, i64::from(load.count()));
+    sum
+}

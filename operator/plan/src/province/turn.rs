@@ -1,0 +1,215 @@
+//! One turn of the planner, App by App.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crds::{ClusterName, MemberClusterStatus, Reason, Uid};
+
+use super::Plan;
+use super::assignments::{self, Edits};
+use super::contents;
+use super::memory::Planner;
+use super::placement::{self, At, Class, Placed, Room};
+use super::regions::{ClusterView, Wake};
+use super::rollout;
+use super::slices::Scribe;
+use crate::report::{AppFacts, app_report, cluster_status, region_status};
+use crate::world::{AppSlot, AppState, Parked, ValidApp, World};
+
+impl Planner {
+    /// Decides what needs no room, and queues the Apps that do need it.
+    pub(super) fn settle(&mut self, world: &World) {
+        for uid in self.due(world) {
+            self.forget(&uid);
+            match world.app(&uid) {
+                Some(slot) => self.settle_one(world, slot),
+                None => drop(self.report.apps.remove(&uid)),
+            }
+        }
+    }
+
+    fn settle_one(&mut self, world: &World, slot: &AppSlot) {
+        self.charge(world, slot);
+        match (parked(world, slot), &slot.state, slot.life) {
+            (_, _, AppState::Deleting | AppState::Released) => self.remove(world, slot),
+            (Some(parked), ..) => self.stand(world, slot, Some(&parked), None),
+            (None, Ok(_), AppState::Unheld) => {
+                // Nothing is placed before the App is held.
+                self.stand(world, slot, None, None);
+                self.holds.insert(slot.uid.clone());
+            }
+            (None, Ok(app), AppState::Held) => {
+                let class = self.class(app);
+                let fleet = self.report.fleet.clone();
+                let standing = placement::standing(world, &fleet, &class, slot, app);
+                if let Some(placed) = placement::settled(&fleet, &standing) {
+                    self.decide(world, slot, app, &class, &placed);
+                } else {
+                    self.queue(slot, app);
+                }
+            }
+            (None, Err(_), _) => {}
+        }
+    }
+
+    /// Decides what needs room, on what is left after all else.
+    pub(super) fn place(&mut self, world: &World) {
+        if self.waiting.is_empty() {
+            return;
+        }
+        let fleet = self.report.fleet.clone();
+        let mut room = Room::of(world, &fleet, &self.debits);
+        for (.., uid) in self.waiting.clone() {
+            let Some(slot) = world.app(&uid) else {
+                continue;
+            };
+            let Ok(app) = &slot.state else { continue };
+            let class = self.class(app);
+            let standing = placement::standing(world, &fleet, &class, slot, app);
+            let placed = placement::place(&fleet, &standing, &mut room);
+            if !self.knows(&uid, &placed) {
+                self.decide(world, slot, app, &class, &placed);
+                self.remember_placed(&uid, placed);
+            }
+        }
+    }
+
+    /// Puts the parts together: contents, edits, report, memory.
+    fn decide(
+        &mut self,
+        world: &World,
+        slot: &AppSlot,
+        app: &ValidApp,
+        class: &Arc<Class>,
+        placed: &Placed,
+    ) {
+        let fleet = self.report.fleet.clone();
+        let mut wake = Wake::default();
+        let targets: Vec<At> = placed.targets.keys().copied().collect();
+        let rolled = rollout::roll(world, &fleet, slot, app, &targets, &mut wake);
+        let edits = assignments::of_placed(world, &fleet, slot, app, placed, &rolled);
+        let facts = AppFacts {
+            slot,
+            app: Some(app),
+            parked: None,
+            placed,
+            rolled: Some(&rolled),
+            ledger: world.ledger(&slot.uid),
+            edits: &edits,
+            class: Some(class),
+        };
+        let report = app_report(&fleet, &facts, world.now);
+        self.remember(slot, edits, report, wake.at);
+    }
+
+    fn remove(&mut self, world: &World, slot: &AppSlot) {
+        let edits = assignments::of_deleted(world, slot);
+        let gone = assignments::removed_everywhere(world, &self.report.fleet, slot, &edits);
+        self.stand(world, slot, None, Some(edits));
+        if gone && slot.life == AppState::Deleting {
+            self.releases.insert(slot.uid.clone());
+        }
+    }
+
+    /// Reports an App that keeps what the ledger says.
+    fn stand(
+        &mut self,
+        world: &World,
+        slot: &AppSlot,
+        parked: Option<&Parked>,
+        edits: Option<Edits>,
+    ) {
+        let fleet = self.report.fleet.clone();
+        let ledger = world.ledger(&slot.uid);
+        let edits = edits.unwrap_or_else(|| assignments::acknowledgements(ledger));
+        let targets = placement::current(&fleet, ledger);
+        let placed = Placed {
+            targets,
+            ..Placed::default()
+        };
+        let facts = AppFacts {
+            slot,
+            app: slot.state.as_deref().ok(),
+            parked,
+            placed: &placed,
+            rolled: None,
+            ledger,
+            edits: &edits,
+            class: None,
+        };
+        let report = app_report(&fleet, &facts, world.now);
+        self.remember(slot, edits, report, None);
+    }
+
+    /// Entries whose App is gone: tombstones go once acknowledged, everything else stays.
+    pub(super) fn account_for_orphans(&mut self, world: &World) {
+        for (cluster, uid) in self.orphans.drain(..) {
+            if let Some(edits) = self.edits.get_mut(&cluster) {
+                edits.remove(&uid);
+            }
+        }
+        for uid in &world.orphans {
+            for (cluster, edit) in assignments::acknowledgements(world.ledger(uid)) {
+                self.orphans.push((cluster.clone(), uid.clone()));
+                self.edits
+                    .entry(cluster)
+                    .or_default()
+                    .insert(uid.clone(), edit);
+            }
+        }
+        self.edits.retain(|_, edits| !edits.is_empty());
+    }
+
+    pub(super) fn report_on_fleet(&mut self, world: &World) {
+        let fleet = self.report.fleet.clone();
+        let status = |view: &ClusterView| {
+            let slot = world.clusters.get(&view.name)?;
+            Some((
+                view.name.clone(),
+                cluster_status(world, &fleet, view, slot)?,
+            ))
+        };
+        let clusters: BTreeMap<ClusterName, MemberClusterStatus> =
+            fleet.clusters.iter().filter_map(status).collect();
+        self.report.clusters = clusters;
+        self.report.regions = region_status(world, &fleet);
+        self.report.changed = self.unwritten.iter().cloned().collect();
+    }
+
+    /// The last step: contents get packs, entries get generations and slices.
+    pub(super) fn write_down(&mut self, world: &World, wake: &mut Wake) -> Plan {
+        if let Some(at) = self.next_wake() {
+            wake.at(at);
+        }
+        let mut plan = Plan::default();
+        let packs = contents::store(world, &self.edits, &mut plan.contents);
+        let mut scribe = Scribe {
+            world,
+            packs: &packs,
+            wake,
+            writes: &mut plan.slices,
+        };
+        scribe.write(&self.edits);
+        contents::collect(world, wake, &mut plan.collect);
+        plan.holds = self.holds.iter().cloned().collect();
+        plan.releases = self.releases.iter().cloned().collect::<Vec<Uid>>();
+        plan.wake_at = wake.at;
+        plan
+    }
+}
+
+/// Why an App is parked: by the gate, or since another App owns one of its objects.
+fn parked(world: &World, slot: &AppSlot) -> Option<Parked> {
+    if let Err(parked) = &slot.state {
+        return Some(parked.clone());
+    }
+    let ((kind, name), owner) = world.taken(slot)?;
+    let owner = world
+        .app(owner)
+        .map_or(owner.as_str(), |owner| owner.name.as_str());
+    let message = format!(
+        "{} {name} in spec.manifests is owned by App {owner}: rename it or take it out of one of the two",
+        kind.name()
+    );
+    Some(Parked::new(Reason::OwnedByOther, message))
+}

@@ -1,0 +1,432 @@
+//! The plan's counterpart in a member cluster: what to do so that the cluster is as assigned.
+//!
+//! [`realize`] compares one App's entry with what is observed and names every write. It never
+//! touches what another App or nobody owns, deletes only what an entry says is removed or what
+//! content the agent has read no longer holds, and asks before it acts for a tenant.
+
+mod health;
+mod observed;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use crds::{
+    ContentHash, Entry, EntryState, HpaBounds, Management, NamespaceName, Reason, ReportEntry,
+    ReportState, TakeOver, Uid,
+};
+use serde_json::Value;
+
+pub use health::Health;
+pub use observed::{Access, Namespace, Observed, Refused, Seen, Settled, Stamp};
+
+use crate::content::AppContent;
+use crate::object::{Kind, ObjectKey};
+use crate::render::{RenderError, RenderFor, Rendered, render};
+
+/// Repairs of one object within [`FIGHT_WINDOW`] after which somebody else evidently wants it
+/// otherwise: the agent stops and says so.
+pub const FIGHT_REPAIRS: usize = 5;
+/// The time within which repairs count as one fight, in milliseconds.
+pub const FIGHT_WINDOW: i64 = 600_000;
+
+/// One write, read or question.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// Fetch content that the agent does not have.
+    Fetch {
+        /// Content object.
+        pack: String,
+        /// Content.
+        hash: ContentHash,
+    },
+    /// Create the tenant's namespace, with the rights the agent needs in it.
+    CreateNamespace(NamespaceName),
+    /// Ask whether the tenant may have objects of a kind.
+    Ask(NamespaceName, Kind),
+    /// Apply an object.
+    Apply(Box<Apply>),
+    /// Delete an object, if it is still exactly this one.
+    Delete {
+        /// The object.
+        key: ObjectKey,
+        /// Its UID.
+        uid: Uid,
+        /// Its version.
+        resource_version: Box<str>,
+    },
+    /// Remove the marks of ownership, and nothing else.
+    LetGo {
+        /// The object.
+        key: ObjectKey,
+        /// Its UID.
+        uid: Uid,
+    },
+}
+
+/// An object to apply.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Apply {
+    /// The object.
+    pub key: ObjectKey,
+    /// How it is to be.
+    pub body: Arc<Value>,
+    /// Hash of that.
+    pub hash: ContentHash,
+    /// Whether fields that others own are taken over. Not on the first apply of an object that
+    /// was not there: if somebody created one meanwhile, it is not ours.
+    pub force: bool,
+    /// Replicas to co-own under another manager first, when an autoscaler takes the field over.
+    pub hand_over: Option<i32>,
+    /// Whether this repairs what somebody changed.
+    pub repair: bool,
+}
+
+/// What is known of an entry's content.
+#[derive(Clone, Copy, Debug)]
+pub enum ContentState<'a> {
+    /// Not fetched yet.
+    Unknown,
+    /// Being fetched.
+    Coming,
+    /// The hub does not have it, or not intact; why.
+    Missing(&'a str),
+    /// Here.
+    Here(&'a AppContent),
+}
+
+/// What to do for one App and what to report of it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Realized {
+    /// Writes, reads and questions, in order.
+    pub actions: Vec<Action>,
+    /// Report.
+    pub report: ReportEntry,
+    /// When to look again although nothing changed, in milliseconds since the Unix epoch.
+    pub wake_at: Option<i64>,
+}
+
+/// What to do so that one App is in the cluster as its entry says.
+pub fn realize(
+    entry: &Entry,
+    content: ContentState<'_>,
+    management: Management,
+    observed: &Observed,
+    now: i64,
+) -> Realized {
+    let mut work = Work::new(entry, observed, now);
+    match entry.state {
+        EntryState::Present => work.present(content),
+        EntryState::Removed => work.removed(),
+        EntryState::Released => work.released(),
+    }
+    if management == Management::Observe {
+        work.only_observe();
+    }
+    work.finish()
+}
+
+struct Work<'a> {
+    entry: &'a Entry,
+    observed: &'a Observed,
+    now: i64,
+    actions: Vec<Action>,
+    failures: Vec<(Reason, String)>,
+    health: Vec<&'a Health>,
+    state: Option<ReportState>,
+    message: Option<String>,
+    wake_at: Option<i64>,
+}
+
+impl<'a> Work<'a> {
+    fn new(entry: &'a Entry, observed: &'a Observed, now: i64) -> Self {
+        Self {
+            entry,
+            observed,
+            now,
+            actions: Vec::new(),
+            failures: Vec::new(),
+            health: Vec::new(),
+            state: None,
+            message: None,
+            wake_at: None,
+        }
+    }
+
+    fn wake(&mut self, at: i64) {
+        self.wake_at = Some(self.wake_at.map_or(at, |wake| wake.min(at)));
+    }
+
+    fn fail(&mut self, reason: Reason, message: impl Into<String>) {
+        self.failures.push((reason, message.into()));
+    }
+
+    fn present(&mut self, content: ContentState<'_>) {
+        let content = match content {
+            ContentState::Here(content) => content,
+            ContentState::Missing(why) => {
+                return self.fail(Reason::ContentMissing, format!("content {} cannot be had: {why}; what runs is kept", self.entry.content));
+            }
+            ContentState::Coming => return self.state = Some(ReportState::Progressing),
+            ContentState::Unknown => {
+                let fetch = Action::Fetch { pack: self.entry.pack.clone(), hash: self.entry.content.clone() };
+                return self.actions.push(fetch);
+            }
+        };
+        let (replicas, hpa) = self.stage();
+        let objects = match render(content, &RenderFor::entry(self.entry, replicas, hpa)) {
+            Ok(objects) => objects,
+            Err(error) => return self.refuse(&error),
+        };
+        if !self.namespace_ready() {
+            return;
+        }
+        for object in &objects {
+            self.object(object);
+        }
+        self.prune(&objects);
+    }
+
+    fn refuse(&mut self, error: &RenderError) {
+        self.fail(Reason::InvalidPatch, format!("spec.{error}: correct it or remove it"));
+    }
+
+    /// The stage in force. The clock picks replicas, never content.
+    fn stage(&mut self) -> (Option<i32>, Option<HpaBounds>) {
+        let begun = |s: &&crds::Stage| s.not_before.is_none_or(|at| at.millis() <= self.now);
+        let current = self.entry.stages.iter().rev().find(begun);
+        let next = self.entry.stages.iter().filter_map(|s| s.not_before.map(crds::Timestamp::millis)).filter(|at| *at > self.now).min();
+        let chosen = current.map_or((None, None), |s| (s.replicas, s.hpa));
+        next.into_iter().for_each(|at| self.wake(at));
+        chosen
+    }
+
+    fn namespace_ready(&mut self) -> bool {
+        let name = &self.entry.namespace;
+        match self.observed.namespaces.get(name) {
+            None => self.actions.push(Action::CreateNamespace(name.clone())),
+            Some(Namespace::Terminating) => {
+                self.message = Some(format!("namespace {name} is still terminating"));
+                self.state = Some(ReportState::Progressing);
+            }
+            Some(Namespace::Foreign) => self.fail(
+                Reason::NotManaged,
+                format!("namespace {name} exists and is not managed: label it app.kubernetes.io/managed-by=jiuzhou to let Jiuzhou use it"),
+            ),
+            Some(Namespace::Unbound) => self.actions.push(Action::CreateNamespace(name.clone())),
+            Some(Namespace::Ready) => return true,
+        }
+        false
+    }
+
+    fn object(&mut self, object: &Rendered) {
+        let key = &object.key;
+        if self.observed.listing.contains(&key.kind) {
+            self.state = Some(ReportState::Progressing);
+            return;
+        }
+        if !self.observed.kinds.contains(&key.kind) {
+            return self.fail(Reason::CRDMissing, format!("the cluster does not know {}: install it there", key.kind.name()));
+        }
+        match self.observed.access.get(&(key.namespace.clone(), key.kind)) {
+            None => {
+                let ask = Action::Ask(key.namespace.clone(), key.kind);
+                if !self.actions.contains(&ask) {
+                    self.actions.push(ask);
+                }
+                return;
+            }
+            Some(Access::Denied) => {
+                return self.fail(
+                    Reason::Forbidden,
+                    format!("tenant {} may not have a {} in this cluster: its ServiceAccount jiuzhou-tenant needs the right", key.namespace, key.kind.name()),
+                );
+            }
+            Some(Access::Allowed) => {}
+        }
+        let Some(seen) = self.observed.objects.get(key) else {
+            return self.apply(object, None);
+        };
+        // Somebody may have stripped our labels; the object is still the one we applied.
+        let known = self.observed.settled.get(key).is_some_and(|s| s.uid == seen.uid);
+        match &seen.owner {
+            Some(owner) if *owner == self.entry.uid => self.keep(object, seen),
+            None if known => self.keep(object, seen),
+            Some(owner) => self.fail(
+                Reason::OwnedByOther,
+                format!("{key} belongs to the App with UID {owner}: rename it or take it out of one of the two"),
+            ),
+            None if self.entry.take_over == TakeOver::Always => self.apply(object, Some(seen)),
+            None => self.fail(
+                Reason::NotManaged,
+                format!("{key} exists and is not managed: rename it, delete it, or set spec.takeOver to Always"),
+            ),
+        }
+    }
+
+    /// Keeps an object of ours as it is to be.
+    fn keep(&mut self, object: &Rendered, seen: &'a Seen) {
+        if seen.deleting {
+            self.state = Some(ReportState::Progressing);
+            return;
+        }
+        let settled = self.observed.settled.get(&object.key);
+        let as_applied = settled.is_some_and(|s| s.hash == object.hash && s.stamp == seen.stamp);
+        if as_applied && seen.applied.as_ref() == Some(&object.hash) {
+            self.health.push(&seen.health);
+            return;
+        }
+        if let Some(until) = seen.hold_until.filter(|until| *until > self.now) {
+            self.wake(until);
+            self.health.push(&seen.health);
+            return;
+        }
+        self.apply(object, Some(seen));
+    }
+
+    fn apply(&mut self, object: &Rendered, seen: Option<&'a Seen>) {
+        let key = &object.key;
+        if let Some(refused) = self.observed.refused.get(key).filter(|r| r.hash == object.hash)
+            && refused.retry_at > self.now
+        {
+            self.wake(refused.retry_at);
+            if refused.reason == Reason::InProgress {
+                // The server was busy or away: that is no fault of the App.
+                self.state = Some(ReportState::Progressing);
+                return;
+            }
+            return self.fail(refused.reason, refused.message.to_string());
+        }
+        let settled = self.observed.settled.get(key);
+        let ours = seen.is_some_and(|s| {
+            s.owner.as_ref() == Some(&self.entry.uid) || settled.is_some_and(|known| known.uid == s.uid)
+        });
+        let repair = settled.is_some_and(|s| s.hash == object.hash);
+        if repair && let Some(again) = settled.and_then(|s| s.fight_ends(self.now)) {
+            self.wake(again);
+            return self.fail(
+                Reason::Conflict,
+                format!("{key} was put back {FIGHT_REPAIRS} times within ten minutes; somebody else keeps changing it: see its managedFields"),
+            );
+        }
+        self.actions.push(Action::Apply(Box::new(Apply {
+            key: key.clone(),
+            body: object.body.clone(),
+            hash: object.hash.clone(),
+            force: ours || self.entry.take_over == TakeOver::Always,
+            hand_over: seen.filter(|_| object.autoscaled).and_then(|s| s.replicas),
+            repair,
+        })));
+    }
+
+    /// Objects of the App that its content no longer holds.
+    fn prune(&mut self, objects: &[Rendered]) {
+        let wanted: BTreeSet<&ObjectKey> = objects.iter().map(|o| &o.key).collect();
+        for key in self.observed.objects_of(&self.entry.uid) {
+            if !wanted.contains(key) {
+                self.delete(key);
+            }
+        }
+    }
+
+    fn delete(&mut self, key: &ObjectKey) {
+        let Some(seen) = self.observed.objects.get(key).filter(|seen| !seen.deleting) else { return };
+        self.actions.push(Action::Delete {
+            key: key.clone(),
+            uid: seen.uid.clone(),
+            resource_version: seen.resource_version.clone(),
+        });
+    }
+
+    fn removed(&mut self) {
+        let keys: Vec<&ObjectKey> = self.observed.objects_of(&self.entry.uid).collect();
+        // Nothing is known to be gone before everything was looked at.
+        let done = keys.is_empty() && self.observed.listing.is_empty();
+        let state = if done { ReportState::Removed } else { ReportState::Removing };
+        self.state = Some(state);
+        keys.into_iter().for_each(|key| self.delete(key));
+    }
+
+    fn released(&mut self) {
+        let mut left = !self.observed.listing.is_empty();
+        for key in self.observed.objects_of(&self.entry.uid) {
+            left = true;
+            if let Some(seen) = self.observed.objects.get(key) {
+                self.actions.push(Action::LetGo { key: key.clone(), uid: seen.uid.clone() });
+            }
+        }
+        self.state = Some(if left { ReportState::Removing } else { ReportState::Removed });
+    }
+
+    /// In a cluster that is only observed, writes become words.
+    fn only_observe(&mut self) {
+        let mut counts = [0_usize; 4];
+        self.actions.retain(|action| match action {
+            Action::Fetch { .. } => true,
+            // Without the namespace nothing in it exists, and nobody was asked.
+            Action::CreateNamespace(_) | Action::Ask(..) => false,
+            Action::Apply(apply) => {
+                let existing = self.observed.objects.get(&apply.key);
+                let at = existing.map_or(0, |seen| if seen.owner.is_none() { 1 } else { 2 });
+                counts[at] += 1;
+                false
+            }
+            Action::Delete { .. } | Action::LetGo { .. } => {
+                counts[3] += 1;
+                false
+            }
+        });
+        if self.actions.is_empty() && self.state != Some(ReportState::Removed) {
+            let [create, take, change, delete] = counts;
+            self.state = Some(ReportState::Observed);
+            self.message = Some(format!(
+                "only observed; managing it would create {create}, take over {take}, change {change} and delete {delete} objects"
+            ));
+        }
+    }
+
+    fn finish(self) -> Realized {
+        let objects: Vec<&Seen> = self
+            .observed
+            .objects_of(&self.entry.uid)
+            .filter_map(|key| self.observed.objects.get(key))
+            .collect();
+        let (wanted, ready) = health::replicas(&objects);
+        let failure = self.failures.first();
+        let unhealthy = self.health.iter().find_map(|h| h.failure());
+        let busy = !self.actions.is_empty() || self.health.iter().any(|h| h.is_progressing());
+        let (state, reason, message) = match (self.state, failure, unhealthy) {
+            (Some(state @ (ReportState::Removed | ReportState::Removing | ReportState::Observed)), ..) => {
+                (state, None, self.message)
+            }
+            (_, Some((reason, message)), _) => (ReportState::Failed, Some(*reason), Some(message.clone())),
+            (Some(state), None, _) => (state, None, self.message),
+            (None, None, Some(why)) => (ReportState::Unhealthy, Some(Reason::Unhealthy), Some(why.to_owned())),
+            (None, None, None) if busy => (ReportState::Progressing, None, self.message),
+            (None, None, None) => (ReportState::Healthy, None, None),
+        };
+        let report = ReportEntry {
+            uid: self.entry.uid.clone(),
+            generation: self.entry.generation,
+            content: (!objects.is_empty()).then(|| self.entry.content.clone()),
+            state,
+            replicas: wanted,
+            ready,
+            reason,
+            message: message.map(shorten),
+        };
+        Realized { actions: self.actions, report, wake_at: self.wake_at }
+    }
+}
+
+/// Messages are bounded by the schema.
+fn shorten(mut message: String) -> String {
+    const MAX: usize = 256;
+    if message.chars().count() > MAX {
+        message = message.chars().take(MAX - 1).collect();
+        message.push('…');
+    }
+    message
+}
+
+#[cfg(test)]
+mod tests;

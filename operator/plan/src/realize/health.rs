@@ -1,0 +1,119 @@
+//! Whether a workload is well, from its status.
+
+use serde_json::Value;
+
+use super::Seen;
+use crate::object::Kind;
+
+/// Health of a workload.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Health {
+    verdict: Verdict,
+    /// Replicas it wants.
+    pub wanted: i32,
+    /// Replicas that are ready.
+    pub ready: i32,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+enum Verdict {
+    /// Not a workload: it is well once it exists.
+    #[default]
+    None,
+    Well,
+    Progressing,
+    Failed(Box<str>),
+}
+
+impl Health {
+    /// The health of an object by its kind, generation, spec and status.
+    pub fn of(kind: Kind, name: &str, generation: i64, spec_replicas: Option<i32>, status: &Value) -> Self {
+        let number = |field: &str| {
+            status.get(field).and_then(Value::as_i64).and_then(|n| i32::try_from(n).ok()).unwrap_or(0)
+        };
+        let observed = status.get("observedGeneration").and_then(Value::as_i64).unwrap_or(0) >= generation;
+        match kind {
+            Kind::Deployment => {
+                let wanted = spec_replicas.unwrap_or(1);
+                let ready = number("readyReplicas");
+                let done = observed
+                    && number("updatedReplicas") >= wanted
+                    && number("availableReplicas") >= wanted
+                    && number("replicas") <= number("updatedReplicas");
+                let failure = observed.then(|| deadline_exceeded(name, wanted, ready, status)).flatten();
+                Self { verdict: verdict(done, failure), wanted, ready }
+            }
+            Kind::StatefulSet => {
+                let wanted = spec_replicas.unwrap_or(1);
+                let revision = |field: &str| status.get(field).and_then(Value::as_str);
+                let current = revision("currentRevision") == revision("updateRevision")
+                    || number("updatedReplicas") >= wanted;
+                let done = observed && current && number("readyReplicas") >= wanted;
+                Self { verdict: verdict(done, None), wanted, ready: number("readyReplicas") }
+            }
+            Kind::DaemonSet => {
+                let wanted = number("desiredNumberScheduled");
+                let done = observed
+                    && number("updatedNumberScheduled") >= wanted
+                    && number("numberAvailable") >= wanted;
+                Self { verdict: verdict(done, None), wanted, ready: number("numberReady") }
+            }
+            Kind::Job => {
+                let condition = |kind: &str| has_condition(status, kind, "True");
+                let failure = condition("Failed").then(|| format!("Job {name} failed").into());
+                Self { verdict: verdict(condition("Complete"), failure), wanted: 0, ready: 0 }
+            }
+            Kind::ServiceAccount
+            | Kind::ConfigMap
+            | Kind::PersistentVolumeClaim
+            | Kind::Service
+            | Kind::CronJob
+            | Kind::HorizontalPodAutoscaler
+            | Kind::PodDisruptionBudget
+            | Kind::HTTPRoute => Self::default(),
+        }
+    }
+
+    pub(super) fn is_progressing(&self) -> bool {
+        self.verdict == Verdict::Progressing
+    }
+
+    pub(super) fn failure(&self) -> Option<&str> {
+        match &self.verdict {
+            Verdict::Failed(why) => Some(why),
+            Verdict::None | Verdict::Well | Verdict::Progressing => None,
+        }
+    }
+}
+
+fn verdict(done: bool, failure: Option<Box<str>>) -> Verdict {
+    match (done, failure) {
+        (true, _) => Verdict::Well,
+        (false, Some(why)) => Verdict::Failed(why),
+        (false, None) => Verdict::Progressing,
+    }
+}
+
+fn condition<'a>(status: &'a Value, kind: &str) -> Option<&'a Value> {
+    let conditions = status.get("conditions")?.as_array()?;
+    conditions.iter().find(|c| c.get("type").and_then(Value::as_str) == Some(kind))
+}
+
+fn has_condition(status: &Value, kind: &str, value: &str) -> bool {
+    condition(status, kind).and_then(|c| c.get("status")).and_then(Value::as_str) == Some(value)
+}
+
+fn deadline_exceeded(name: &str, wanted: i32, ready: i32, status: &Value) -> Option<Box<str>> {
+    let progressing = condition(status, "Progressing")?;
+    let reason = progressing.get("reason").and_then(Value::as_str)?;
+    (reason == "ProgressDeadlineExceeded").then(|| {
+        format!("Deployment {name} has {ready} of {wanted} replicas ready after its progressDeadlineSeconds").into()
+    })
+}
+
+/// Replicas wanted and ready over all workloads of an App.
+pub(super) fn replicas(objects: &[&Seen]) -> (i32, i32) {
+    objects.iter().fold((0, 0), |(wanted, ready), seen| {
+        (wanted.saturating_add(seen.health.wanted), ready.saturating_add(seen.health.ready))
+    })
+}

@@ -1,0 +1,177 @@
+//! What an agent has observed of its cluster.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crds::{ContentHash, NamespaceName, Reason, Uid};
+use serde::{Deserialize, Serialize};
+
+use super::{FIGHT_REPAIRS, FIGHT_WINDOW, Health};
+use crate::object::{Kind, ObjectKey};
+
+/// What an agent has observed of its cluster, kept up to date by its watches and its own writes.
+#[derive(Clone, Debug, Default)]
+pub struct Observed {
+    /// Objects of the allowed kinds.
+    pub objects: BTreeMap<ObjectKey, Seen>,
+    /// Namespaces.
+    pub namespaces: BTreeMap<NamespaceName, Namespace>,
+    /// Kinds that the cluster serves.
+    pub kinds: BTreeSet<Kind>,
+    /// Kinds that it serves, but whose objects have not been listed yet.
+    pub listing: BTreeSet<Kind>,
+    /// What tenants may have.
+    pub access: BTreeMap<(NamespaceName, Kind), Access>,
+    /// What was applied and how the object looked right after.
+    pub settled: BTreeMap<ObjectKey, Settled>,
+    /// What the API server refused.
+    pub refused: BTreeMap<ObjectKey, Refused>,
+    by_app: BTreeMap<Uid, BTreeSet<ObjectKey>>,
+}
+
+/// An object in the cluster.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Seen {
+    /// UID.
+    pub uid: Uid,
+    /// Version.
+    pub resource_version: Box<str>,
+    /// What changes when somebody changes what we own.
+    pub stamp: Stamp,
+    /// UID of the App that owns it, by its labels; `None` when it is not managed.
+    pub owner: Option<Uid>,
+    /// Hash of what the agent applied last, by its annotation.
+    pub applied: Option<ContentHash>,
+    /// Whether it is being deleted.
+    pub deleting: bool,
+    /// `spec.replicas`, for kinds that have it.
+    pub replicas: Option<i32>,
+    /// Until when its replicas are not to be touched.
+    pub hold_until: Option<i64>,
+    /// Health, for workloads.
+    pub health: Health,
+}
+
+/// Tells whether somebody changed an object's spec: its generation, or its version for kinds that
+/// have no generation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Stamp {
+    /// `metadata.generation`.
+    #[serde(rename = "g")]
+    Generation(i64),
+    /// `metadata.resourceVersion`.
+    #[serde(rename = "v")]
+    Version(Box<str>),
+}
+
+/// What was applied and how the object looked right after.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Settled {
+    /// UID of the object.
+    #[serde(rename = "u")]
+    pub uid: Uid,
+    /// Hash of what was applied.
+    #[serde(rename = "h")]
+    pub hash: ContentHash,
+    /// Stamp right after.
+    #[serde(rename = "s")]
+    pub stamp: Stamp,
+    /// Times of the last repairs, in milliseconds since the Unix epoch.
+    #[serde(rename = "r", default, skip_serializing_if = "Vec::is_empty")]
+    pub repairs: Vec<i64>,
+}
+
+impl Settled {
+    /// Notes a repair.
+    pub fn repaired(&mut self, now: i64) {
+        self.repairs.retain(|at| now - at < FIGHT_WINDOW);
+        self.repairs.push(now);
+    }
+
+    /// When the agent may repair again, if it repaired too often.
+    pub(super) fn fight_ends(&self, now: i64) -> Option<i64> {
+        let recent: Vec<i64> = self.repairs.iter().copied().filter(|at| now - at < FIGHT_WINDOW).collect();
+        (recent.len() >= FIGHT_REPAIRS).then(|| recent[recent.len() - FIGHT_REPAIRS] + FIGHT_WINDOW)
+    }
+}
+
+/// What the API server refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// Hash of what was refused.
+    pub hash: ContentHash,
+    /// Why, as one word.
+    pub reason: Reason,
+    /// Why, as the server said it.
+    pub message: Box<str>,
+    /// When to try again, in milliseconds since the Unix epoch.
+    pub retry_at: i64,
+}
+
+/// A namespace of the cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Namespace {
+    /// Managed, and the agent has its rights there.
+    Ready,
+    /// Managed, but the agent's rights there are not known to be in place.
+    Unbound,
+    /// Not managed.
+    Foreign,
+    /// Being deleted.
+    Terminating,
+}
+
+/// Whether a tenant may have objects of a kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Yes.
+    Allowed,
+    /// No.
+    Denied,
+}
+
+impl Observed {
+    /// Takes in an object. Returns the Apps concerned.
+    pub fn see(&mut self, key: ObjectKey, seen: Seen) -> BTreeSet<Uid> {
+        let before = self.objects.get(&key);
+        if before == Some(&seen) || before.is_some_and(|b| crate::world::older(&seen.resource_version, &b.resource_version)) {
+            return BTreeSet::new();
+        }
+        let mut concerned = self.unlink(&key);
+        if let Some(owner) = &seen.owner {
+            self.by_app.entry(owner.clone()).or_default().insert(key.clone());
+            concerned.insert(owner.clone());
+        }
+        self.objects.insert(key, seen);
+        concerned
+    }
+
+    /// Forgets an object that is gone. Returns the Apps concerned.
+    pub fn lose(&mut self, key: &ObjectKey) -> BTreeSet<Uid> {
+        let concerned = self.unlink(key);
+        self.objects.remove(key);
+        concerned
+    }
+
+    fn unlink(&mut self, key: &ObjectKey) -> BTreeSet<Uid> {
+        let owner = self.objects.get(key).and_then(|seen| seen.owner.clone());
+        if let Some(keys) = owner.as_ref().and_then(|owner| self.by_app.get_mut(owner)) {
+            keys.remove(key);
+        }
+        owner.into_iter().collect()
+    }
+
+    /// Objects that an App owns.
+    pub fn objects_of(&self, uid: &Uid) -> impl Iterator<Item = &ObjectKey> {
+        self.by_app.get(uid).into_iter().flatten()
+    }
+
+    /// Apps that own objects.
+    pub fn owners(&self) -> impl Iterator<Item = &Uid> {
+        self.by_app.iter().filter(|(_, keys)| !keys.is_empty()).map(|(uid, _)| uid)
+    }
+
+    /// Objects of a kind that are known.
+    pub fn keys_of_kind(&self, kind: Kind) -> BTreeSet<ObjectKey> {
+        self.objects.keys().filter(|key| key.kind == kind).cloned().collect()
+    }
+}

@@ -1,0 +1,279 @@
+//! The conditions of an App: what is said, with which word, and what to do next.
+
+use crds::{ConditionStatus, ConditionType, Reason, ReportState, RolloutState, Timestamp};
+
+use super::Shortage;
+use super::app::{AppFacts, AppReport, Waiting};
+use crate::world::AppState;
+
+/// One condition, before times are added.
+pub(super) struct Said {
+    pub(super) kind: ConditionType,
+    pub(super) status: ConditionStatus,
+    pub(super) reason: Reason,
+    pub(super) message: String,
+}
+
+fn said(
+    kind: ConditionType,
+    status: ConditionStatus,
+    reason: Reason,
+    message: impl Into<String>,
+) -> Said {
+    Said {
+        kind,
+        status,
+        reason,
+        message: message.into(),
+    }
+}
+
+/// All conditions of an App, `Ready` first.
+pub(super) fn verdicts(facts: &AppFacts<'_>, report: &AppReport) -> Vec<Said> {
+    use ConditionStatus::{False, True};
+    use ConditionType::{Admitted, Ready, Reconciling, Stalled};
+    if matches!(facts.slot.life, AppState::Deleting | AppState::Released) {
+        let left = facts.ledger.map_or(0, |l| l.entries.len());
+        let message = format!("Being removed; {left} clusters have not acknowledged yet.");
+        return vec![
+            said(Ready, False, Reason::Deleting, message.clone()),
+            said(Reconciling, True, Reason::Deleting, message),
+        ];
+    }
+    if let Some(parked) = facts.parked {
+        let message = format!("{}. What was placed before stays as it is.", parked.message);
+        return vec![
+            said(Ready, False, parked.reason, message.clone()),
+            said(Stalled, True, parked.reason, message.clone()),
+            said(Admitted, False, parked.reason, message),
+        ];
+    }
+    if facts.slot.life == AppState::Unheld {
+        let message = "Waiting for the hub's finalizer, which holds the App before it is placed.";
+        return vec![
+            said(Ready, ConditionStatus::Unknown, Reason::InProgress, message),
+            said(Reconciling, True, Reason::InProgress, message),
+        ];
+    }
+    let parts = [scheduled(report), applied(report), healthy(report)];
+    let (status, reason, message) = ready(facts, report, &parts);
+    let mut all = vec![said(Ready, status, reason, message.clone())];
+    if status != True {
+        let kind = if stands_still(report, reason) {
+            Stalled
+        } else {
+            Reconciling
+        };
+        all.push(said(kind, True, reason, message));
+    }
+    all.push(said(Admitted, True, Reason::AsExpected, "Accepted."));
+    all.extend(parts);
+    all
+}
+
+/// The one thing to know: first what somebody has to act on, then what is under way.
+fn ready(
+    facts: &AppFacts<'_>,
+    report: &AppReport,
+    parts: &[Said],
+) -> (ConditionStatus, Reason, String) {
+    use ConditionStatus::{False, True};
+    let whole = |part: &Said| (part.status, part.reason, part.message.clone());
+    let first = parts.iter().find(|p| p.status != True);
+    let bad = first.filter(|p| p.status == False && p.reason != Reason::InProgress);
+    match (rollout(facts, report), bad, first) {
+        (Some((Reason::RolloutStopped, message)), ..) => (False, Reason::RolloutStopped, message),
+        (_, Some(bad), _) => whole(bad),
+        (Some((reason, message)), ..) => (False, reason, message),
+        (None, None, Some(part)) => whole(part),
+        (None, None, None) => (True, Reason::AsExpected, ready_message(report)),
+    }
+}
+
+fn ready_message(report: &AppReport) -> String {
+    match report.targets.len() {
+        0 => "Nothing is asked for.".to_owned(),
+        n => format!("Runs healthily on {n} clusters."),
+    }
+}
+
+/// Whether somebody has to act before anything goes on.
+fn stands_still(report: &AppReport, reason: Reason) -> bool {
+    let ill = |state| matches!(state, ReportState::Failed | ReportState::Unhealthy);
+    let stuck = report.shortage.is_some() || report.targets.iter().any(|t| ill(t.state));
+    let acts = matches!(reason, Reason::RolloutStopped | Reason::ObserveOnly);
+    reason != Reason::OutOfContact && (stuck || acts)
+}
+
+fn rollout(facts: &AppFacts<'_>, report: &AppReport) -> Option<(Reason, String)> {
+    let state = facts.rolled.map(|r| r.status.state)?;
+    let of = report.targets.len();
+    let done = report.targets.iter().filter(|t| t.current).count();
+    let hash = facts.app.map(|a| a.content.as_str()).unwrap_or_default();
+    match (&report.waiting, state) {
+        (Some(Waiting::Approval { wave }), _) => Some((
+            Reason::ApprovalRequired,
+            format!(
+                "Wave {wave} waits for an Approval with step {wave} and contentHash {hash}; {done} of {of} clusters have the content."
+            ),
+        )),
+        (Some(Waiting::Soak { wave, until }), _) => Some((
+            Reason::Soaking,
+            format!(
+                "Wave {wave} is healthy and soaks until {}; {done} of {of} clusters have the content.",
+                Timestamp::from_millis(*until)
+            ),
+        )),
+        (Some(Waiting::Stopped { wave }), _) => Some((
+            Reason::RolloutStopped,
+            format!(
+                "Wave {wave} became unhealthy with content {hash}, so {} of {of} clusters keep the old content: correct the App or set its content back.",
+                of - done
+            ),
+        )),
+        (Some(Waiting::Wave { wave }), _) => Some((
+            Reason::WaveInProgress,
+            format!("Wave {wave} is taking the content; {done} of {of} clusters have it."),
+        )),
+        (None, RolloutState::Complete) => None,
+        (None, _) => Some((
+            Reason::InProgress,
+            format!("{done} of {of} clusters have the content."),
+        )),
+    }
+}
+
+fn scheduled(report: &AppReport) -> Said {
+    use ConditionStatus::{False, True};
+    let (status, reason, message) = match report.shortage {
+        None => (
+            True,
+            Reason::AsExpected,
+            format!("Placed on {} clusters.", report.targets.len()),
+        ),
+        Some(Shortage::NoClusterQualifies) => (
+            False,
+            Reason::NoClusterQualifies,
+            format!(
+                "No cluster qualifies; jiuzhou explain app {} -n {} says why, cluster by cluster.",
+                report.name, report.namespace
+            ),
+        ),
+        Some(Shortage::PredecessorRemains { clusters }) => (
+            False,
+            Reason::PredecessorRemains,
+            format!("An earlier App of this name is still being removed from {clusters} clusters."),
+        ),
+        Some(Shortage::TooFewRegions { found, needed }) => (
+            False,
+            Reason::TooFewRegions,
+            format!(
+                "{found} regions qualify and have room, spec.placement.minRegions asks for {needed}; jiuzhou explain app {} -n {} says why.",
+                report.name, report.namespace
+            ),
+        ),
+        Some(Shortage::Capacity { placed, wanted }) => (
+            False,
+            Reason::InsufficientCapacity,
+            format!("{placed} of {wanted} replicas fit; the rest waits for room."),
+        ),
+    };
+    said(ConditionType::Scheduled, status, reason, message)
+}
+
+fn applied(report: &AppReport) -> Said {
+    use ConditionStatus::{False, True};
+    let kind = ConditionType::Applied;
+    if let Some(bad) = report
+        .targets
+        .iter()
+        .find(|t| t.state == ReportState::Failed)
+    {
+        let why = bad.message.clone().unwrap_or_default();
+        return said(
+            kind,
+            False,
+            bad.reason.unwrap_or(Reason::Rejected),
+            format!("{}: {why}", bad.cluster),
+        );
+    }
+    let pending = report
+        .targets
+        .iter()
+        .filter(|t| t.state == ReportState::Pending)
+        .count();
+    if pending > 0 {
+        return said(
+            kind,
+            False,
+            Reason::InProgress,
+            format!(
+                "{pending} of {} clusters have not applied it yet.",
+                report.targets.len()
+            ),
+        );
+    }
+    said(
+        kind,
+        True,
+        Reason::AsExpected,
+        format!("Applied on {} clusters.", report.targets.len()),
+    )
+}
+
+fn healthy(report: &AppReport) -> Said {
+    use ConditionStatus::{False, True, Unknown};
+    let kind = ConditionType::Healthy;
+    if let Some(bad) = report
+        .targets
+        .iter()
+        .find(|t| t.state == ReportState::Unhealthy)
+    {
+        let why = bad.message.clone().unwrap_or_default();
+        return said(
+            kind,
+            False,
+            Reason::Unhealthy,
+            format!("{}: {why}", bad.cluster),
+        );
+    }
+    let of = report.targets.len();
+    if let Some(far) = report.targets.iter().find(|t| !t.in_contact) {
+        let message = format!(
+            "{} is out of contact; what it runs is kept, and shown as last reported.",
+            far.cluster
+        );
+        return said(kind, Unknown, Reason::OutOfContact, message);
+    }
+    let observed = report
+        .targets
+        .iter()
+        .find(|t| t.state == ReportState::Observed);
+    let count = report
+        .targets
+        .iter()
+        .filter(|t| t.state == ReportState::Healthy)
+        .count();
+    let watched = report
+        .targets
+        .iter()
+        .filter(|t| t.state == ReportState::Observed)
+        .count();
+    if count + watched < of {
+        let message = format!("{count} of {of} clusters are healthy.");
+        return said(kind, False, Reason::InProgress, message);
+    }
+    if let Some(observed) = observed {
+        let message = format!(
+            "{} is only observed and nothing is applied there: set its spec.management to Manage.",
+            observed.cluster
+        );
+        return said(kind, Unknown, Reason::ObserveOnly, message);
+    }
+    said(
+        kind,
+        True,
+        Reason::AsExpected,
+        format!("Healthy on {of} clusters."),
+    )
+}

@@ -1,0 +1,294 @@
+//! The world as the plan sees it: all objects and everything clusters reported, behind the gate.
+//!
+//! Raw objects go in through `apply_*`, `replace_*` and `remove_*`. The gate turns each into a
+//! valid one or parks it with a reason; behind it nothing is checked twice. Absence is never an
+//! instruction: an App that merely vanished keeps what the ledger says of it.
+//!
+//! ```text
+//! Region ──parent──> Region          MemberCluster ──regionName──> Region
+//! App ──placement──> Region*         Approval ──target, contentHash──> App
+//! AssignmentSlice (the ledger) ──uid──> App      ReportSlice ──uid──> App
+//! ```
+
+mod app;
+mod app_gate;
+mod fleet;
+mod footprint;
+mod gate;
+mod journal;
+mod ledger;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use crds::{
+    AppName, Approval, ClusterName, ClusterReportSpec, ContentHash, NamespaceName, RegionName, Uid,
+};
+
+pub use app::{AppSlot, AppState, Scale, ValidApp, ValidWave};
+pub(crate) use fleet::fleet_capacity;
+pub use fleet::{ClusterSlot, Contact, RegionSlot, ValidCluster, ValidRegion};
+pub use footprint::{Footprint, Object};
+pub use gate::{Parked, Verdict};
+use journal::{Journal, Uses};
+pub(crate) use ledger::older;
+pub use ledger::{AppLedger, LedgerEntry, SliceState};
+
+/// Settings of the plan, fixed when the hub starts. All times in milliseconds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// A cluster not heard of for longer than this is out of contact.
+    pub unreachable_after: i64,
+    /// A cluster heard of without a gap for this long is in contact again.
+    pub reachable_after: i64,
+    /// Least time between two writes of one slice.
+    pub slice_interval: i64,
+    /// A Content that nothing names is collected after this time.
+    pub content_retention: i64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            // Four heartbeats of 10 s: one lost request or one slow garbage collection is no outage.
+            unreachable_after: 40_000,
+            reachable_after: 30_000,
+            slice_interval: 1_000,
+            content_retention: 24 * 3_600_000,
+        }
+    }
+}
+
+/// Who decides.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hub {
+    /// Identity of the hub.
+    pub id: Uid,
+    /// Epoch of the hub; an administrator raises it after a restore.
+    pub epoch: i64,
+    /// Epoch of the leader.
+    pub leader_epoch: i64,
+}
+
+/// A validated snapshot of everything a decision may depend on.
+#[derive(Clone, Debug)]
+pub struct World {
+    /// Now, in milliseconds since the Unix epoch, by the hub's clock.
+    pub now: i64,
+    /// When this hub began to listen for heartbeats; silence before that says nothing.
+    pub started: i64,
+    /// Settings.
+    pub settings: Settings,
+    /// Who decides.
+    pub hub: Hub,
+    /// Regions that are taken to be lost, by a simulation or by an administrator.
+    pub lost: BTreeSet<RegionName>,
+    pub(crate) regions: BTreeMap<RegionName, RegionSlot>,
+    pub(crate) clusters: BTreeMap<ClusterName, ClusterSlot>,
+    pub(crate) apps: BTreeMap<Uid, AppSlot>,
+    pub(crate) app_names: BTreeMap<(NamespaceName, AppName), BTreeSet<Uid>>,
+    pub(crate) claims: BTreeMap<(NamespaceName, Object), BTreeSet<(i64, Uid)>>,
+    pub(crate) approvals: BTreeMap<(NamespaceName, Box<str>), Arc<Approval>>,
+    pub(crate) ledger: BTreeMap<Uid, AppLedger>,
+    pub(crate) entry_names: BTreeMap<(NamespaceName, AppName), BTreeSet<Uid>>,
+    pub(crate) cluster_reports: BTreeMap<ClusterName, Arc<ClusterReportSpec>>,
+    pub(crate) contents: BTreeMap<Box<str>, StoredContent>,
+    pub(crate) content_index: BTreeMap<(NamespaceName, ContentHash), BTreeSet<Box<str>>>,
+    pub(crate) tenant_uids: BTreeMap<NamespaceName, Uid>,
+    /// Apps that are gone but stand in the ledger.
+    pub(crate) orphans: BTreeSet<Uid>,
+    pub(crate) uses: Uses,
+    pub(crate) journal: Journal,
+}
+
+/// A Content object that exists.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredContent {
+    /// Tenant it belongs to.
+    pub tenant: NamespaceName,
+    /// What it holds.
+    pub hashes: Vec<ContentHash>,
+    /// When it was created, in milliseconds since the Unix epoch.
+    pub created: i64,
+}
+
+impl World {
+    /// An empty world.
+    pub fn new(hub: Hub, settings: Settings) -> Self {
+        Self {
+            now: 0,
+            started: 0,
+            settings,
+            hub,
+            lost: BTreeSet::new(),
+            regions: BTreeMap::new(),
+            clusters: BTreeMap::new(),
+            apps: BTreeMap::new(),
+            app_names: BTreeMap::new(),
+            claims: BTreeMap::new(),
+            approvals: BTreeMap::new(),
+            ledger: BTreeMap::new(),
+            entry_names: BTreeMap::new(),
+            cluster_reports: BTreeMap::new(),
+            contents: BTreeMap::new(),
+            content_index: BTreeMap::new(),
+            tenant_uids: BTreeMap::new(),
+            orphans: BTreeSet::new(),
+            uses: Uses::default(),
+            journal: Journal::default(),
+        }
+    }
+
+    /// Marks an App as changed, so that the planner decides it anew.
+    fn touch(&mut self, uid: &Uid) {
+        self.journal.note(uid);
+    }
+
+    /// Keeps track of Apps that are gone but stand in the ledger.
+    fn sort_orphan(&mut self, uid: &Uid) {
+        if self.ledger.contains_key(uid) && !self.apps.contains_key(uid) {
+            self.orphans.insert(uid.clone());
+        } else {
+            self.orphans.remove(uid);
+        }
+    }
+
+    /// Takes in an Approval.
+    pub fn apply_approval(&mut self, approval: Approval) {
+        let namespace =
+            NamespaceName::from(approval.metadata.namespace.clone().unwrap_or_default());
+        let name = approval.metadata.name.clone().unwrap_or_default();
+        self.remove_approval(&namespace, &name);
+        let target = AppName::from(approval.spec.target.name.as_str());
+        self.approvals
+            .insert((namespace.clone(), name.into()), Arc::new(approval));
+        self.touch_named(&namespace, &target);
+    }
+
+    /// Forgets an Approval that was deleted.
+    pub fn remove_approval(&mut self, namespace: &NamespaceName, name: &str) {
+        if let Some(gone) = self.approvals.remove(&(namespace.clone(), name.into())) {
+            let target = AppName::from(gone.spec.target.name.as_str());
+            self.touch_named(namespace, &target);
+        }
+    }
+
+    fn touch_named(&mut self, namespace: &NamespaceName, name: &AppName) {
+        let uids = self.app_names.get(&(namespace.clone(), name.clone()));
+        for uid in uids.into_iter().flatten() {
+            self.journal.note(uid);
+        }
+    }
+
+    /// Takes in the UID of a tenant's namespace; names of Content objects depend on it.
+    pub fn apply_namespace(&mut self, name: NamespaceName, uid: Uid) {
+        self.tenant_uids.insert(name, uid);
+    }
+
+    /// Forgets a namespace that was deleted.
+    pub fn remove_namespace(&mut self, name: &NamespaceName) {
+        self.tenant_uids.remove(name);
+    }
+
+    /// Takes in a Content object that exists.
+    pub fn apply_content(&mut self, name: &str, content: StoredContent) {
+        if self.contents.get(name) == Some(&content) {
+            return;
+        }
+        self.remove_content(name);
+        for hash in &content.hashes {
+            self.content_index
+                .entry((content.tenant.clone(), hash.clone()))
+                .or_default()
+                .insert(name.into());
+        }
+        self.touch_users(&content);
+        self.contents.insert(name.into(), content);
+    }
+
+    /// Forgets a Content object that was deleted; Apps that need it store it again.
+    pub fn remove_content(&mut self, name: &str) {
+        let Some(gone) = self.contents.remove(name) else {
+            return;
+        };
+        for hash in &gone.hashes {
+            let key = (gone.tenant.clone(), hash.clone());
+            if let Some(packs) = self.content_index.get_mut(&key) {
+                packs.remove(name);
+                if packs.is_empty() {
+                    self.content_index.remove(&key);
+                }
+            }
+        }
+        self.touch_users(&gone);
+    }
+
+    /// Marks the Apps of a tenant that want, or have somewhere, what a pack holds.
+    fn touch_users(&mut self, pack: &StoredContent) {
+        let hashes: BTreeSet<&ContentHash> = pack.hashes.iter().collect();
+        let names = self
+            .app_names
+            .range((pack.tenant.clone(), AppName::from(""))..);
+        let mine = names.take_while(|((tenant, _), _)| *tenant == pack.tenant);
+        for uid in mine.flat_map(|(_, uids)| uids) {
+            let wants = self.apps.get(uid).and_then(|slot| slot.state.as_ref().ok());
+            let entries = self
+                .ledger
+                .get(uid)
+                .into_iter()
+                .flat_map(|l| l.entries.values());
+            if wants.is_some_and(|app| hashes.contains(&app.content))
+                || entries
+                    .into_iter()
+                    .any(|held| hashes.contains(&held.entry.content))
+            {
+                self.journal.note(uid);
+            }
+        }
+    }
+
+    /// The Content object that holds this content of this tenant.
+    pub fn pack_of(&self, tenant: &NamespaceName, hash: &ContentHash) -> Option<&str> {
+        let packs = self.content_index.get(&(tenant.clone(), hash.clone()))?;
+        packs.first().map(|name| &**name)
+    }
+
+    /// The App of that UID, valid or parked.
+    pub fn app(&self, uid: &Uid) -> Option<&AppSlot> {
+        self.apps.get(uid)
+    }
+
+    /// All Apps, valid and parked.
+    pub fn apps(&self) -> impl Iterator<Item = (&Uid, &AppSlot)> {
+        self.apps.iter()
+    }
+
+    /// The Apps of that name: one, or several while an earlier one is still being removed.
+    pub fn apps_named(&self, namespace: &NamespaceName, name: &AppName) -> Vec<&AppSlot> {
+        let uids = self.app_names.get(&(namespace.clone(), name.clone()));
+        uids.into_iter()
+            .flatten()
+            .filter_map(|uid| self.apps.get(uid))
+            .collect()
+    }
+
+    /// All Regions, valid and parked.
+    pub fn regions(&self) -> impl Iterator<Item = (&RegionName, &RegionSlot)> {
+        self.regions.iter()
+    }
+
+    /// All clusters, valid and parked.
+    pub fn clusters(&self) -> impl Iterator<Item = (&ClusterName, &ClusterSlot)> {
+        self.clusters.iter()
+    }
+
+    /// What the ledger and the reports say of an App.
+    pub fn ledger(&self, uid: &Uid) -> Option<&AppLedger> {
+        self.ledger.get(uid)
+    }
+
+    /// The last report of a cluster.
+    pub fn cluster_report(&self, cluster: &ClusterName) -> Option<&ClusterReportSpec> {
+        self.cluster_reports.get(cluster).map(|report| &**report)
+    }
+}

@@ -1,0 +1,97 @@
+//! What the world notes down so that a turn costs what changed: which Apps changed, and how often
+//! each content is named.
+
+use std::collections::BTreeMap;
+
+use crds::{ContentHash, Uid};
+
+/// Changes that are kept. A planner that is further behind looks at every App; so many Apps change
+/// only when all of a large province do.
+const CHANGES_MAX: usize = 50_000;
+
+/// Which Apps changed, in order, each at its last change.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Journal {
+    clock: u64,
+    /// Changes up to and with this one may be missing.
+    forgotten: u64,
+    changes: BTreeMap<u64, Uid>,
+    last: BTreeMap<Uid, u64>,
+}
+
+impl Journal {
+    /// Notes that an App changed, came or went.
+    pub(crate) fn note(&mut self, uid: &Uid) {
+        self.clock += 1;
+        if let Some(before) = self.last.insert(uid.clone(), self.clock) {
+            self.changes.remove(&before);
+        }
+        self.changes.insert(self.clock, uid.clone());
+        while self.changes.len() > CHANGES_MAX {
+            let Some((at, uid)) = self.changes.pop_first() else {
+                break;
+            };
+            self.forgotten = at;
+            self.last.remove(&uid);
+        }
+    }
+
+    /// The number of the last change.
+    pub(crate) fn clock(&self) -> u64 {
+        self.clock
+    }
+
+    /// Apps that changed after `seen`; `None` when that is no longer known.
+    pub(crate) fn since(&self, seen: u64) -> Option<impl Iterator<Item = &Uid>> {
+        (self.forgotten <= seen && seen <= self.clock)
+            .then(|| self.changes.range(seen + 1..).map(|(_, uid)| uid))
+    }
+}
+
+/// How often each content is named by entries, reports and Apps.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Uses(BTreeMap<ContentHash, usize>);
+
+impl Uses {
+    /// Whether anything names a content.
+    pub(crate) fn contains(&self, hash: &ContentHash) -> bool {
+        self.0.contains_key(hash)
+    }
+
+    /// Counts what is named now instead of what was named before.
+    pub(crate) fn replace<'h>(
+        &mut self,
+        before: impl IntoIterator<Item = &'h ContentHash>,
+        after: impl IntoIterator<Item = &'h ContentHash>,
+    ) {
+        for hash in after {
+            *self.0.entry(hash.clone()).or_default() += 1;
+        }
+        for hash in before {
+            if let Some(count) = self.0.get_mut(hash) {
+                *count -= 1;
+                if *count == 0 {
+                    self.0.remove(hash);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_app_is_noted_once_and_a_reader_too_far_behind_is_told_so() {
+        let mut journal = Journal::default();
+        for n in 0..CHANGES_MAX + 10 {
+            journal.note(&format!("uid-{n}").into());
+        }
+        assert!(journal.since(0).is_none());
+        let seen = journal.clock();
+        journal.note(&"uid-9".into());
+        journal.note(&"uid-9".into());
+        assert_eq!(journal.since(seen).map(Iterator::count), Some(1));
+    }
+}
