@@ -56,6 +56,9 @@ pub struct Agent {
     pub member: Client,
     /// Whether the member cluster is the hub's own: its namespaces are the tenants' themselves.
     pub local: bool,
+    /// Epoch of the hub leader in whose process the agent runs, when it does: every write in the
+    /// member cluster carries it, and the agent ends with that leader.
+    pub leader_epoch: Option<i64>,
     /// Time between two signs of life.
     pub heartbeat: Duration,
     /// Metrics.
@@ -105,17 +108,17 @@ impl Agent {
         let silence = self.heartbeat * 4;
         tasks.push(tokio::spawn(beat.run(move || contact.within(silence), stop.clone())));
         tasks.push(tokio::spawn(member.clone().stay_in_contact(self.heartbeat, stop)));
-        let store = snapshot::Store::new(self.member.clone(), &self.cluster);
+        let store = snapshot::Store::new(self.member.clone(), &self.cluster, self.leader_epoch);
         let tasks = tasks.into_iter().map(AbortOnDropHandle::new).collect();
         Running { agent: self, member, hub, store, state, watches, heard, reports, _tasks: tasks, snapshot_at: None }
     }
 
     async fn connect(&self) -> Result<(Member, State), Box<dyn std::error::Error + Send + Sync>> {
-        let member = Member::connect(self.member.clone()).await?;
+        let member = Member::connect(self.member.clone(), self.leader_epoch).await?;
         let uid = discover::cluster_uid(&self.member).await?;
         let version = discover::version(&self.member).await?;
         let mut state = State::new(uid, version, member.identity(), self.local);
-        match snapshot::Store::new(self.member.clone(), &self.cluster).read().await {
+        match snapshot::Store::new(self.member.clone(), &self.cluster, self.leader_epoch).read().await {
             Ok(Some(found)) => state.remember(found),
             Ok(None) => {}
             // A damaged snapshot is as good as none: the hub has everything.

@@ -71,7 +71,7 @@ pub struct ExplainArguments {
 #[derive(Debug, Args)]
 pub struct SimulateArguments {
     /// Manifests to add or replace: Regions, MemberClusters, Apps.
-    #[arg(short, long = "filename")]
+    #[arg(short = 'f', long = "filename")]
     pub files: Vec<PathBuf>,
     /// Region that is lost with everything below it.
     #[arg(long, value_name = "REGION")]
@@ -88,7 +88,7 @@ pub struct SimulateArguments {
 #[derive(Debug, Args)]
 pub struct LintArguments {
     /// File or folder; folders are searched for .yaml, .yml and .json.
-    #[arg(short, long = "filename", required = true)]
+    #[arg(short = 'f', long = "filename", required = true)]
     pub paths: Vec<PathBuf>,
     /// Format of the answer.
     #[arg(short, long, value_enum, default_value_t)]

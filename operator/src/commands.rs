@@ -63,6 +63,7 @@ async fn agent(arguments: AgentArguments) -> anyhow::Result<ExitCode> {
         hub: client("hub", hub, Limits::default(), requests)?,
         member: client(arguments.cluster.as_str(), member, Limits::default(), requests)?,
         local: false,
+        leader_epoch: None,
         heartbeat: arguments.heartbeat,
         metrics: shell.metrics.clone(),
         freshness: shell.freshness.clone(),

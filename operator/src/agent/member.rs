@@ -15,7 +15,7 @@ use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Client};
 use plan::object::{Kind, ObjectKey};
 use plan::realize::{Access, Action, Apply, Seen};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use super::view::{View, api_resource};
@@ -62,18 +62,20 @@ impl Contact {
 pub(crate) struct Member {
     client: Client,
     contact: Contact,
+    /// Epoch of the hub leader in whose process the agent runs; every write carries it.
+    epoch: Option<i64>,
     /// Who the agent is there.
     subject: Subject,
 }
 
 impl Member {
     /// Asks the cluster who we are.
-    pub(crate) async fn connect(client: Client) -> Result<Self, kube::Error> {
+    pub(crate) async fn connect(client: Client, epoch: Option<i64>) -> Result<Self, kube::Error> {
         let reviews: Api<SelfSubjectReview> = Api::all(client.clone());
         let review = reviews.create(&PostParams::default(), &SelfSubjectReview::default()).await?;
         let user = review.status.and_then(|s| s.user_info).and_then(|u| u.username).unwrap_or_default();
         let contact = Contact(Arc::new(Mutex::new(Instant::now())));
-        Ok(Self { client, contact, subject: subject(&user) })
+        Ok(Self { client, contact, epoch, subject: subject(&user) })
     }
 
     /// The identity as it stands in the `jiuzhou.io/bound` annotation.
@@ -117,6 +119,14 @@ impl Member {
         }
     }
 
+    /// Marks a write with the leader's epoch, so that the store can refuse a former leader's.
+    fn stamp(&self, mut object: Value) -> Value {
+        if let Some(epoch) = self.epoch {
+            object["metadata"]["annotations"][label::LEADER_EPOCH] = json!(epoch.to_string());
+        }
+        object
+    }
+
     fn api(&self, key: &ObjectKey) -> Api<View> {
         Api::namespaced_with(self.client.clone(), key.namespace.as_str(), &api_resource(key.kind))
     }
@@ -125,10 +135,10 @@ impl Member {
         let Apply { key, body, hash, force, hand_over, repair } = apply;
         let api = self.api(&key);
         if let Some(replicas) = hand_over {
-            let owned = json!({
+            let owned = self.stamp(json!({
                 "apiVersion": key.kind.api_version(), "kind": key.kind.name(),
                 "metadata": {"name": key.name, "namespace": key.namespace}, "spec": {"replicas": replicas},
-            });
+            }));
             // Not forced: when the autoscaler changed the number meanwhile, it owns the field already.
             let params = PatchParams::apply(HANDOVER_MANAGER);
             match api.patch(&key.name, &params, &Patch::Apply(&owned)).await {
@@ -139,7 +149,8 @@ impl Member {
         }
         let mut params = PatchParams::apply(FIELD_MANAGER);
         params.force = force;
-        match api.patch(&key.name, &params, &Patch::Apply(&*body)).await {
+        let stamped = self.epoch.map(|_| self.stamp((*body).clone()));
+        match api.patch(&key.name, &params, &Patch::Apply(stamped.as_ref().unwrap_or(&body))).await {
             Ok(view) => {
                 let (key, seen) = view.into_seen(key.kind);
                 Outcome::Applied { key, hash, seen: Box::new(seen), repair }
@@ -166,12 +177,12 @@ impl Member {
     /// Removes our marks. Field ownership goes with them: an empty list of managed fields is how the
     /// API server is told to forget all managers.
     async fn let_go(&self, key: ObjectKey, uid: &Uid) -> Outcome {
-        let bare = json!({"metadata": {
+        let bare = self.stamp(json!({"metadata": {
             "uid": uid,
             "labels": {label::MANAGED_BY: null, label::APP: null, label::APP_UID: null, label::TENANT: null},
             "annotations": {label::APPLIED: null},
             "managedFields": [{}],
-        }});
+        }}));
         match self.api(&key).patch(&key.name, &PatchParams::default(), &Patch::Merge(&bare)).await {
             Ok(_) => Outcome::LetGo(key),
             Err(kube::Error::Api(status)) if status.is_not_found() => Outcome::LetGo(key),
@@ -211,14 +222,14 @@ impl Member {
         let apply = PatchParams::apply(FIELD_MANAGER).force();
         let labels = BTreeMap::from([(label::MANAGED_BY, label::MANAGED_BY_VALUE), (label::TENANT, name.as_str())]);
         let namespaces: Api<Namespace> = Api::all(self.client.clone());
-        let bare = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}});
+        let bare = self.stamp(json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}));
         namespaces.patch(name.as_str(), &apply, &Patch::Apply(&bare)).await?;
         let accounts: Api<ServiceAccount> = Api::namespaced(self.client.clone(), name.as_str());
-        let account = json!({
+        let account = self.stamp(json!({
             "apiVersion": "v1", "kind": "ServiceAccount",
             "metadata": {"name": TENANT_ACCOUNT, "namespace": name, "labels": labels},
             "automountServiceAccountToken": false,
-        });
+        }));
         accounts.patch(TENANT_ACCOUNT, &apply, &Patch::Apply(&account)).await?;
         let tenant = Subject {
             kind: "ServiceAccount".to_owned(),
@@ -229,10 +240,10 @@ impl Member {
         self.bind(name, "jiuzhou-agent-namespace", self.subject.clone()).await?;
         self.bind(name, "jiuzhou-tenant", tenant).await?;
         self.await_rights(name).await;
-        let bound = json!({
+        let bound = self.stamp(json!({
             "apiVersion": "v1", "kind": "Namespace",
             "metadata": {"name": name, "labels": labels, "annotations": {BOUND: self.identity()}},
-        });
+        }));
         namespaces.patch(name.as_str(), &apply, &Patch::Apply(&bound)).await?;
         Ok(())
     }
@@ -240,11 +251,11 @@ impl Member {
     async fn bind(&self, namespace: &NamespaceName, role: &str, subject: Subject) -> Result<(), kube::Error> {
         let bindings: Api<RoleBinding> = Api::namespaced(self.client.clone(), namespace.as_str());
         let role_ref = RoleRef { api_group: "rbac.authorization.k8s.io".to_owned(), kind: "ClusterRole".to_owned(), name: role.to_owned() };
-        let binding = json!({
+        let binding = self.stamp(json!({
             "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding",
             "metadata": {"name": role, "namespace": namespace, "labels": {label::MANAGED_BY: label::MANAGED_BY_VALUE}},
             "roleRef": role_ref, "subjects": [subject],
-        });
+        }));
         bindings.patch(role, &PatchParams::apply(FIELD_MANAGER).force(), &Patch::Apply(&binding)).await?;
         Ok(())
     }

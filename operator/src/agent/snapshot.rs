@@ -57,6 +57,8 @@ pub(crate) enum SnapshotError {
 pub(crate) struct Store {
     secrets: Api<Secret>,
     prefix: String,
+    /// Epoch of the hub leader in whose process the agent runs; every write carries it.
+    epoch: Option<i64>,
 }
 
 /// A snapshot as it was found, and the hub that an administrator acknowledged, if one did.
@@ -66,8 +68,9 @@ pub(crate) struct Found {
 }
 
 impl Store {
-    pub(crate) fn new(client: Client, cluster: &crds::ClusterName) -> Self {
-        Self { secrets: Api::namespaced(client, SYSTEM_NAMESPACE), prefix: format!("jiuzhou-snapshot-{cluster}") }
+    pub(crate) fn new(client: Client, cluster: &crds::ClusterName, epoch: Option<i64>) -> Self {
+        let prefix = format!("jiuzhou-snapshot-{cluster}");
+        Self { secrets: Api::namespaced(client, SYSTEM_NAMESPACE), prefix, epoch }
     }
 
     /// Reads the snapshot, if there is one.
@@ -119,8 +122,9 @@ impl Store {
             (label::MANAGED_BY.to_owned(), label::MANAGED_BY_VALUE.to_owned()),
             ("jiuzhou.io/snapshot".to_owned(), self.prefix.clone()),
         ]);
+        let annotations = self.epoch.map(|epoch| BTreeMap::from([(label::LEADER_EPOCH.to_owned(), epoch.to_string())]));
         Secret {
-            metadata: ObjectMeta { name: Some(name.to_owned()), labels: Some(labels), ..ObjectMeta::default() },
+            metadata: ObjectMeta { name: Some(name.to_owned()), labels: Some(labels), annotations, ..ObjectMeta::default() },
             data: Some(BTreeMap::from([(key.to_owned(), ByteString(value))])),
             ..Secret::default()
         }

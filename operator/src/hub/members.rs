@@ -16,6 +16,7 @@ use crate::agent::Agent;
 use crate::runtime::client::{Limits, client};
 use crate::runtime::errors::chain;
 use crate::runtime::kubeconfig::Member;
+use crate::runtime::lease::Fence;
 use crate::runtime::metrics::Metrics;
 use crate::runtime::watch::Freshness;
 
@@ -44,6 +45,7 @@ impl Members {
 
     /// Starts agents for clusters that need one here, and ends those that no longer do.
     pub(super) fn follow(&mut self, world: &World) {
+        let epoch = world.hub.leader_epoch;
         let mut wanted: BTreeMap<ClusterName, Connection> = BTreeMap::new();
         for (name, slot) in world.clusters() {
             match slot.state.as_ref().map(|cluster| cluster.connection.clone()) {
@@ -56,7 +58,7 @@ impl Members {
         self.running.retain(|name, (connection, _)| wanted.get(name) == Some(connection));
         for (name, connection) in wanted {
             if !self.running.contains_key(&name) {
-                let task = run(self.shared.clone(), name.clone(), connection.clone(), self.stop.child_token());
+                let task = run(self.shared.clone(), name.clone(), connection.clone(), epoch, self.stop.child_token());
                 self.running.insert(name, (connection, AbortOnDropHandle::new(tokio::spawn(task))));
             }
         }
@@ -70,9 +72,9 @@ impl Members {
     }
 }
 
-async fn run(shared: Shared, cluster: ClusterName, connection: Connection, stop: CancellationToken) {
+async fn run(shared: Shared, cluster: ClusterName, connection: Connection, epoch: i64, stop: CancellationToken) {
     let member = loop {
-        match connect(&shared, &cluster, &connection).await {
+        match connect(&shared, &cluster, &connection, epoch).await {
             Ok(member) => break member,
             Err(error) => {
                 tracing::warn!(%cluster, error = chain(&*error), "the cluster's kubeconfig cannot be used");
@@ -85,6 +87,7 @@ async fn run(shared: Shared, cluster: ClusterName, connection: Connection, stop:
         hub: shared.hub,
         member,
         local: connection == Connection::Local,
+        leader_epoch: Some(epoch),
         heartbeat: shared.heartbeat,
         metrics: shared.metrics,
         // The hub's health does not depend on a member cluster's.
@@ -93,12 +96,15 @@ async fn run(shared: Shared, cluster: ClusterName, connection: Connection, stop:
     agent.run(stop).await;
 }
 
-async fn connect(shared: &Shared, cluster: &ClusterName, connection: &Connection) -> Result<Client, Box<dyn std::error::Error + Send + Sync>> {
+async fn connect(shared: &Shared, cluster: &ClusterName, connection: &Connection, epoch: i64) -> Result<Client, Box<dyn std::error::Error + Send + Sync>> {
     let Connection::Push(name) = connection else { return Ok(shared.hub.clone()) };
     let secrets: Api<Secret> = Api::namespaced(shared.hub.clone(), SYSTEM_NAMESPACE);
     let secret = secrets.get(name).await?;
     let text = secret.data.as_ref().and_then(|data| data.get("kubeconfig")).map(|bytes| String::from_utf8_lossy(&bytes.0).into_owned());
     let text = text.ok_or_else(|| format!("Secret {} has no key kubeconfig: put the cluster's kubeconfig there", secret.name_any()))?;
     let config = Member::parse(&text)?.config();
-    Ok(client(cluster.as_str(), config, Limits::default(), &shared.metrics.requests)?)
+    let member = client(cluster.as_str(), config, Limits::default(), &shared.metrics.requests)?;
+    // Before the first write there, as at the hub: from now on a former leader is refused.
+    Fence::new(member.clone(), SYSTEM_NAMESPACE).raise_to(epoch).await?;
+    Ok(member)
 }
