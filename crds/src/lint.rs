@@ -130,7 +130,7 @@ fn explain(error: &ValidationError, object: &Value) -> String {
 /// `spec.images[0].name` as a JSON Pointer.
 fn pointer(field: &str) -> String {
     let steps = field.split(['.', '[', ']']).filter(|step| !step.is_empty());
-    steps.map(|step| format!("/{step}")).collect()
+    steps.flat_map(|step| ["/", step]).collect()
 }
 
 /// The schema of each of our kinds, by `apiVersion kind`.

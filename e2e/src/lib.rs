@@ -16,3 +16,4 @@ pub mod namespace;
 pub mod process;
 pub mod province;
 pub mod sandbox;
+pub mod tour;

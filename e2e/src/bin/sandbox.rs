@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
-use e2e::{kubelet, process::reaper, sandbox};
+use e2e::{kubelet, process::reaper, sandbox, tour};
 use tokio::runtime::Builder;
 use tracing_subscriber::EnvFilter;
 
@@ -25,6 +25,8 @@ struct Args {
 enum Command {
     /// Start the sandbox and keep it until Ctrl-C (the default)
     Up(sandbox::Up),
+    /// Play a health code's life over a province, each step with its evidence
+    Tour(tour::Tour),
     /// Play the nodes of one cluster
     #[command(hide = true)]
     Kubelet(kubelet::Options),
@@ -72,6 +74,14 @@ fn run(args: Args) -> Result<()> {
             runtime
                 .context("start the runtime")?
                 .block_on(kubelet::run(options))
+        }
+        Command::Tour(options) => {
+            log();
+            sandbox::prepare()?;
+            let runtime = Builder::new_current_thread().enable_all().build();
+            runtime
+                .context("start the runtime")?
+                .block_on(tour::tour(options))
         }
         Command::Up(options) => {
             log();

@@ -1,5 +1,7 @@
 //! The kinds and their examples, put to a real API server and to `crds::lint` alike.
 
+#![expect(clippy::panic, reason = "a test that cannot go on says why")]
+
 use std::{fs, path::Path};
 
 use e2e::namespace::Namespace;

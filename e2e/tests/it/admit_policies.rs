@@ -1,6 +1,11 @@
 //! The shipped admission policies on a real API server: fence, agents, authors, approvers, and
 //! where the hub and the agents may use their rights.
 
+#![expect(
+    clippy::too_many_lines,
+    reason = "tables of requests and what the server says to each"
+)]
+
 use http::Method;
 use kube::Client;
 use serde_json::{Value, json};
@@ -122,8 +127,11 @@ async fn once_the_fence_is_seen_to_be_raised_no_write_of_an_old_leader_is_taken(
             }
         }
     }
-    let bare = refusal(try_create(&account, &secret(&home)).await);
-    assert!(bare.contains("must carry its leader epoch"), "{bare}");
+    let unmarked = refusal(try_create(&account, &secret(&home)).await);
+    assert!(
+        unmarked.contains("must carry its leader epoch"),
+        "{unmarked}"
+    );
 }
 
 fn secret(namespace: &str) -> Value {

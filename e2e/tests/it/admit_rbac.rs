@@ -1,6 +1,11 @@
 //! The shipped roles: what they hold at most, read from the files, and what they allow, asked of a
 //! real API server with the real accounts.
 
+#![expect(
+    clippy::too_many_lines,
+    reason = "tables of requests and what the server says to each"
+)]
+
 use http::Method;
 use kube::Client;
 use serde_json::{Value, json};
@@ -25,10 +30,10 @@ fn strings(value: &Value) -> Vec<String> {
 /// The rules of all shipped roles, with the name of the role.
 fn shipped_rules() -> Vec<(String, Value)> {
     let objects = chart("hub").into_iter().chain(chart("region"));
-    let roles = objects.filter(|object| {
+    let granting = objects.filter(|object| {
         ["Role", "ClusterRole"].contains(&object["kind"].as_str().expect("a kind"))
     });
-    let rules = roles.flat_map(|role| {
+    let all = granting.flat_map(|role| {
         let name = role["metadata"]["name"]
             .as_str()
             .expect("a name")
@@ -36,7 +41,7 @@ fn shipped_rules() -> Vec<(String, Value)> {
         let rules = role["rules"].as_array().expect("rules").clone();
         rules.into_iter().map(move |rule| (name.clone(), rule))
     });
-    rules.collect()
+    all.collect()
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! What the admission tests share: the shipped manifests, plain requests, and waiting for policies.
 
+#![expect(clippy::panic, reason = "a test that cannot go on says why")]
+
 use std::{
     fs,
     path::{Path, PathBuf},
