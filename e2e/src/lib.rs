@@ -12,6 +12,7 @@ pub mod assets;
 pub mod certs;
 pub mod fleet;
 pub mod kubelet;
+pub mod measure;
 pub mod namespace;
 pub mod process;
 pub mod province;

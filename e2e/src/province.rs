@@ -56,6 +56,8 @@ pub struct Guard {
 /// The running province.
 #[derive(Debug)]
 pub struct Province {
+    /// The binary `jiuzhou` that everything runs.
+    pub binary: PathBuf,
     /// Address of the console, once there is one.
     pub console: Option<String>,
     /// The hub.
@@ -70,12 +72,35 @@ pub struct Province {
     _ports: Vec<Port>,
 }
 
-/// Flags that make faults show within seconds instead of a minute.
-const QUICK: [(&str, &str); 3] = [
-    ("unreachable-after", "12s"),
-    ("reachable-after", "6s"),
-    ("heartbeat", "3s"),
-];
+/// How soon faults show.
+#[derive(Debug, Clone, Copy)]
+pub struct Pace {
+    /// Silence after which a cluster counts as out of contact.
+    pub unreachable_after: &'static str,
+    /// Steadiness after which it counts as in contact again.
+    pub reachable_after: &'static str,
+    /// Time between two signs of life.
+    pub heartbeat: &'static str,
+    /// Time after which another replica of the hub takes over from a silent leader.
+    pub lease_duration: &'static str,
+}
+
+impl Pace {
+    /// Within seconds instead of a minute.
+    pub const QUICK: Self = Self {
+        unreachable_after: "12s",
+        reachable_after: "6s",
+        heartbeat: "3s",
+        lease_duration: "15s",
+    };
+    /// As soon as a busy machine allows, for tests of outages.
+    pub const HASTY: Self = Self {
+        unreachable_after: "5s",
+        reachable_after: "3s",
+        heartbeat: "1s",
+        lease_duration: "6s",
+    };
+}
 
 impl Province {
     /// Ends all processes, the last one started first.
@@ -95,13 +120,23 @@ impl Province {
 
 /// Installs Jiuzhou everywhere and starts its processes.
 pub async fn start(fleet: &Fleet, members: &[Member], progress: fn(&str)) -> Result<Province> {
+    start_at(fleet, members, Pace::QUICK, progress).await
+}
+
+/// As [`start`], at a pace.
+pub async fn start_at(
+    fleet: &Fleet,
+    members: &[Member],
+    pace: Pace,
+    progress: fn(&str),
+) -> Result<Province> {
     progress("building jiuzhou");
     let binary = tokio::task::spawn_blocking(binary::jiuzhou).await??;
     progress("installing kinds, roles and policies");
     install_everywhere(fleet, members).await?;
     progress("starting the hub");
-    let mut starter = Starter { fleet, binary, processes: Vec::new(), ports: Vec::new() };
-    let hub = starter.hub().await?;
+    let mut starter = Starter { fleet, binary, pace, processes: Vec::new(), ports: Vec::new() };
+    let hub = starter.hub("hub").await?;
     describe(fleet, members).await?;
     let mut agents = BTreeMap::new();
     for member in members {
@@ -113,6 +148,7 @@ pub async fn start(fleet: &Fleet, members: &[Member], progress: fn(&str)) -> Res
         agents.insert(member.name.clone(), endpoint);
     }
     Ok(Province {
+        binary: starter.binary,
         console: None,
         hub,
         agents,
@@ -120,6 +156,15 @@ pub async fn start(fleet: &Fleet, members: &[Member], progress: fn(&str)) -> Res
         processes: starter.processes,
         _ports: starter.ports,
     })
+}
+
+/// Starts another replica of the hub beside the running one. It ends when it is dropped.
+pub async fn hub_replica(fleet: &Fleet, name: &str, pace: Pace) -> Result<(Process, Endpoint)> {
+    let binary = tokio::task::spawn_blocking(binary::jiuzhou).await??;
+    let mut starter = Starter { fleet, binary, pace, processes: Vec::new(), ports: Vec::new() };
+    let endpoint = starter.hub(name).await?;
+    let process = starter.processes.pop().context("a replica was just started")?;
+    Ok((process, endpoint))
 }
 
 async fn install_everywhere(fleet: &Fleet, members: &[Member]) -> Result<()> {
@@ -159,23 +204,25 @@ async fn describe(fleet: &Fleet, members: &[Member]) -> Result<()> {
 struct Starter<'a> {
     fleet: &'a Fleet,
     binary: PathBuf,
+    pace: Pace,
     processes: Vec<Process>,
     ports: Vec<Port>,
 }
 
 impl Starter<'_> {
-    async fn hub(&mut self) -> Result<Endpoint> {
+    async fn hub(&mut self, name: &str) -> Result<Endpoint> {
         let cluster = self.fleet.hub();
         let kubeconfig = cluster
             .service_account_kubeconfig("jiuzhou-system", "jiuzhou-hub", TOKEN_SECONDS)
             .await?;
         let file = self.keep("hub-process.kubeconfig", &kubeconfig)?;
-        let mut program = Program::new("hub", &self.binary)
+        let program = Program::new(name, &self.binary)
             .arg("hub")
-            .flag("kubeconfig", &file);
-        for (flag, value) in QUICK {
-            program = program.flag(flag, value);
-        }
+            .flag("kubeconfig", &file)
+            .flag("unreachable-after", self.pace.unreachable_after)
+            .flag("reachable-after", self.pace.reachable_after)
+            .flag("heartbeat", self.pace.heartbeat)
+            .flag("lease-duration", self.pace.lease_duration);
         self.run(program)
     }
 
@@ -198,7 +245,7 @@ impl Starter<'_> {
             .flag("cluster", &member.name)
             .flag("hub-kubeconfig", &at_hub)
             .flag("kubeconfig", &at_home)
-            .flag("heartbeat", "3s");
+            .flag("heartbeat", self.pace.heartbeat);
         self.run(program)
     }
 

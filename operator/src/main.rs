@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
+use clap::{CommandFactory as _, FromArgMatches as _};
 use operator::args::Arguments;
 
 /// Returns memory to the system sooner after bursts than the default allocator.
@@ -12,8 +12,19 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// Exit code of a usage error, as in sysexits.h.
 const USAGE: u8 = 64;
 
+/// The name people typed: as `kubectl-jiuzhou` on PATH the binary is a plugin of kubectl.
+fn called_as() -> &'static str {
+    let name = std::env::args_os().next().map(std::path::PathBuf::from);
+    let plugin = name.as_ref().and_then(|n| n.file_name()).is_some_and(|n| n.to_string_lossy().starts_with("kubectl-"));
+    if plugin { "kubectl jiuzhou" } else { "jiuzhou" }
+}
+
 fn main() -> ExitCode {
-    let arguments = match Arguments::try_parse() {
+    let parsed = Arguments::command()
+        .bin_name(called_as())
+        .try_get_matches()
+        .and_then(|matches| Arguments::from_arg_matches(&matches));
+    let arguments = match parsed {
         Ok(arguments) => arguments,
         Err(error) => {
             let code = if error.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS };

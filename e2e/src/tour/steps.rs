@@ -16,9 +16,9 @@ use super::{
     Stage,
     look::{describe, image, region, uid, until},
 };
-use crate::province::{binary, install};
+use crate::province::install;
 
-const APP: &str = include_str!("app.yaml");
+const APP: &str = include_str!("../../../docs/examples/health-code.yaml");
 
 /// Every cluster joined, is in contact and reports its capacity.
 pub(super) async fn join(stage: &mut Stage) -> Result<String> {
@@ -259,7 +259,7 @@ fn list(images: &BTreeMap<String, String>) -> String {
 
 /// Runs the command line as a person would.
 fn jiuzhou(stage: &Stage, arguments: &[&str]) -> Result<String> {
-    let output = Command::new(binary::jiuzhou()?)
+    let output = Command::new(&stage.province.binary)
         .args(arguments)
         .env("KUBECONFIG", stage.fleet.hub().kubeconfig_file())
         .output()

@@ -56,7 +56,7 @@ fn as_text(app: &AppReport, report: &PlanReport, paint: Paint) -> String {
         let wave = rollout.wave.as_ref().map_or_else(String::new, |wave| format!(", wave {wave}"));
         text.push_str(&format!("  Rollout of {}: {:?}{wave}, since {}\n", rollout.content_hash, rollout.state, rollout.since));
     }
-    let mut table = Table::new(&["CLUSTER", "REGION", "PLACED", "REPLICAS", "ROOM", "WHY"]);
+    let mut table = Table::new(&["CLUSTER", "REGION", "PLACED", "REPLICAS", "CPU", "WHY"]);
     for answer in app.answers(&report.fleet) {
         let dash = || "-".to_owned();
         table.row([
@@ -64,13 +64,18 @@ fn as_text(app: &AppReport, report: &PlanReport, paint: Paint) -> String {
             answer.region.map_or_else(dash, |region| region.to_string()),
             if answer.chosen { paint.good("yes") } else { paint.unsure("no") },
             answer.count.map_or_else(dash, |n| n.to_string()),
-            answer.score.map_or_else(dash, |score| format!("{}%", score / 10)),
+            cpu(report, &answer.cluster).unwrap_or_else(dash),
             answer.why,
         ]);
     }
     text.push('\n');
     text.push_str(&table.to_string());
     text
+}
+
+/// Cores requested and allocatable, as the MemberCluster shows them.
+fn cpu(report: &PlanReport, cluster: &crds::ClusterName) -> Option<String> {
+    report.clusters.get(cluster)?.cpu.clone()
 }
 
 fn line(condition: &Condition, paint: Paint) -> String {
