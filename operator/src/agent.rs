@@ -157,7 +157,7 @@ impl Running {
     /// Waits for news or for the next point in time, then takes all there are.
     async fn gather(&mut self) {
         let now = jiff::Timestamp::now().as_millisecond();
-        let wait = self.state.wake_at().map_or(Duration::from_secs(3600), |at| {
+        let wait = self.state.wake_at().map_or(Duration::from_hours(1), |at| {
             Duration::from_millis(u64::try_from(at - now).unwrap_or(0))
         });
         let snapshot = self.snapshot_at.filter(|_| self.state.unsaved()).map(|at| at.saturating_duration_since(Instant::now()));

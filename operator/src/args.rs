@@ -113,6 +113,9 @@ pub struct HubArguments {
     /// Time between two signs of life of the agents that run inside the hub.
     #[arg(long, env = "JIUZHOU_HEARTBEAT", default_value = "10s", value_parser = span)]
     pub heartbeat: Duration,
+    /// Another replica takes over from a leader that was silent for this long.
+    #[arg(long, env = "JIUZHOU_LEASE_DURATION", default_value = "15s", value_parser = span)]
+    pub lease_duration: Duration,
 }
 
 /// Flags of `jiuzhou agent`.

@@ -42,7 +42,7 @@ async fn hub(arguments: HubArguments) -> anyhow::Result<ExitCode> {
             reachable_after: millis(arguments.reachable_after),
             ..Settings::default()
         },
-        lease: Timing::default(),
+        lease: Timing::of(arguments.lease_duration),
         heartbeat: arguments.heartbeat,
         metrics: shell.metrics.clone(),
         freshness: shell.freshness.clone(),

@@ -6,6 +6,7 @@
 mod apply;
 mod board;
 mod events;
+mod fence;
 mod gather;
 mod identity;
 mod members;
@@ -108,6 +109,8 @@ struct Running {
 /// Leading, and the tasks that only a leader runs.
 struct Term {
     leadership: Leadership,
+    /// Whether the store is known to refuse former leaders by now.
+    fenced: bool,
     _statuses: AbortOnDropHandle<()>,
 }
 
@@ -115,7 +118,7 @@ impl Running {
     /// Waits for news, then takes all there are.
     async fn gather(&mut self, election: &mut Election) {
         let now = jiff::Timestamp::now().as_millisecond();
-        let wait = self.wake.map_or(Duration::from_secs(3600), |at| Duration::from_millis(u64::try_from(at - now).unwrap_or(0)));
+        let wait = self.wake.map_or(Duration::from_hours(1), |at| Duration::from_millis(u64::try_from(at - now).unwrap_or(0)));
         tokio::select! {
             first = self.heard.recv() => {
                 if let Some(first) = first {
@@ -153,7 +156,7 @@ impl Running {
             let write = async move {
                 let _ended = term.while_leading(statuses.write(&client, &term)).await;
             };
-            self.term = Some(Term { leadership, _statuses: AbortOnDropHandle::new(tokio::spawn(write)) });
+            self.term = Some(Term { leadership, fenced: false, _statuses: AbortOnDropHandle::new(tokio::spawn(write)) });
         }
     }
 
@@ -164,6 +167,7 @@ impl Running {
         }
         let span = tracing::info_span!(parent: None, "hub_turn");
         async {
+            self.hold_fence().await;
             let plan = self.decide();
             let Some(term) = self.term.as_ref().map(|term| term.leadership.clone()) else {
                 return TurnOutcome::Standby;
@@ -186,6 +190,15 @@ impl Running {
         }
         .instrument(span)
         .await
+    }
+
+    /// A new leader begins once its predecessors are refused.
+    async fn hold_fence(&mut self) {
+        if let Some(term) = self.term.as_mut().filter(|term| !term.fenced) {
+            let epoch = term.leadership.epoch();
+            let held = term.leadership.while_leading(fence::hold(&self.hub.client, epoch)).await;
+            term.fenced = held.is_some();
+        }
     }
 
     fn decide(&mut self) -> Plan {

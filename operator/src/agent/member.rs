@@ -292,18 +292,19 @@ fn subject(user: &str) -> Subject {
 
 /// What a refused write means.
 fn refused(key: ObjectKey, hash: ContentHash, error: &kube::Error) -> Outcome {
-    let (reason, message, transient) = match error {
-        kube::Error::Api(status) if status.is_conflict() => {
-            (Reason::NotManaged, format!("{key} was created by somebody else meanwhile: {}", status.message), false)
-        }
-        kube::Error::Api(status) if status.is_forbidden() => (Reason::Forbidden, status.message.clone(), false),
-        kube::Error::Api(status) if status.is_not_found() => {
-            (Reason::CRDMissing, format!("{key}: {}", status.message), false)
-        }
-        kube::Error::Api(status) if matches!(status.code, 400 | 409 | 413 | 415 | 422) => {
-            (Reason::Rejected, status.message.clone(), false)
-        }
-        other => (Reason::InProgress, other.to_string(), true),
-    };
+    let answer = if let kube::Error::Api(status) = error { verdict(&key, status) } else { None };
+    let transient = answer.is_none();
+    let (reason, message) = answer.unwrap_or_else(|| (Reason::InProgress, error.to_string()));
     Outcome::Refused { key, hash, reason, message, transient }
+}
+
+/// What an answer of the API server says about the object; `None` when it says nothing about it.
+fn verdict(key: &ObjectKey, status: &kube::core::Status) -> Option<(Reason, String)> {
+    match status.code {
+        409 => Some((Reason::NotManaged, format!("{key} was created by somebody else meanwhile: {}", status.message))),
+        403 => Some((Reason::Forbidden, status.message.clone())),
+        404 => Some((Reason::CRDMissing, format!("{key}: {}", status.message))),
+        400 | 413 | 415 | 422 => Some((Reason::Rejected, status.message.clone())),
+        _ => None,
+    }
 }

@@ -90,7 +90,7 @@ impl Store {
     /// Writes chunks that are new, then the index, then deletes chunks that are no longer named.
     pub(crate) async fn write(&self, packed: &[u8]) -> Result<(), SnapshotError> {
         let selector = ListParams::default().labels(&format!("jiuzhou.io/snapshot={}", self.prefix));
-        let known: Vec<String> = self.secrets.list_metadata(&selector).await?.items.iter().map(|s| s.name_any()).collect();
+        let known: Vec<String> = self.secrets.list_metadata(&selector).await?.items.iter().map(kube::ResourceExt::name_any).collect();
         let mut names = Vec::new();
         for chunk in packed.chunks(CHUNK_BYTES) {
             let name = self.chunk_name(chunk);

@@ -48,13 +48,11 @@ fn as_json(app: &AppReport, report: &PlanReport) -> serde_json::Value {
 }
 
 fn as_text(app: &AppReport, report: &PlanReport, paint: Paint) -> String {
-    let mut text = format!("App {}/{}\n", app.namespace, app.name);
-    for condition in &app.status.conditions {
-        text.push_str(&format!("  {}\n", line(condition, paint)));
-    }
+    let mut lines = vec![format!("App {}/{}", app.namespace, app.name)];
+    lines.extend(app.status.conditions.iter().map(|c| format!("  {}", line(c, paint))));
     if let Some(rollout) = &app.status.rollout {
         let wave = rollout.wave.as_ref().map_or_else(String::new, |wave| format!(", wave {wave}"));
-        text.push_str(&format!("  Rollout of {}: {:?}{wave}, since {}\n", rollout.content_hash, rollout.state, rollout.since));
+        lines.push(format!("  Rollout of {}: {:?}{wave}, since {}", rollout.content_hash, rollout.state, rollout.since));
     }
     let mut table = Table::new(&["CLUSTER", "REGION", "PLACED", "REPLICAS", "CPU", "WHY"]);
     for answer in app.answers(&report.fleet) {
@@ -68,9 +66,7 @@ fn as_text(app: &AppReport, report: &PlanReport, paint: Paint) -> String {
             answer.why,
         ]);
     }
-    text.push('\n');
-    text.push_str(&table.to_string());
-    text
+    format!("{}\n\n{table}", lines.join("\n"))
 }
 
 /// Cores requested and allocatable, as the MemberCluster shows them.

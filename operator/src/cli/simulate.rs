@@ -41,7 +41,8 @@ pub(super) async fn simulate(client: &Client, change: Change, format: Format) ->
     let today = super::world::read(client).await?;
     let mut changed = today.clone();
     alter(&mut changed, &change)?;
-    let (before, after) = (settle(today), settle(changed));
+    let (_, before) = plan::plan(&today);
+    let (_, after) = plan::plan(&changed);
     let differences = compare(&before, &after);
     let mut out = std::io::stdout().lock();
     if format == Format::Json {
@@ -111,10 +112,6 @@ fn add(world: &mut World, document: &str) -> anyhow::Result<()> {
         other => bail!("kind {other:?} cannot be simulated: use Region, MemberCluster or App"),
     }
     Ok(())
-}
-
-fn settle(world: World) -> PlanReport {
-    plan::plan(&world).1
 }
 
 fn compare(before: &PlanReport, after: &PlanReport) -> Vec<Difference> {

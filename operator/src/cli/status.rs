@@ -92,9 +92,9 @@ fn apps_table(apps: &[App], paint: Paint) -> String {
     let conditions = |app: &App| app.status.clone().unwrap_or_default().conditions;
     let well = |app: &&App| find_condition(&conditions(app), ConditionType::Ready).is_some_and(|c| c.status == ConditionStatus::True);
     let (good, bad): (Vec<&App>, Vec<&App>) = apps.iter().partition(well);
-    let mut text = format!("{} of {} apps ready\n", good.len(), apps.len());
+    let sum = format!("{} of {} apps ready\n", good.len(), apps.len());
     if bad.is_empty() {
-        return text;
+        return sum;
     }
     let mut table = Table::new(&["APP", "TIER", "REPLICAS", "CLUSTERS", "STATE"]);
     for app in bad.iter().take(SHOWN) {
@@ -107,9 +107,7 @@ fn apps_table(apps: &[App], paint: Paint) -> String {
             ready(&status.conditions, paint),
         ]);
     }
-    text.push_str(&table.to_string());
-    if bad.len() > SHOWN {
-        text.push_str(&format!("and {} more\n", bad.len() - SHOWN));
-    }
-    text
+    let more = bad.len().saturating_sub(SHOWN);
+    let rest = if more > 0 { format!("and {more} more\n") } else { String::new() };
+    format!("{sum}{table}{rest}")
 }

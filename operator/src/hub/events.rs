@@ -26,6 +26,7 @@ pub(super) const IDENTITY: &str = "jiuzhou-hub";
 
 /// One thing heard.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "each moves through the queue once; a box would cost more")]
 pub(super) enum Heard {
     Regions(Change<DeserializeGuard<Region>>),
     Clusters(Change<DeserializeGuard<MemberCluster>>),

@@ -85,7 +85,7 @@ impl Statuses {
         loop {
             let (due, next) = self.take_due();
             if due.is_empty() {
-                let pause = next.map_or(Duration::from_secs(3600), |at| at.saturating_duration_since(Instant::now()));
+                let pause = next.map_or(Duration::from_hours(1), |at| at.saturating_duration_since(Instant::now()));
                 tokio::select! {
                     () = self.news.notified() => {}
                     () = tokio::time::sleep(pause) => {}

@@ -36,6 +36,21 @@ pub struct Timing {
     pub retry_every: Duration,
 }
 
+impl Timing {
+    /// The default times, stretched or shrunk to this duration.
+    pub fn of(duration: Duration) -> Self {
+        let default = Self::default();
+        let scale = duration.as_secs_f64() / default.duration.as_secs_f64();
+        let scaled = |time: Duration| time.mul_f64(scale);
+        Self {
+            duration,
+            renew_every: scaled(default.renew_every),
+            renew_deadline: scaled(default.renew_deadline),
+            retry_every: scaled(default.retry_every),
+        }
+    }
+}
+
 impl Default for Timing {
     fn default() -> Self {
         Self {
