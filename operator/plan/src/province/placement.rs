@@ -8,6 +8,7 @@ mod divide;
 mod filter;
 mod room;
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crds::{ClusterName, HpaBounds, RegionName, Stage, Uid};
@@ -120,12 +121,20 @@ pub(crate) fn charges(
     print: &Footprint,
     ledger: Option<&AppLedger>,
 ) -> Vec<(At, Resources)> {
-    let entries = ledger.into_iter().flat_map(|l| &l.entries);
-    let charge = |(cluster, held): (&ClusterName, &LedgerEntry)| {
-        let at = fleet.position(cluster)?;
-        Some((at, room::debit(print, Load::of_stages(&held.entry.stages))))
+    let Some(ledger) = ledger else {
+        return Vec::new();
     };
-    entries.filter_map(charge).collect()
+    let entries = ledger.entries.iter();
+    let decided = entries.map(|(cluster, held)| (cluster, Load::of_stages(&held.entry.stages)));
+    // Where a slice was lost, what is reported to run is held all the same.
+    let lost = ledger.reports.iter().filter(|(cluster, report)| {
+        report.content.is_some() && !ledger.entries.contains_key(*cluster)
+    });
+    let running = lost.map(|(cluster, report)| (cluster, Load::Replicas(report.replicas)));
+    let charge = |(cluster, load): (&ClusterName, Load)| {
+        Some((fleet.position(cluster)?, room::debit(print, load)))
+    };
+    decided.chain(running).filter_map(charge).collect()
 }
 
 /// Where an App stands before anything is decided anew.
@@ -206,7 +215,7 @@ fn predecessors(world: &World, fleet: &Fleet, slot: &AppSlot) -> BTreeSet<At> {
 /// Keeps what adds up without looking at any room; `None` when something has to be decided anew.
 pub(crate) fn settled(fleet: &Fleet, standing: &Standing<'_>) -> Option<Placed> {
     let regions = regions_of(fleet, standing.keep.keys());
-    let bounds = RegionBounds::of(standing);
+    let bounds = RegionBounds::of(standing, regions.len());
     if !standing.leaving.is_empty() || regions.len() > bounds.most || regions.len() < bounds.least {
         return None;
     }
@@ -230,23 +239,26 @@ pub(crate) fn settled(fleet: &Fleet, standing: &Standing<'_>) -> Option<Placed> 
 
 /// Fewest and most regions of an App.
 struct RegionBounds {
+    asked: usize,
     least: usize,
     most: usize,
 }
 
 impl RegionBounds {
-    /// What stands where nothing can be decided takes up a region each.
-    fn of(standing: &Standing<'_>) -> Self {
+    /// What stands where nothing can be decided takes up a region each, but takes none away that
+    /// the App has elsewhere: whether it still runs there is not known.
+    fn of(standing: &Standing<'_>, kept: usize) -> Self {
         let number = |n: Option<i32>| n.and_then(|n| usize::try_from(n).ok());
         let placement = &standing.app.placement;
         let frozen = standing.frozen.len();
+        let most = number(placement.max_regions).unwrap_or(usize::MAX);
+        let asked = number(placement.min_regions).unwrap_or(1);
+        // Nothing is left for places of which nobody knows whether they still stand.
+        let somewhere = usize::from(!standing.leaving.is_empty());
         Self {
-            least: number(placement.min_regions)
-                .unwrap_or(1)
-                .saturating_sub(frozen),
-            most: number(placement.max_regions)
-                .unwrap_or(usize::MAX)
-                .saturating_sub(frozen),
+            asked,
+            least: asked.saturating_sub(frozen).max(somewhere),
+            most: most.saturating_sub(frozen).max(kept.min(most)),
         }
     }
 }
@@ -265,7 +277,8 @@ impl Placed {
 
 /// Decides anew on the room that is left, and takes what it decides from the room.
 pub(crate) fn place(fleet: &Fleet, standing: &Standing<'_>, room: &mut Room) -> Placed {
-    let bounds = RegionBounds::of(standing);
+    let kept = regions_of(fleet, standing.keep.keys()).len();
+    let bounds = RegionBounds::of(standing, kept);
     let mut placed = Placed::standing(standing);
     let chosen = choose_regions(fleet, standing, room, bounds.most, &mut placed.weighed);
     if chosen.len() < bounds.least {
@@ -276,10 +289,12 @@ pub(crate) fn place(fleet: &Fleet, standing: &Standing<'_>, room: &mut Room) -> 
             (1.., true) => Shortage::PredecessorRemains {
                 clusters: standing.blocked,
             },
-            (0, true) if placed.weighed.is_empty() && chosen.is_empty() => Shortage::NoClusterQualifies,
+            (0, true) if placed.weighed.is_empty() && chosen.is_empty() => {
+                Shortage::NoClusterQualifies
+            }
             _ => Shortage::TooFewRegions {
-                found: chosen.len() + standing.frozen.len(),
-                needed: bounds.least + standing.frozen.len(),
+                found: (chosen.len() + standing.frozen.len()).min(bounds.asked.saturating_sub(1)),
+                needed: bounds.asked,
             },
         });
         return placed;
@@ -321,7 +336,8 @@ fn regions_of(
 pub(crate) type ByRegion = BTreeMap<RegionName, Vec<At>>;
 
 /// The regions to use: those the App has, then the best of the others. Of these, regions that can
-/// take a fair share come before those that cannot, and empty ones before full ones.
+/// take a fair share come before those that cannot, heavy ones before light ones, empty ones before
+/// full ones.
 fn choose_regions(
     fleet: &Fleet,
     standing: &Standing<'_>,
@@ -357,10 +373,11 @@ fn choose_regions(
         }
         let score = clusters.iter().map(|at| room.score(*at)).max().unwrap_or(0);
         let tie = spread(standing.uid, region);
-        ranked.push((new, fits < fair, -score, tie, region, clusters));
+        let weight = Reverse(divide::weight_of(standing.app, region));
+        ranked.push((new, fits < fair, weight, -score, tie, region, clusters));
     }
     ranked.sort();
-    for (_, _, score, .., clusters) in ranked.iter().skip(most) {
+    for (_, _, _, score, .., clusters) in ranked.iter().skip(most) {
         let enough = ClusterVerdict::EnoughRegions { score: -score };
         weighed.extend(clusters.iter().map(|at| (*at, enough)));
     }

@@ -1,1 +1,446 @@
 use super::*;
+use crds::{Stage, Timestamp};
+use serde_json::json;
+
+const NOW: i64 = 1_000_000;
+
+fn deployment(name: &str) -> Value {
+    json!({
+        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name},
+        "spec": {"selector": {"matchLabels": {"app": name}}, "template": {
+            "metadata": {"labels": {"app": name}},
+            "spec": {"containers": [{"name": "web", "image": "registry.example/web:1"}]},
+        }},
+    })
+}
+
+fn service(name: &str) -> Value {
+    json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}, "spec": {"ports": [{"port": 80}]}})
+}
+
+fn autoscaler(target: &str) -> Value {
+    json!({
+        "apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler", "metadata": {"name": target},
+        "spec": {"scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": target}, "maxReplicas": 9},
+    })
+}
+
+/// One App in one cluster.
+struct Bed {
+    entry: Entry,
+    content: AppContent,
+    observed: Observed,
+    management: Management,
+}
+
+impl Bed {
+    fn new(manifests: &[Value]) -> Self {
+        let content = AppContent { manifests: manifests.to_vec(), images: vec![], workload: None, overrides: vec![] };
+        let mut observed = Observed::default();
+        observed.namespaces.insert("health".into(), Namespace::Ready);
+        observed.kinds = Kind::ALL.iter().copied().collect();
+        observed.access = Kind::ALL.iter().map(|kind| (("health".into(), *kind), Access::Allowed)).collect();
+        let entry = Entry {
+            uid: "uid-1".into(),
+            namespace: "health".into(),
+            name: "web".into(),
+            generation: 1,
+            state: EntryState::Present,
+            content: "0".repeat(20).into(),
+            pack: "c-1".to_owned(),
+            overrides: vec![],
+            stages: vec![Stage { replicas: Some(3), ..Stage::default() }],
+            secrets: vec![],
+            take_over: TakeOver::Never,
+        };
+        Self { entry, content, observed, management: Management::Manage }
+    }
+
+    fn realize_at(&self, now: i64) -> Realized {
+        realize(&self.entry, ContentState::Here(&self.content), self.management, &self.observed, now)
+    }
+
+    fn realize(&self) -> Realized {
+        self.realize_at(NOW)
+    }
+
+    /// Carries out all applies as an API server would, and returns how many there were.
+    fn carry_out(&mut self) -> usize {
+        let mut count = 0;
+        for action in self.realize().actions {
+            if let Action::Apply(apply) = action {
+                count += 1;
+                self.exists(&apply.key, Some(&apply), Some("uid-1"));
+            }
+        }
+        count
+    }
+
+    /// Puts an object into the cluster, as applied or as somebody made it.
+    fn exists(&mut self, key: &ObjectKey, applied: Option<&Apply>, owner: Option<&str>) {
+        let generation = match self.observed.objects.get(key).map(|seen| seen.stamp.clone()) {
+            Some(Stamp::Generation(generation)) => generation + 1,
+            Some(Stamp::Version(_)) | None => 1,
+        };
+        let seen = Seen {
+            uid: format!("object-{}", key.name).into(),
+            resource_version: format!("{}", 10 + generation).into(),
+            stamp: Stamp::Generation(generation),
+            owner: owner.map(Uid::from),
+            applied: applied.map(|a| a.hash.clone()),
+            deleting: false,
+            replicas: applied.and_then(|a| a.body.pointer("/spec/replicas")?.as_i64()).map(|n| i32::try_from(n).unwrap()),
+            hold_until: None,
+            health: Health::default(),
+        };
+        if let Some(apply) = applied {
+            let settled = Settled { uid: seen.uid.clone(), hash: apply.hash.clone(), stamp: seen.stamp.clone(), repairs: vec![] };
+            self.observed.settled.insert(key.clone(), settled);
+        }
+        self.observed.see(key.clone(), seen);
+    }
+
+    /// Changes what is seen of an object.
+    fn change(&mut self, key: &ObjectKey, change: impl FnOnce(&mut Seen)) {
+        let mut seen = self.observed.objects[key].clone();
+        change(&mut seen);
+        self.observed.see(key.clone(), seen);
+    }
+}
+
+fn key(kind: Kind, name: &str) -> ObjectKey {
+    ObjectKey { kind, namespace: "health".into(), name: name.into() }
+}
+
+fn applies(realized: &Realized) -> Vec<&Apply> {
+    let apply = |a| match a {
+        &Action::Apply(ref apply) => Some(&**apply),
+        Action::Fetch { .. } | Action::CreateNamespace(_) | Action::Ask(..) | Action::Delete { .. } | Action::LetGo { .. } => None,
+    };
+    realized.actions.iter().filter_map(apply).collect()
+}
+
+#[test]
+fn everything_is_applied_once_and_then_nothing_more() {
+    let mut bed = Bed::new(&[deployment("web"), service("web")]);
+    assert_eq!(bed.carry_out(), 2);
+    let realized = bed.realize();
+    assert_eq!(realized.actions, []);
+    assert_eq!(realized.report.state, ReportState::Healthy);
+}
+
+#[test]
+fn kinds_are_applied_in_their_order_services_before_deployments() {
+    let bed = Bed::new(&[deployment("web"), service("web")]);
+    let realized = bed.realize();
+    let kinds: Vec<Kind> = applies(&realized).iter().map(|a| a.key.kind).collect();
+    assert_eq!(kinds, [Kind::Service, Kind::Deployment]);
+}
+
+#[test]
+fn the_first_apply_takes_no_field_from_anybody() {
+    let mut bed = Bed::new(&[deployment("web")]);
+    assert!(!applies(&bed.realize())[0].force);
+    bed.carry_out();
+    bed.entry.stages[0].replicas = Some(5);
+    assert!(applies(&bed.realize())[0].force);
+}
+
+#[test]
+fn content_is_fetched_before_anything_is_done() {
+    let bed = Bed::new(&[deployment("web")]);
+    let realized = realize(&bed.entry, ContentState::Unknown, bed.management, &bed.observed, NOW);
+    assert_eq!(realized.actions, [Action::Fetch { pack: "c-1".to_owned(), hash: bed.entry.content.clone() }]);
+}
+
+#[test]
+fn missing_content_is_reported_and_what_runs_is_kept() {
+    let mut bed = Bed::new(&[deployment("web")]);
+    bed.carry_out();
+    let realized = realize(&bed.entry, ContentState::Missing("gone"), bed.management, &bed.observed, NOW);
+    assert_eq!(realized.actions, []);
+    assert_eq!(realized.report.reason, Some(Reason::ContentMissing));
+    assert!(realized.report.content.is_some(), "the report says that something still runs");
+}
+
+#[test]
+fn the_namespace_comes_first_and_a_foreign_one_is_left_alone() {
+    let mut bed = Bed::new(&[deployment("web")]);
+    bed.observed.namespaces.clear();
+    assert_eq!(bed.realize().actions, [Action::CreateNamespace("health".into())]);
+    bed.observed.namespaces.insert("health".into(), Namespace::Foreign);
+    let realized = bed.realize();
+    assert_eq!((realized.actions.len(), realized.report.reason), (0, Some(Reason::NotManaged)));
+    bed.observed.namespaces.insert("health".into(), Namespace::Terminating);
+    let realized = bed.realize();
+    assert_eq!((realized.actions.len(), realized.report.state), (0, ReportState::Progressing));
+}
+
+#[test]
+fn the_tenants_right_is_asked_once_per_kind_and_a_no_is_final_for_it_alone() {
+    let mut bed = Bed::new(&[deployment("a"), deployment("b"), service("a")]);
+    bed.observed.access.remove(&("health".into(), Kind::Deployment));
+    let realized = bed.realize();
+    let asks = realized.actions.iter().filter(|a| matches!(a, Action::Ask(..))).count();
+    assert_eq!((asks, applies(&realized).len()), (1, 1));
+    bed.observed.access.insert(("health".into(), Kind::Deployment), Access::Denied);
+    let realized = bed.realize();
+    assert_eq!(realized.report.reason, Some(Reason::Forbidden));
+    assert_eq!(applies(&realized).len(), 1, "the Service is applied all the same");
+}
+
+#[test]
+fn a_kind_the_cluster_does_not_know_stops_only_itself() {
+    let mut bed = Bed::new(&[deployment("web"), autoscaler("other")]);
+    bed.observed.kinds.remove(&Kind::HorizontalPodAutoscaler);
+    let realized = bed.realize();
+    assert_eq!(realized.report.reason, Some(Reason::CRDMissing));
+    assert_eq!(applies(&realized).len(), 1);
+}
+
+#[test]
+fn a_kind_that_is_not_listed_yet_is_waited_for() {
+    let mut bed = Bed::new(&[deployment("web")]);
+    bed.observed.kinds.remove(&Kind::Deployment);
+    bed.observed.listing.insert(Kind::Deployment);
+    let realized = bed.realize();
+    assert_eq!((realized.actions.len(), realized.report.state), (0, ReportState::Progressing));
+}
+
+#[test]
+fn an_unmanaged_object_is_not_taken_over_unless_the_app_says_so() {
+    let mut bed = Bed::new(&[deployment("web")]);
+    bed.exists(&key(Kind::Deployment, "web"), None, None);
+    let realized = bed.realize();
+    assert_eq!((realized.actions.len(), realized.report.reason), (0, Some(Reason::NotManaged)));
+    bed.entry.take_over = TakeOver::Always;
+    assert!(applies(&bed.realize())[0].force);
+}
+
+#[test]
+fn an_object_of_another_app_is_never_touched() {
+    let mut bed = Bed::new(&[deployment("web")]);
+    bed.exists(&key(Kind::Deployment, "web"), None, Some("uid-2"));
+    bed.entry.take_over = TakeOver::Always;
+    let realized = bed.realize();
+    assert_eq!((realized.actions.len(), realized.report.reason), (0, Some(Reason::OwnedByOther)));
+}
+
+#[test]
+fn what_somebody_changed_is_put_back() {
+    let mut bed = Bed::new(&[deployment("web")]);
+    bed.carry_out();
+    let web = key(Kind::Deployment, "web");
+    bed.change(&web, |seen| seen.stamp = Stamp::Generation(7));
+    assert!(applies(&bed.realize())[0].repair);
+    bed.observed.lose(&web);
+    assert_eq!(applies(&bed.realize()).len(), 1);
+}
+
+#[test]
+fn an_object_whose_labels_were_stripped_is_still_ours() {
+    let mut bed = Bed::new(&[deployment("web")]);
+    bed.carry_out();
+    bed.change(&key(Kind::Deployment, "web"), |seen| {
+        seen.owner = None;
+        seen.applied = None;
+    });
+    assert!(applies(&bed.realize())[0].force);
+}
+
+#[test]
+fn an_object_made_anew_by_somebody_else_under_our_name_is_not_ours() {
+    let mut bed = Bed::new(&[deployment("web")]);
+    bed.carry_out();
+    bed.change(&key(Kind::Deployment, "web"), |seen| {
+        seen.owner = None;
+        seen.uid = "another".into();
+    });
+    assert_eq!(bed.realize().report.reason, Some(Reason::NotManaged));
+}
+
+#[test]
+fn after_five_repairs_in_ten_minutes_the_agent_stops_and_says_so() {
+    let mut bed = Bed::new(&[deployment("web")]);
+    bed.carry_out();
+    let web = key(Kind::Deployment, "web");
+    for at in 0..5 {
+        bed.observed.settled.get_mut(&web).unwrap().repaired(NOW + at);
+    }
+    bed.change(&web, |seen| seen.stamp = Stamp::Generation(9));
+    let realized = bed.realize_at(NOW + 10);
+    assert_eq!((realized.actions.len(), realized.report.reason), (0, Some(Reason::Conflict)));
+    assert_eq!(realized.wake_at, Some(NOW + FIGHT_WINDOW));
+    assert_eq!(applies(&bed.realize_at(NOW + FIGHT_WINDOW + 5)).len(), 1, "later it tries again");
+}
+
+#[test]
+fn new_content_is_applied_also_in_the_middle_of_a_fight() {
+    let mut bed = Bed::new(&[deployment("web")]);
+    bed.carry_out();
+    for at in 0..5 {
+        bed.observed.settled.get_mut(&key(Kind::Deployment, "web")).unwrap().repaired(NOW + at);
+    }
+    bed.entry.stages[0].replicas = Some(9);
+    assert_eq!(applies(&bed.realize()).len(), 1);
+}
+
+#[test]
+fn a_held_object_is_left_alone_until_its_time() {
+    let mut bed = Bed::new(&[deployment("web")]);
+    bed.carry_out();
+    bed.change(&key(Kind::Deployment, "web"), |seen| {
+        seen.stamp = Stamp::Generation(5);
+        seen.hold_until = Some(NOW + 500);
+    });
+    let realized = bed.realize();
+    assert_eq!((realized.actions.len(), realized.wake_at), (0, Some(NOW + 500)));
+    assert_eq!(applies(&bed.realize_at(NOW + 500)).len(), 1);
+}
+
+#[test]
+fn the_clock_goes_through_the_stages() {
+    let mut bed = Bed::new(&[deployment("web")]);
+    bed.entry.stages.push(Stage { not_before: Some(Timestamp::from_millis(NOW + 5_000)), replicas: Some(8), hpa: None });
+    let replicas = |realized: &Realized| applies(realized)[0].body["spec"]["replicas"].clone();
+    let before = bed.realize();
+    assert_eq!((replicas(&before), before.wake_at), (json!(3), Some(NOW + 5_000)));
+    assert_eq!(replicas(&bed.realize_at(NOW + 5_000)), json!(8));
+}
+
+#[test]
+fn an_autoscaler_takes_the_replicas_over_without_a_moment_unowned() {
+    let mut bed = Bed::new(&[deployment("web")]);
+    bed.carry_out();
+    bed.content.manifests.push(autoscaler("web"));
+    let realized = bed.realize();
+    let web = applies(&realized).into_iter().find(|a| a.key.kind == Kind::Deployment).unwrap();
+    assert_eq!(web.hand_over, Some(3), "co-owned before it is let go");
+    assert_eq!(web.body.pointer("/spec/replicas"), None);
+}
+
+#[test]
+fn an_autoscaler_gets_this_clusters_bounds() {
+    let mut bed = Bed::new(&[deployment("web"), autoscaler("web")]);
+    bed.entry.stages = vec![Stage { hpa: Some(HpaBounds { min: 2, max: 6 }), ..Stage::default() }];
+    let realized = bed.realize();
+    let hpa = applies(&realized).into_iter().find(|a| a.key.kind == Kind::HorizontalPodAutoscaler).unwrap();
+    assert_eq!((&hpa.body["spec"]["minReplicas"], &hpa.body["spec"]["maxReplicas"]), (&json!(2), &json!(6)));
+}
+
+#[test]
+fn what_the_content_no_longer_holds_is_deleted_and_nothing_else() {
+    let mut bed = Bed::new(&[deployment("web"), service("web")]);
+    bed.carry_out();
+    bed.exists(&key(Kind::Service, "foreign"), None, None);
+    bed.exists(&key(Kind::Service, "other"), None, Some("uid-2"));
+    bed.content.manifests.pop();
+    let realized = bed.realize();
+    let deletes: Vec<_> = realized.actions.iter().filter(|a| matches!(a, Action::Delete { .. })).collect();
+    assert!(matches!(deletes[..], [Action::Delete { key, .. }] if *key == self::key(Kind::Service, "web")));
+}
+
+#[test]
+fn removal_deletes_exactly_what_is_ours_and_reports_when_it_is_gone() {
+    let mut bed = Bed::new(&[deployment("web"), service("web")]);
+    bed.carry_out();
+    bed.exists(&key(Kind::Service, "foreign"), None, None);
+    bed.entry.state = EntryState::Removed;
+    let realized = bed.realize();
+    assert_eq!((realized.actions.len(), realized.report.state), (2, ReportState::Removing));
+    bed.observed.lose(&key(Kind::Deployment, "web"));
+    bed.observed.lose(&key(Kind::Service, "web"));
+    let realized = bed.realize();
+    assert_eq!((realized.actions.len(), realized.report.state), (0, ReportState::Removed));
+    assert_eq!(realized.report.content, None);
+}
+
+#[test]
+fn nothing_counts_as_removed_before_every_kind_was_looked_at() {
+    let mut bed = Bed::new(&[]);
+    bed.entry.state = EntryState::Removed;
+    bed.observed.listing.insert(Kind::Deployment);
+    assert_eq!(bed.realize().report.state, ReportState::Removing);
+}
+
+#[test]
+fn an_object_on_its_way_out_is_not_deleted_twice() {
+    let mut bed = Bed::new(&[deployment("web")]);
+    bed.carry_out();
+    bed.change(&key(Kind::Deployment, "web"), |seen| seen.deleting = true);
+    bed.entry.state = EntryState::Removed;
+    let realized = bed.realize();
+    assert_eq!((realized.actions.len(), realized.report.state), (0, ReportState::Removing));
+}
+
+#[test]
+fn releasing_lets_go_and_deletes_nothing() {
+    let mut bed = Bed::new(&[deployment("web")]);
+    bed.carry_out();
+    bed.entry.state = EntryState::Released;
+    let realized = bed.realize();
+    assert!(matches!(realized.actions[..], [Action::LetGo { .. }]));
+    bed.change(&key(Kind::Deployment, "web"), |seen| {
+        seen.owner = None;
+        seen.resource_version = "99".into();
+    });
+    assert_eq!(bed.realize().report.state, ReportState::Removed);
+}
+
+#[test]
+fn in_an_observed_cluster_writes_become_words() {
+    let mut bed = Bed::new(&[deployment("web"), service("web")]);
+    bed.management = Management::Observe;
+    bed.entry.take_over = TakeOver::Always;
+    bed.exists(&key(Kind::Service, "web"), None, None);
+    let realized = bed.realize();
+    assert_eq!((realized.actions.len(), realized.report.state), (0, ReportState::Observed));
+    let message = realized.report.message.unwrap();
+    assert!(message.contains("create 1, take over 1, change 0 and delete 0"), "{message}");
+}
+
+#[test]
+fn what_the_server_refused_is_tried_again_later_or_when_it_changed() {
+    let mut bed = Bed::new(&[deployment("web")]);
+    let hash = applies(&bed.realize())[0].hash.clone();
+    let refused = Refused { hash, reason: Reason::Rejected, message: "spec.x: must be y".into(), retry_at: NOW + 900 };
+    bed.observed.refused.insert(key(Kind::Deployment, "web"), refused);
+    let realized = bed.realize();
+    assert_eq!((realized.actions.len(), realized.wake_at), (0, Some(NOW + 900)));
+    assert_eq!(realized.report.message.as_deref(), Some("spec.x: must be y"));
+    assert_eq!(applies(&bed.realize_at(NOW + 900)).len(), 1);
+    bed.entry.stages[0].replicas = Some(4);
+    assert_eq!(applies(&bed.realize()).len(), 1, "a change is tried at once");
+}
+
+#[test]
+fn a_busy_server_is_no_fault_of_the_app() {
+    let mut bed = Bed::new(&[deployment("web")]);
+    let hash = applies(&bed.realize())[0].hash.clone();
+    let refused = Refused { hash, reason: Reason::InProgress, message: "timeout".into(), retry_at: NOW + 900 };
+    bed.observed.refused.insert(key(Kind::Deployment, "web"), refused);
+    assert_eq!(bed.realize().report.state, ReportState::Progressing);
+}
+
+#[test]
+fn a_workload_past_its_deadline_is_unhealthy_and_one_on_its_way_is_progressing() {
+    let mut bed = Bed::new(&[deployment("web")]);
+    bed.carry_out();
+    let web = key(Kind::Deployment, "web");
+    let status = |reason: &str| {
+        json!({"observedGeneration": 1, "replicas": 3, "updatedReplicas": 3, "readyReplicas": 1, "availableReplicas": 1,
+               "conditions": [{"type": "Progressing", "reason": reason}]})
+    };
+    bed.change(&web, |seen| seen.health = Health::of(Kind::Deployment, "web", 1, Some(3), &status("ReplicaSetUpdated")));
+    assert_eq!(bed.realize().report.state, ReportState::Progressing);
+    bed.change(&web, |seen| seen.health = Health::of(Kind::Deployment, "web", 1, Some(3), &status("ProgressDeadlineExceeded")));
+    let report = bed.realize().report;
+    assert_eq!((report.state, report.replicas, report.ready), (ReportState::Unhealthy, 3, 1));
+}
+
+#[test]
+fn a_status_of_an_older_generation_is_not_health() {
+    let stale = json!({"observedGeneration": 1, "replicas": 3, "updatedReplicas": 3, "readyReplicas": 3, "availableReplicas": 3});
+    assert!(Health::of(Kind::Deployment, "web", 2, Some(3), &stale).is_progressing());
+    assert!(!Health::of(Kind::Deployment, "web", 1, Some(3), &stale).is_progressing());
+}

@@ -57,7 +57,7 @@ fn an_app_whose_namespace_is_not_known_yet_waits_and_holds_up_nobody() {
 fn many_contents_are_split_over_packs() {
     let mut province = Province::cities().settled();
     for n in 0..120 {
-        province.create(app(&format!("web-{n}")));
+        province.create(app(&format!("web-{n}")).cores("1m"));
     }
     let sizes: Vec<_> = province.plan().contents.iter().map(|c| c.items.len()).collect();
     assert_eq!(sizes, [50, 50, 20]);

@@ -33,6 +33,8 @@ pub(crate) struct Province {
     pub(crate) regions: BTreeMap<RegionName, Region>,
     pub(crate) agents: BTreeMap<ClusterName, Agent>,
     pub(crate) slices: BTreeMap<(ClusterName, String), AssignmentSlice>,
+    pub(crate) contents: BTreeMap<String, StoredContent>,
+    pub(crate) approvals: Vec<Approval>,
     /// Contents with which workloads do not become healthy.
     pub(crate) bad: BTreeSet<ContentHash>,
     /// Contents that clusters refuse.
@@ -45,6 +47,7 @@ pub(crate) struct Province {
     pub(crate) collected: Vec<String>,
     version: u64,
     next_uid: usize,
+    wake_at: Option<i64>,
     /// The planner of this province; a copy gets a new one.
     memory: Memory,
 }
@@ -75,6 +78,8 @@ impl Province {
             regions: BTreeMap::new(),
             agents: BTreeMap::new(),
             slices: BTreeMap::new(),
+            contents: BTreeMap::new(),
+            approvals: Vec::new(),
             bad: BTreeSet::new(),
             refused: BTreeSet::new(),
             writes: 0,
@@ -82,6 +87,7 @@ impl Province {
             collected: Vec::new(),
             version: 0,
             next_uid: 0,
+            wake_at: None,
             memory: Memory::default(),
         }
     }
@@ -289,6 +295,7 @@ impl Province {
             },
         }))
         .unwrap();
+        self.approvals.push(approval.clone());
         self.world.apply_approval(approval);
     }
 
@@ -303,7 +310,11 @@ impl Province {
         assert_eq!(check(&self.world, &plan), [], "the second judge finds nothing");
         let (cold, report) = decide(&self.world);
         assert_eq!(plan, cold, "a planner with a memory decides as one without");
-        assert_eq!(*self.memory.0.report(), report, "and reports the same");
+        let mine = self.memory.0.report();
+        for (uid, cold) in &report.apps {
+            assert_eq!(mine.apps.get(uid), Some(cold), "and reports the same");
+        }
+        assert!(*mine == report, "also on all else");
         plan
     }
 
@@ -312,6 +323,7 @@ impl Province {
         self.hear();
         let plan = self.plan();
         let mut busy = self.carry_out(&plan);
+        self.wake_at = plan.wake_at;
         for (cluster, agent) in &mut self.agents {
             let mine = self.slices.iter().filter(|((of, _), _)| of == cluster).map(|(_, s)| s);
             if let Some(report) = agent.act(mine, &self.bad, &self.refused) {
@@ -336,7 +348,8 @@ impl Province {
         for _ in 0..TURNS_MAX {
             let busy = self.turn();
             self.world.now += 1_000;
-            if !busy {
+            let due = self.wake_at.is_some_and(|at| at <= self.world.now);
+            if !busy && !due {
                 return self.assert_quiet();
             }
         }
@@ -370,7 +383,8 @@ impl Province {
             let hashes = content.items.iter().map(|item| item.hash.clone()).collect();
             let tenant = content.tenant.clone();
             let stored = StoredContent { tenant, hashes, created: self.world.now };
-            self.world.apply_content(&content.name, stored);
+            self.world.apply_content(&content.name, stored.clone());
+            self.contents.insert(content.name.clone(), stored);
         }
         for write in &plan.slices {
             self.write_slice(write);
@@ -388,6 +402,7 @@ impl Province {
         }
         for name in &plan.collect {
             self.collected.push(name.clone());
+            self.contents.remove(name);
             self.world.remove_content(name);
         }
         busy

@@ -28,6 +28,7 @@ fn an_entry_stays_and_is_charged_until_its_removal_is_acknowledged() {
     province.silence("hangzhou-a");
     province.delete("old");
     province.turn();
+    province.world.now += 1_000;
     province.create(app("new").replicas(8, "Duplicate").within(&["hangzhou"]));
     province.turn();
     assert_eq!(province.placed("new"), [("hangzhou-a".into(), 2)]);

@@ -83,7 +83,7 @@ fn an_entry_twice_in_one_slice_is_reduced_to_one() {
 fn a_hundred_and_one_apps_fill_one_slice_and_open_another() {
     let mut province = Province::cities();
     for n in 0..101 {
-        province.create(app(&format!("web-{n}")).within(&["ningbo"]));
+        province.create(app(&format!("web-{n}")).within(&["ningbo"]).cores("1m"));
     }
     province.settle();
     let of = |name: &str| province.slices[&("ningbo-a".into(), name.to_owned())].spec.entries.len();

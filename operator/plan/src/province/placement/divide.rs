@@ -19,11 +19,17 @@ struct Task<'a> {
     weights: &'a Weights,
 }
 
-/// What is to be divided, less what stands where nothing can be decided.
+/// What is to be divided, less what stands where nothing can be decided; but that takes nothing away
+/// that the App has elsewhere, since whether it still runs there is not known.
 fn task<'a>(standing: &Standing<'a>) -> Option<Task<'a>> {
     let mut task = whole_task(standing.app)?;
     if task.division != Division::Duplicate {
-        task.total = (task.total - frozen(standing)).max(0);
+        let kept = standing
+            .keep
+            .values()
+            .map(|load| load.count())
+            .fold(0, i32::saturating_add);
+        task.total = (task.total - frozen(standing)).max(kept.min(task.total));
     }
     Some(task)
 }
@@ -89,6 +95,11 @@ pub(crate) fn could_start(standing: &Standing<'_>, room: &Room, at: At) -> i32 {
         return 1;
     }
     room.fit(at, &standing.app.footprint, true).min(most)
+}
+
+/// What a region counts for when there are more than the App may use.
+pub(crate) fn weight_of(app: &ValidApp, region: &RegionName) -> u64 {
+    whole_task(app).map_or(1, |task| weight(&task, region))
 }
 
 /// What one of `regions` regions gets when all get alike.
