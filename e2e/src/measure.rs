@@ -5,8 +5,10 @@
 //! The program under measurement does nothing for it.
 
 pub mod arrivals;
+pub mod contest;
 pub mod floor;
 pub mod load;
+pub mod readiness;
 pub mod requests;
 pub mod slow;
 pub mod stage;

@@ -32,7 +32,7 @@ const STOP_GRACE: Duration = Duration::from_secs(5);
 /// Life of the tokens that agents use here; a sandbox does not run for a month.
 const TOKEN_SECONDS: i64 = 30 * 24 * 3600;
 /// Time for a step of the start that waits for another process.
-const STEP: Duration = Duration::from_secs(60);
+const STEP: Duration = Duration::from_mins(1);
 
 /// A running process of the province with its metrics, as `sandbox.json` names it.
 #[derive(Debug, Clone, Serialize)]
@@ -135,7 +135,13 @@ pub async fn start_at(
     progress("installing kinds, roles and policies");
     install_everywhere(fleet, members).await?;
     progress("starting the hub");
-    let mut starter = Starter { fleet, binary, pace, processes: Vec::new(), ports: Vec::new() };
+    let mut starter = Starter {
+        fleet,
+        binary,
+        pace,
+        processes: Vec::new(),
+        ports: Vec::new(),
+    };
     let hub = starter.hub("hub").await?;
     describe(fleet, members).await?;
     let mut agents = BTreeMap::new();
@@ -161,9 +167,18 @@ pub async fn start_at(
 /// Starts another replica of the hub beside the running one. It ends when it is dropped.
 pub async fn hub_replica(fleet: &Fleet, name: &str, pace: Pace) -> Result<(Process, Endpoint)> {
     let binary = tokio::task::spawn_blocking(binary::jiuzhou).await??;
-    let mut starter = Starter { fleet, binary, pace, processes: Vec::new(), ports: Vec::new() };
+    let mut starter = Starter {
+        fleet,
+        binary,
+        pace,
+        processes: Vec::new(),
+        ports: Vec::new(),
+    };
     let endpoint = starter.hub(name).await?;
-    let process = starter.processes.pop().context("a replica was just started")?;
+    let process = starter
+        .processes
+        .pop()
+        .context("a replica was just started")?;
     Ok((process, endpoint))
 }
 
@@ -194,7 +209,9 @@ async fn describe(fleet: &Fleet, members: &[Member]) -> Result<()> {
                 "stringData": {"kubeconfig": kubeconfig},
             });
             let params = PatchParams::apply("sandbox").force();
-            secrets.patch(&member.name, &params, &Patch::Apply(&secret)).await?;
+            secrets
+                .patch(&member.name, &params, &Patch::Apply(&secret))
+                .await?;
         }
         objects::member_cluster(&hub, member).await?;
     }
@@ -258,7 +275,10 @@ impl Starter<'_> {
         let pid = process.pid().context("the process ended at once")?;
         self.processes.push(process);
         self.ports.push(port);
-        Ok(Endpoint { metrics: format!("http://{address}/metrics"), pid })
+        Ok(Endpoint {
+            metrics: format!("http://{address}/metrics"),
+            pid,
+        })
     }
 
     fn keep(&self, name: &str, text: &str) -> Result<PathBuf> {

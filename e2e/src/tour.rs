@@ -42,7 +42,11 @@ pub async fn tour(options: Tour) -> Result<()> {
     config.progress = say;
     let fleet = Fleet::start(config).await?;
     let province = province::start(&fleet, &members, say).await?;
-    let mut stage = Stage { fleet, province, members };
+    let mut stage = Stage {
+        fleet,
+        province,
+        members,
+    };
     let played = play(&mut stage).await;
     say("stopping");
     stage.province.stop().await?;
@@ -66,16 +70,37 @@ async fn play(stage: &mut Stage) -> Result<usize> {
             done += 1;
         }};
     }
-    step!("a province, three cities and a county join", steps::join(stage));
-    step!("an app is placed by capacity, with a reason for every cluster", steps::place(stage));
+    step!(
+        "a province, three cities and a county join",
+        steps::join(stage)
+    );
+    step!(
+        "an app is placed by capacity, with a reason for every cluster",
+        steps::place(stage)
+    );
     step!("an override differs in one city", steps::differ(stage));
     step!("an edit rolls out in waves", steps::roll_out(stage));
-    step!("a bad version is stopped after the first wave", steps::stop_bad(stage));
-    step!("setting the content back heals the first wave", steps::roll_back(stage));
+    step!(
+        "a bad version is stopped after the first wave",
+        steps::stop_bad(stage)
+    );
+    step!(
+        "setting the content back heals the first wave",
+        steps::roll_back(stage)
+    );
     step!("drift is repaired", steps::repair(stage));
-    step!("the hub is killed and a city still repairs, also with its agent restarted", steps::lose_hub(stage));
-    step!("the hub returns and nothing is deleted", steps::hub_returns(stage));
-    step!("a cluster is cut off: shown as stale, and nothing moves by itself", steps::cut_off(stage));
+    step!(
+        "the hub is killed and a city still repairs, also with its agent restarted",
+        steps::lose_hub(stage)
+    );
+    step!(
+        "the hub returns and nothing is deleted",
+        steps::hub_returns(stage)
+    );
+    step!(
+        "a cluster is cut off: shown as stale, and nothing moves by itself",
+        steps::cut_off(stage)
+    );
     step!("the app is deleted everywhere", steps::delete(stage));
     Ok(done)
 }

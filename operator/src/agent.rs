@@ -14,10 +14,12 @@ mod events;
 mod hub_side;
 mod member;
 mod reports;
+mod secrets;
 mod snapshot;
 mod state;
 mod view;
 
+pub(crate) use secrets::COPY;
 pub(crate) use view::View;
 
 use std::time::Duration;
@@ -73,7 +75,9 @@ impl Agent {
         let name = self.cluster.clone();
         let span = tracing::info_span!(parent: None, "agent", cluster = %name);
         let run = async {
-            let Some(running) = stop.run_until_cancelled(self.start(&stop)).await else { return };
+            let Some(running) = stop.run_until_cancelled(self.start(&stop)).await else {
+                return;
+            };
             running.turns(&stop).await;
         };
         run.instrument(span).await;
@@ -85,7 +89,10 @@ impl Agent {
             match self.connect().await {
                 Ok(connected) => break connected,
                 Err(error) => {
-                    tracing::warn!(error = chain(&*error), "the member cluster cannot be used yet");
+                    tracing::warn!(
+                        error = chain(&*error),
+                        "the member cluster cannot be used yet"
+                    );
                     tokio::time::sleep(RETRY).await;
                 }
             }
@@ -94,23 +101,56 @@ impl Agent {
         let (mut watches, heard) = Watches::new(self.freshness.clone());
         watches.cluster(&self.member);
         watches.slices(&hub);
+        if !self.local {
+            watches.copies(&hub);
+        }
         for kind in state.kinds_to_watch(&discover::served(&self.member).await) {
             watches.objects(&self.member, kind);
         }
         let (reports, wanted) = watch::channel(state.reports());
         let stop = stop.child_token();
         let mut tasks = vec![
-            tokio::spawn(reports::write(hub.clone(), self.cluster.clone(), wanted, stop.clone())),
-            tokio::spawn(discover::look(self.member.clone(), watches.sender(), stop.clone())),
+            tokio::spawn(reports::write(
+                hub.clone(),
+                self.cluster.clone(),
+                wanted,
+                stop.clone(),
+            )),
+            tokio::spawn(discover::look(
+                self.member.clone(),
+                watches.sender(),
+                stop.clone(),
+            )),
         ];
         let contact = member.contact();
-        let beat = Heartbeat::new(self.hub.clone(), hub.namespace(), "agent", self.cluster.to_string(), self.heartbeat);
+        let beat = Heartbeat::new(
+            self.hub.clone(),
+            hub.namespace(),
+            "agent",
+            self.cluster.to_string(),
+            self.heartbeat,
+        );
         let silence = self.heartbeat * 4;
-        tasks.push(tokio::spawn(beat.run(move || contact.within(silence), stop.clone())));
-        tasks.push(tokio::spawn(member.clone().stay_in_contact(self.heartbeat, stop)));
+        tasks.push(tokio::spawn(
+            beat.run(move || contact.within(silence), stop.clone()),
+        ));
+        tasks.push(tokio::spawn(
+            member.clone().stay_in_contact(self.heartbeat, stop),
+        ));
         let store = snapshot::Store::new(self.member.clone(), &self.cluster, self.leader_epoch);
         let tasks = tasks.into_iter().map(AbortOnDropHandle::new).collect();
-        Running { agent: self, member, hub, store, state, watches, heard, reports, _tasks: tasks, snapshot_at: None }
+        Running {
+            agent: self,
+            member,
+            hub,
+            store,
+            state,
+            watches,
+            heard,
+            reports,
+            _tasks: tasks,
+            snapshot_at: None,
+        }
     }
 
     async fn connect(&self) -> Result<(Member, State), Box<dyn std::error::Error + Send + Sync>> {
@@ -118,11 +158,18 @@ impl Agent {
         let uid = discover::cluster_uid(&self.member).await?;
         let version = discover::version(&self.member).await?;
         let mut state = State::new(uid, version, member.identity(), self.local);
-        match snapshot::Store::new(self.member.clone(), &self.cluster, self.leader_epoch).read().await {
+        match snapshot::Store::new(self.member.clone(), &self.cluster, self.leader_epoch)
+            .read()
+            .await
+        {
             Ok(Some(found)) => state.remember(found),
             Ok(None) => {}
             // A damaged snapshot is as good as none: the hub has everything.
-            Err(error @ (snapshot::SnapshotError::Chunk(_) | snapshot::SnapshotError::Unpack(_) | snapshot::SnapshotError::Parse(_))) => {
+            Err(
+                error @ (snapshot::SnapshotError::Chunk(_)
+                | snapshot::SnapshotError::Unpack(_)
+                | snapshot::SnapshotError::Parse(_)),
+            ) => {
                 let error: &dyn std::error::Error = &error;
                 tracing::warn!(error, "the snapshot is not usable and is left aside");
             }
@@ -160,7 +207,10 @@ impl Running {
         let wait = self.state.wake_at().map_or(Duration::from_hours(1), |at| {
             Duration::from_millis(u64::try_from(at - now).unwrap_or(0))
         });
-        let snapshot = self.snapshot_at.filter(|_| self.state.unsaved()).map(|at| at.saturating_duration_since(Instant::now()));
+        let snapshot = self
+            .snapshot_at
+            .filter(|_| self.state.unsaved())
+            .map(|at| at.saturating_duration_since(Instant::now()));
         let wait = wait.min(snapshot.unwrap_or(wait)).max(PACE);
         tokio::select! {
             first = self.heard.recv() => {
@@ -188,6 +238,9 @@ impl Running {
 
     async fn turn(&mut self) -> TurnOutcome {
         let now = jiff::Timestamp::now().as_millisecond();
+        if self.state.asks_for_acknowledgement(now) {
+            self.look_for_acknowledgement().await;
+        }
         if self.state.is_suspicious() {
             self.look_again().await;
         }
@@ -214,8 +267,10 @@ impl Running {
             }
             if !actions.is_empty() {
                 acted = true;
-                let outcomes = self.member.carry_out(actions).await;
-                failed = self.state.learn(outcomes, jiff::Timestamp::now().as_millisecond());
+                let outcomes = self.member.carry_out(actions, self.state.vault()).await;
+                failed = self
+                    .state
+                    .learn(outcomes, jiff::Timestamp::now().as_millisecond());
             }
         }
         .instrument(span)
@@ -241,6 +296,18 @@ impl Running {
             Err(error) => {
                 let error: &dyn std::error::Error = &error;
                 tracing::warn!(error, "a suspicion about the hub waits for a second look");
+            }
+        }
+    }
+
+    /// While another hub is refused, an administrator of this cluster may say that it is the right one.
+    async fn look_for_acknowledgement(&mut self) {
+        match self.store.acknowledged().await {
+            Ok(Some(hub)) => self.state.acknowledge(hub),
+            Ok(None) => {}
+            Err(error) => {
+                let error: &dyn std::error::Error = &error;
+                tracing::warn!(error, "cannot look whether the other hub is acknowledged");
             }
         }
     }

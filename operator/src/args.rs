@@ -139,12 +139,20 @@ pub struct AgentArguments {
 }
 
 fn span(text: &str) -> Result<Duration, String> {
-    let millis = crds::Period(text.to_owned()).millis().and_then(|m| u64::try_from(m).ok());
-    let span = millis.filter(|millis| *millis > 0).map(Duration::from_millis);
+    let millis = crds::Period(text.to_owned())
+        .millis()
+        .and_then(|m| u64::try_from(m).ok());
+    let span = millis
+        .filter(|millis| *millis > 0)
+        .map(Duration::from_millis);
     span.ok_or_else(|| "must be a number and ms, s, m or h, as in 10s".to_owned())
 }
 
 fn cluster(text: &str) -> Result<ClusterName, String> {
     let name = ClusterName::from(text);
-    if name.is_valid() { Ok(name) } else { Err("must be a DNS label of at most 40 characters".to_owned()) }
+    if name.is_valid() {
+        Ok(name)
+    } else {
+        Err("must be a DNS label of at most 40 characters".to_owned())
+    }
 }

@@ -38,25 +38,42 @@ pub async fn status(arguments: &ReadArguments) -> anyhow::Result<ExitCode> {
 /// `jiuzhou explain app`.
 pub async fn explain(arguments: &ExplainArguments) -> anyhow::Result<ExitCode> {
     let client = connect(&arguments.read).await?;
-    explain::app(&client, &arguments.namespace, &arguments.name, arguments.read.output).await
+    explain::app(
+        &client,
+        &arguments.namespace,
+        &arguments.name,
+        arguments.read.output,
+    )
+    .await
 }
 
 /// `jiuzhou simulate`.
 pub async fn simulate(arguments: SimulateArguments) -> anyhow::Result<ExitCode> {
     let client = connect(&arguments.read).await?;
-    let SimulateArguments { files, lose, at, read } = arguments;
+    let SimulateArguments {
+        files,
+        lose,
+        at,
+        read,
+    } = arguments;
     simulate::simulate(&client, Change { files, lose, at }, read.output).await
 }
 
 /// The hub, as the user's own kubeconfig has it.
 async fn connect(arguments: &ReadArguments) -> anyhow::Result<Client> {
-    let options = KubeConfigOptions { context: arguments.context.clone(), ..KubeConfigOptions::default() };
+    let options = KubeConfigOptions {
+        context: arguments.context.clone(),
+        ..KubeConfigOptions::default()
+    };
     let config = match &arguments.kubeconfig {
         Some(file) => {
-            let kubeconfig = Kubeconfig::read_from(file).with_context(|| format!("cannot read kubeconfig {}", file.display()))?;
+            let kubeconfig = Kubeconfig::read_from(file)
+                .with_context(|| format!("cannot read kubeconfig {}", file.display()))?;
             kube::Config::from_custom_kubeconfig(kubeconfig, &options).await?
         }
-        None => kube::Config::from_kubeconfig(&options).await.context("no kubeconfig: set KUBECONFIG or --kubeconfig to the hub's")?,
+        None => kube::Config::from_kubeconfig(&options)
+            .await
+            .context("no kubeconfig: set KUBECONFIG or --kubeconfig to the hub's")?,
     };
     Ok(Client::try_from(config)?)
 }
@@ -64,7 +81,10 @@ async fn connect(arguments: &ReadArguments) -> anyhow::Result<Client> {
 /// The documents of a YAML text that hold anything.
 fn documents(text: &str) -> impl Iterator<Item = &str> {
     let says_something = |document: &&str| {
-        document.lines().map(str::trim).any(|line| !line.is_empty() && !line.starts_with('#') && line != "---")
+        document
+            .lines()
+            .map(str::trim)
+            .any(|line| !line.is_empty() && !line.starts_with('#') && line != "---")
     };
     text.split("\n---").filter(says_something)
 }

@@ -33,7 +33,10 @@ pub async fn run(command: Command) -> anyhow::Result<ExitCode> {
 
 async fn hub(arguments: HubArguments) -> anyhow::Result<ExitCode> {
     let shell = Shell::start("jiuzhou-hub", arguments.metrics_address).await?;
-    let config = Source::choose(arguments.kubeconfig).config().await.context("cannot reach the hub's cluster")?;
+    let config = Source::choose(arguments.kubeconfig)
+        .config()
+        .await
+        .context("cannot reach the hub's cluster")?;
     let millis = |span: Duration| i64::try_from(span.as_millis()).unwrap_or(i64::MAX);
     let hub = Hub {
         client: client("hub", config, Limits::default(), &shell.metrics.requests)?,
@@ -55,13 +58,24 @@ async fn hub(arguments: HubArguments) -> anyhow::Result<ExitCode> {
 
 async fn agent(arguments: AgentArguments) -> anyhow::Result<ExitCode> {
     let shell = Shell::start("jiuzhou-agent", arguments.metrics_address).await?;
-    let hub = Source::File(arguments.hub_kubeconfig).config().await.context("cannot use --hub-kubeconfig")?;
-    let member = Source::choose(arguments.kubeconfig).config().await.context("cannot reach the agent's cluster")?;
+    let hub = Source::File(arguments.hub_kubeconfig)
+        .config()
+        .await
+        .context("cannot use --hub-kubeconfig")?;
+    let member = Source::choose(arguments.kubeconfig)
+        .config()
+        .await
+        .context("cannot reach the agent's cluster")?;
     let requests = &shell.metrics.requests;
     let agent = Agent {
         cluster: arguments.cluster.clone(),
         hub: client("hub", hub, Limits::default(), requests)?,
-        member: client(arguments.cluster.as_str(), member, Limits::default(), requests)?,
+        member: client(
+            arguments.cluster.as_str(),
+            member,
+            Limits::default(),
+            requests,
+        )?,
         local: false,
         leader_epoch: None,
         heartbeat: arguments.heartbeat,
@@ -93,7 +107,13 @@ impl Shell {
         let stop = shutdown::on_signals()?;
         let server = serve(address, telemetry.registry(), health, stop.clone()).await?;
         tracing::info!(address = %server.address, "serving metrics and health");
-        Ok(Self { telemetry, metrics, freshness, stop, server })
+        Ok(Self {
+            telemetry,
+            metrics,
+            freshness,
+            stop,
+            server,
+        })
     }
 
     async fn end(self) {

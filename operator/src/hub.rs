@@ -11,6 +11,7 @@ mod gather;
 mod identity;
 mod members;
 mod prepare;
+mod secrets;
 mod statuses;
 
 use std::time::Duration;
@@ -32,6 +33,7 @@ use crate::runtime::watch::Freshness;
 use events::Heard;
 use gather::Gathered;
 use members::{Members, Shared};
+use secrets::Secrets;
 use statuses::{Owner, Status, Statuses};
 
 pub(crate) use events::Stored;
@@ -67,11 +69,23 @@ impl Hub {
         world.started = jiff::Timestamp::now().as_millisecond();
         // No other process may use this name, also not a later one on the same machine.
         let me = uuid::Uuid::new_v4().to_string();
-        let elector = Elector::new(self.client.clone(), SYSTEM_NAMESPACE, "jiuzhou-hub", me, self.lease);
-        let (watches, heard) = events::watches(&self.client, &self.freshness);
-        let shared = Shared { hub: self.client.clone(), heartbeat: self.heartbeat, metrics: self.metrics.clone() };
+        let elector = Elector::new(
+            self.client.clone(),
+            SYSTEM_NAMESPACE,
+            "jiuzhou-hub",
+            me,
+            self.lease,
+        );
+        let (watches, sender, heard) = events::watches(&self.client, &self.freshness);
+        let shared = Shared {
+            hub: self.client.clone(),
+            heartbeat: self.heartbeat,
+            metrics: self.metrics.clone(),
+        };
+        let secrets = Secrets::new(self.client.clone(), sender);
         let mut running = Running {
             hub: self,
+            secrets,
             gathered: Gathered::new(world),
             planner: Planner::default(),
             heard,
@@ -82,7 +96,11 @@ impl Hub {
             wake: None,
         };
         let mut election = elector.start();
-        while stop.run_until_cancelled(running.gather(&mut election)).await.is_some() {
+        while stop
+            .run_until_cancelled(running.gather(&mut election))
+            .await
+            .is_some()
+        {
             running.lead(election.leadership());
             let outcome = running.turn().await;
             running.hub.metrics.turn(Loop::Hub, outcome);
@@ -101,6 +119,7 @@ struct Running {
     _watches: JoinSet<()>,
     statuses: Statuses,
     members: Members,
+    secrets: Secrets,
     term: Option<Term>,
     /// When to turn again although nothing was heard, by the wall clock.
     wake: Option<i64>,
@@ -118,7 +137,9 @@ impl Running {
     /// Waits for news, then takes all there are.
     async fn gather(&mut self, election: &mut Election) {
         let now = jiff::Timestamp::now().as_millisecond();
-        let wait = self.wake.map_or(Duration::from_hours(1), |at| Duration::from_millis(u64::try_from(at - now).unwrap_or(0)));
+        let wait = self.wake.map_or(Duration::from_hours(1), |at| {
+            Duration::from_millis(u64::try_from(at - now).unwrap_or(0))
+        });
         tokio::select! {
             first = self.heard.recv() => {
                 if let Some(first) = first {
@@ -134,8 +155,26 @@ impl Running {
         }
     }
 
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "everything but Secrets is for the world, whatever kinds are added"
+    )]
     fn hear(&mut self, heard: Heard) {
-        self.gathered.hear(heard, jiff::Timestamp::now().as_millisecond());
+        match heard {
+            Heard::Sources(namespace, change) => self.secrets.hear_sources(&namespace, change),
+            Heard::Copies(cluster, change) => self.secrets.hear_copies(&cluster, change),
+            heard => {
+                // Which clusters there are, and what their entries name.
+                if matches!(
+                    heard,
+                    Heard::Slices(_) | Heard::Clusters(_) | Heard::Namespaces(_)
+                ) {
+                    self.secrets.mark();
+                }
+                self.gathered
+                    .hear(heard, jiff::Timestamp::now().as_millisecond());
+            }
+        }
     }
 
     /// Begins or ends a term.
@@ -146,17 +185,26 @@ impl Running {
         }
         self.term = None;
         self.members.end();
+        self.secrets.end();
         self.statuses.clear();
         if let Some(leadership) = leadership {
             tracing::info!(epoch = leadership.epoch(), "this replica leads");
             self.gathered.world.hub.leader_epoch = leadership.epoch();
             // A new leader decides everything anew: its predecessor's memory is not its own.
             self.planner = Planner::default();
-            let (statuses, client, term) = (self.statuses.clone(), self.hub.client.clone(), leadership.clone());
+            let (statuses, client, term) = (
+                self.statuses.clone(),
+                self.hub.client.clone(),
+                leadership.clone(),
+            );
             let write = async move {
                 let _ended = term.while_leading(statuses.write(&client, &term)).await;
             };
-            self.term = Some(Term { leadership, fenced: false, _statuses: AbortOnDropHandle::new(tokio::spawn(write)) });
+            self.term = Some(Term {
+                leadership,
+                fenced: false,
+                _statuses: AbortOnDropHandle::new(tokio::spawn(write)),
+            });
         }
     }
 
@@ -175,18 +223,43 @@ impl Running {
             let findings = check(&self.gathered.world, &plan);
             if let Some(first) = findings.first() {
                 let error: &dyn std::error::Error = first;
-                tracing::error!(error, findings = findings.len(), "the plan breaks an invariant and is not applied");
+                tracing::error!(
+                    error,
+                    findings = findings.len(),
+                    "the plan breaks an invariant and is not applied"
+                );
                 return TurnOutcome::Held;
             }
             self.members.follow(&self.gathered.world);
-            let applied = term.while_leading(apply::apply(&self.hub.client, &mut self.gathered, plan)).await;
+            let applied = term
+                .while_leading(apply::apply(&self.hub.client, &mut self.gathered, plan))
+                .await;
             self.report();
-            let Some(applied) = applied else { return TurnOutcome::Held };
+            let Some(mut applied) = applied else {
+                return TurnOutcome::Held;
+            };
+            if applied.written > 0 {
+                self.secrets.mark();
+            }
+            let Gathered {
+                world,
+                secret_users,
+                prepared,
+                ..
+            } = &mut self.gathered;
+            let copied = term
+                .while_leading(self.secrets.bring_up(world, secret_users, prepared))
+                .await;
+            applied.failed += copied.unwrap_or(0);
             if applied.failed > 0 {
                 self.wake_in(RETRY);
                 return TurnOutcome::Failed;
             }
-            if applied.written > 0 { TurnOutcome::Changed } else { TurnOutcome::Unchanged }
+            if applied.written > 0 {
+                TurnOutcome::Changed
+            } else {
+                TurnOutcome::Unchanged
+            }
         }
         .instrument(span)
         .await
@@ -196,7 +269,10 @@ impl Running {
     async fn hold_fence(&mut self) {
         if let Some(term) = self.term.as_mut().filter(|term| !term.fenced) {
             let epoch = term.leadership.epoch();
-            let held = term.leadership.while_leading(fence::hold(&self.hub.client, epoch)).await;
+            let held = term
+                .leadership
+                .while_leading(fence::hold(&self.hub.client, epoch))
+                .await;
             term.fenced = held.is_some();
         }
     }
@@ -211,7 +287,8 @@ impl Running {
     }
 
     fn wake_in(&mut self, pause: Duration) {
-        let at = jiff::Timestamp::now().as_millisecond() + i64::try_from(pause.as_millis()).unwrap_or(i64::MAX);
+        let at = jiff::Timestamp::now().as_millisecond()
+            + i64::try_from(pause.as_millis()).unwrap_or(i64::MAX);
         self.wake = Some(self.wake.map_or(at, |wake| wake.min(at)));
     }
 
@@ -219,26 +296,43 @@ impl Running {
     fn report(&self) {
         let (world, report) = (&self.gathered.world, self.planner.report());
         for uid in &report.changed {
-            let Some(app) = report.apps.get(uid) else { continue };
+            let Some(app) = report.apps.get(uid) else {
+                continue;
+            };
             let owner = Owner::App(app.namespace.clone(), app.name.clone(), uid.clone());
             // What somebody waits for is said at once; progress on the way can wait for the next step.
-            let done = crds::find_condition(&app.status.conditions, crds::ConditionType::Reconciling).is_none();
-            self.statuses.want(owner, Status::App(Box::new(app.status.clone())), done);
+            let done =
+                crds::find_condition(&app.status.conditions, crds::ConditionType::Reconciling)
+                    .is_none();
+            self.statuses
+                .want(owner, Status::App(Box::new(app.status.clone())), done);
         }
         for (name, slot) in world.regions() {
-            let Some(status) = report.regions.get(name) else { continue };
+            let Some(status) = report.regions.get(name) else {
+                continue;
+            };
             let mut old = slot.status.clone();
             old.leader_epoch = None;
             if *status != old {
-                self.statuses.want(Owner::Region(name.clone()), Status::Region(Box::new(status.clone())), true);
+                self.statuses.want(
+                    Owner::Region(name.clone()),
+                    Status::Region(Box::new(status.clone())),
+                    true,
+                );
             }
         }
         for (name, slot) in world.clusters() {
-            let Some(status) = report.clusters.get(name) else { continue };
+            let Some(status) = report.clusters.get(name) else {
+                continue;
+            };
             let mut old = slot.status.clone();
             old.leader_epoch = None;
             if *status != old {
-                self.statuses.want(Owner::Cluster(name.clone()), Status::Cluster(Box::new(status.clone())), true);
+                self.statuses.want(
+                    Owner::Cluster(name.clone()),
+                    Status::Cluster(Box::new(status.clone())),
+                    true,
+                );
             }
         }
         board::show(&self.hub.metrics.board, report, &self.gathered.contacts);

@@ -15,7 +15,10 @@ const USAGE: u8 = 64;
 /// The name people typed: as `kubectl-jiuzhou` on PATH the binary is a plugin of kubectl.
 fn called_as() -> &'static str {
     let name = std::env::args_os().next().map(std::path::PathBuf::from);
-    let plugin = name.as_ref().and_then(|n| n.file_name()).is_some_and(|n| n.to_string_lossy().starts_with("kubectl-"));
+    let plugin = name
+        .as_ref()
+        .and_then(|n| n.file_name())
+        .is_some_and(|n| n.to_string_lossy().starts_with("kubectl-"));
     if plugin { "kubectl jiuzhou" } else { "jiuzhou" }
 }
 
@@ -27,13 +30,19 @@ fn main() -> ExitCode {
     let arguments = match parsed {
         Ok(arguments) => arguments,
         Err(error) => {
-            let code = if error.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS };
+            let code = if error.use_stderr() {
+                ExitCode::from(USAGE)
+            } else {
+                ExitCode::SUCCESS
+            };
             // Nothing is left to do when even this cannot be said.
             let _unsaid = error.print();
             return code;
         }
     };
-    rustls::crypto::ring::default_provider().install_default().expect("nothing installed one before");
+    rustls::crypto::ring::default_provider()
+        .install_default()
+        .expect("nothing installed one before");
     let runtime = tokio::runtime::Runtime::new().expect("the system gives threads and timers");
     match runtime.block_on(operator::commands::run(arguments.command)) {
         Ok(code) => code,

@@ -1,16 +1,14 @@
 //! When objects have arrived in a cluster, by one metadata-only watch of its Deployments.
 
-use std::{
-    collections::BTreeMap,
-    time::Duration,
-};
+use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::{Context, Result};
 use futures::StreamExt as _;
 use k8s_openapi::api::apps::v1::Deployment;
 use kube::{
     Api, Client, ResourceExt as _,
-    runtime::watcher::{self, Event, metadata_watcher},
+    core::PartialObjectMeta,
+    runtime::watcher::{self, Event, watcher},
 };
 use tokio::{sync::watch, task::JoinSet};
 
@@ -34,11 +32,11 @@ pub struct Arrivals {
 impl Arrivals {
     /// Starts watching. Neither the namespace nor any object needs to exist.
     pub fn watch(client: Client, namespace: &str) -> Self {
-        let api: Api<Deployment> = Api::namespaced(client, namespace);
+        let api: Api<PartialObjectMeta<Deployment>> = Api::namespaced(client, namespace);
         let (sender, seen) = watch::channel(Seen::default());
         let mut task = JoinSet::new();
         task.spawn(async move {
-            let events = metadata_watcher(api, watcher::Config::default());
+            let events = watcher(api, watcher::Config::default());
             let mut events = std::pin::pin!(events);
             while let Some(event) = events.next().await {
                 // An interrupted watch is taken up again by the watcher itself.
@@ -51,9 +49,17 @@ impl Arrivals {
 
     /// Waits until `count` objects carry `revision`.
     pub async fn reach(&mut self, revision: &str, count: usize, limit: Duration) -> Result<()> {
-        self.until(limit, &format!("{count} objects of revision {revision}"), |seen| {
-            seen.objects.values().filter(|found| *found == revision).count() >= count
-        })
+        self.until(
+            limit,
+            &format!("{count} objects of revision {revision}"),
+            |seen| {
+                seen.objects
+                    .values()
+                    .filter(|found| *found == revision)
+                    .count()
+                    >= count
+            },
+        )
         .await
     }
 
@@ -71,12 +77,24 @@ impl Arrivals {
     }
 
     /// Waits until `deletions` were seen and `count` objects carry `revision`.
-    pub async fn recover(&mut self, deletions: usize, revision: &str, count: usize, limit: Duration) -> Result<()> {
-        self.until(limit, "all deletions", |seen| seen.deleted >= deletions).await?;
+    pub async fn recover(
+        &mut self,
+        deletions: usize,
+        revision: &str,
+        count: usize,
+        limit: Duration,
+    ) -> Result<()> {
+        self.until(limit, "all deletions", |seen| seen.deleted >= deletions)
+            .await?;
         self.reach(revision, count, limit).await
     }
 
-    async fn until(&mut self, limit: Duration, what: &str, done: impl Fn(&Seen) -> bool) -> Result<()> {
+    async fn until(
+        &mut self,
+        limit: Duration,
+        what: &str,
+        done: impl Fn(&Seen) -> bool,
+    ) -> Result<()> {
         tokio::time::timeout(limit, self.seen.wait_for(|seen| done(seen)))
             .await
             .with_context(|| format!("waited {} s for {what}", limit.as_secs()))?
@@ -86,7 +104,7 @@ impl Arrivals {
 }
 
 impl Seen {
-    fn take(&mut self, event: Event<kube::core::PartialObjectMeta<Deployment>>) {
+    fn take(&mut self, event: Event<PartialObjectMeta<Deployment>>) {
         match event {
             Event::Init => self.objects.clear(),
             Event::InitDone => {}

@@ -84,7 +84,11 @@ async fn client(file: &PathBuf) -> Result<Client> {
     client_from(&text).await
 }
 
-async fn hand_out(members: &[Vec<mpsc::Sender<Work>>], object: &DynamicObject, delete: bool) -> Result<()> {
+async fn hand_out(
+    members: &[Vec<mpsc::Sender<Work>>],
+    object: &DynamicObject,
+    delete: bool,
+) -> Result<()> {
     let name = object.name_any();
     let body = (!delete).then(|| {
         let applied = json!({
@@ -98,13 +102,23 @@ async fn hand_out(members: &[Vec<mpsc::Sender<Work>>], object: &DynamicObject, d
     name.hash(&mut hasher);
     let slot = usize::try_from(hasher.finish() % CONNECTIONS as u64)?;
     for connections in members {
-        let work = Work { name: name.clone(), body: body.clone() };
-        connections[slot].send(work).await.context("a connection failed")?;
+        let work = Work {
+            name: name.clone(),
+            body: body.clone(),
+        };
+        connections[slot]
+            .send(work)
+            .await
+            .context("a connection failed")?;
     }
     Ok(())
 }
 
-async fn carry_out(client: Client, collection: String, mut queue: mpsc::Receiver<Work>) -> Result<()> {
+async fn carry_out(
+    client: Client,
+    collection: String,
+    mut queue: mpsc::Receiver<Work>,
+) -> Result<()> {
     while let Some(Work { name, body }) = queue.recv().await {
         let one = format!("{collection}/{name}");
         let request = match body {

@@ -83,5 +83,7 @@ pub async fn send(client: &Client, collection: &str, name: &str, call: &Call) ->
             .body(br#"{"propagationPolicy":"Background"}"#.to_vec())?,
     };
     let answer = client.request_text(request).await;
-    answer.map(drop).with_context(|| format!("load {collection}/{name}"))
+    answer
+        .map(drop)
+        .with_context(|| format!("load {collection}/{name}"))
 }

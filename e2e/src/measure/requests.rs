@@ -13,7 +13,14 @@ const QUESTIONS: [&str; 5] = [
     "tokenreviews",
     "serviceaccounts/token",
 ];
-const WRITES: [&str; 6] = ["POST", "PUT", "PATCH", "APPLY", "DELETE", "DELETECOLLECTION"];
+const WRITES: [&str; 6] = [
+    "POST",
+    "PUT",
+    "PATCH",
+    "APPLY",
+    "DELETE",
+    "DELETECOLLECTION",
+];
 
 /// Counts by `VERB resource/subresource`. Watches, leases and requests that name no resource
 /// (health, metrics, discovery) are left out: they come from everybody all the time.
@@ -24,7 +31,10 @@ impl Requests {
     /// Reads an API server's counters as an administrator.
     pub async fn read(client: &Client) -> Result<Self> {
         let request = http::Request::get("/metrics").body(vec![])?;
-        let text = client.request_text(request).await.context("read the API server's metrics")?;
+        let text = client
+            .request_text(request)
+            .await
+            .context("read the API server's metrics")?;
         Ok(Self::parse(&text))
     }
 
@@ -41,7 +51,10 @@ impl Requests {
                 let (_, rest) = labels.split_once(&format!("{name}=\""))?;
                 rest.split_once('"').map(|(value, _)| value)
             };
-            let (verb, resource) = (label("verb").unwrap_or(""), label(",resource").unwrap_or(""));
+            let (verb, resource) = (
+                label("verb").unwrap_or(""),
+                label(",resource").unwrap_or(""),
+            );
             if resource.is_empty() || resource == "leases" || matches!(verb, "WATCH" | "CONNECT") {
                 continue;
             }
@@ -58,7 +71,10 @@ impl Requests {
     #[must_use]
     pub fn since(&self, before: &Self) -> Self {
         let new = self.0.iter().map(|(name, count)| {
-            (name.clone(), count - before.0.get(name).copied().unwrap_or(0.0))
+            (
+                name.clone(),
+                count - before.0.get(name).copied().unwrap_or(0.0),
+            )
         });
         Self(new.filter(|(_, count)| *count > 0.0).collect())
     }
@@ -74,7 +90,11 @@ impl Requests {
             let (verb, resource) = name.split_once(' ').unwrap_or((name, ""));
             WRITES.contains(&verb) && resource != "events" && !QUESTIONS.contains(&resource)
         };
-        self.0.iter().filter(|(name, _)| is_write(name)).map(|(_, count)| count).sum()
+        self.0
+            .iter()
+            .filter(|(name, _)| is_write(name))
+            .map(|(_, count)| count)
+            .sum()
     }
 }
 
@@ -96,8 +116,19 @@ apiserver_request_total{code="200",component="apiserver",dry_run="",group="coord
     #[test]
     fn counts_by_verb_and_resource_and_leaves_out_what_everybody_does() {
         let all = Requests::parse(TEXT);
-        let expected = [("LIST deployments", 2.0), ("PATCH deployments/status", 7.0), ("POST deployments", 4.0)];
-        assert_eq!(all, Requests(expected.map(|(name, count)| (name.to_owned(), count)).into()));
+        let expected = [
+            ("LIST deployments", 2.0),
+            ("PATCH deployments/status", 7.0),
+            ("POST deployments", 4.0),
+        ];
+        assert_eq!(
+            all,
+            Requests(
+                expected
+                    .map(|(name, count)| (name.to_owned(), count))
+                    .into()
+            )
+        );
         assert!((all.total() - 13.0).abs() < 0.1);
         assert!((all.writes() - 11.0).abs() < 0.1);
     }

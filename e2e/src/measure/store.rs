@@ -19,8 +19,11 @@ impl Store {
     /// The etcd that runs as `process`; where it listens stands in its command line.
     pub fn of(process: &Process) -> Result<Self> {
         let pid = process.pid().context("etcd does not run")?;
-        let command = fs::read_to_string(format!("/proc/{pid}/cmdline")).context("read etcd's command line")?;
-        let url = command.split('\0').find_map(|arg| arg.strip_prefix("--listen-client-urls="));
+        let command = fs::read_to_string(format!("/proc/{pid}/cmdline"))
+            .context("read etcd's command line")?;
+        let url = command
+            .split('\0')
+            .find_map(|arg| arg.strip_prefix("--listen-client-urls="));
         let url = url.context("etcd was started without --listen-client-urls")?;
         let client = Client::try_from(Config::new(url.parse()?))?;
         Ok(Self { client })
@@ -41,10 +44,15 @@ impl Store {
         }
         let end = String::from_utf8(end).context("a prefix in ASCII")?;
         let answer = self.range(prefix, &end, false).await?;
-        let values = answer["kvs"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let values = answer["kvs"]
+            .as_array()
+            .map(Vec::as_slice)
+            .unwrap_or_default();
         let mut bytes = 0;
         for value in values {
-            bytes += STANDARD.decode(value["value"].as_str().unwrap_or(""))?.len();
+            bytes += STANDARD
+                .decode(value["value"].as_str().unwrap_or(""))?
+                .len();
         }
         Ok((values.len(), bytes))
     }

@@ -30,15 +30,22 @@ pub async fn crds(client: &Client) -> Result<()> {
     let api: Api<CustomResourceDefinition> = Api::all(client.clone());
     for crd in crds::all() {
         let name = crd.name_any();
-        api.patch(&name, &PatchParams::apply(MANAGER).force(), &Patch::Apply(&crd))
-            .await
-            .with_context(|| format!("apply CRD {name}"))?;
+        api.patch(
+            &name,
+            &PatchParams::apply(MANAGER).force(),
+            &Patch::Apply(&crd),
+        )
+        .await
+        .with_context(|| format!("apply CRD {name}"))?;
     }
     let served = async {
         loop {
             let list = api.list(&kube::api::ListParams::default()).await?;
             let established = |crd: &CustomResourceDefinition| {
-                let conditions = crd.status.iter().flat_map(|s| s.conditions.iter().flatten());
+                let conditions = crd
+                    .status
+                    .iter()
+                    .flat_map(|s| s.conditions.iter().flatten());
                 conditions
                     .into_iter()
                     .any(|c| c.type_ == "Established" && c.status == "True")

@@ -31,7 +31,15 @@ pub async fn regions(client: &Client) -> Result<()> {
     for (name, display, code) in CITIES {
         region(client, name, display, code, "City", Some("zhejiang")).await?;
     }
-    region(client, "hangzhou-yuhang", "余杭区", "330110", "County", Some("hangzhou")).await
+    region(
+        client,
+        "hangzhou-yuhang",
+        "余杭区",
+        "330110",
+        "County",
+        Some("hangzhou"),
+    )
+    .await
 }
 
 async fn region(
@@ -47,9 +55,13 @@ async fn region(
         spec["parent"] = json!(parent);
     }
     let api: Api<Region> = Api::all(client.clone());
-    api.patch(name, &params(), &Patch::Apply(&object("Region", name, spec)))
-        .await
-        .with_context(|| format!("apply Region {name}"))?;
+    api.patch(
+        name,
+        &params(),
+        &Patch::Apply(&object("Region", name, &spec)),
+    )
+    .await
+    .with_context(|| format!("apply Region {name}"))?;
     Ok(())
 }
 
@@ -72,9 +84,13 @@ pub async fn member_cluster(client: &Client, member: &Member) -> Result<()> {
     });
     let api: Api<MemberCluster> = Api::all(client.clone());
     let name = &member.name;
-    api.patch(name, &params(), &Patch::Apply(&object("MemberCluster", name, spec)))
-        .await
-        .with_context(|| format!("apply MemberCluster {name}"))?;
+    api.patch(
+        name,
+        &params(),
+        &Patch::Apply(&object("MemberCluster", name, &spec)),
+    )
+    .await
+    .with_context(|| format!("apply MemberCluster {name}"))?;
     Ok(())
 }
 
@@ -82,7 +98,7 @@ fn params() -> PatchParams {
     PatchParams::apply("sandbox").force()
 }
 
-fn object(kind: &str, name: &str, spec: Value) -> Value {
+fn object(kind: &str, name: &str, spec: &Value) -> Value {
     json!({
         "apiVersion": "jiuzhou.io/v1alpha1", "kind": kind,
         "metadata": {"name": name}, "spec": spec,

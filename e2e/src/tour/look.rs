@@ -25,7 +25,9 @@ where
     loop {
         match look().await? {
             Ok(found) => return Ok(found),
-            Err(seen) if Instant::now() > end => bail!("{what}: not within {DEADLINE:?}; last seen: {seen}"),
+            Err(seen) if Instant::now() > end => {
+                bail!("{what}: not within {DEADLINE:?}; last seen: {seen}")
+            }
             Err(_) => sleep(POLL).await,
         }
     }
@@ -39,7 +41,11 @@ impl Stage {
 
     /// The App as it is.
     pub(super) async fn app(&self) -> Result<App> {
-        self.apps().await?.get("health-code").await.context("read the App")
+        self.apps()
+            .await?
+            .get("health-code")
+            .await
+            .context("read the App")
     }
 
     /// A MemberCluster as it is.
@@ -52,7 +58,9 @@ impl Stage {
     pub(super) async fn deployment(&self, cluster: &str) -> Result<Option<Deployment>> {
         let client = self.fleet.cluster(cluster)?.client().await?;
         let api: Api<Deployment> = Api::namespaced(client, "health");
-        api.get_opt("health-code").await.context("read the Deployment")
+        api.get_opt("health-code")
+            .await
+            .context("read the Deployment")
     }
 
     /// Waits until the App is Ready and observed at its newest generation.
@@ -71,8 +79,11 @@ impl Stage {
     /// The clusters the App is placed on.
     pub(super) async fn placed(&self) -> Result<Vec<String>> {
         let status = self.app().await?.status.unwrap_or_default();
-        let mut names: Vec<String> =
-            status.placements.iter().map(|p| p.cluster_name.to_string()).collect();
+        let mut names: Vec<String> = status
+            .placements
+            .iter()
+            .map(|p| p.cluster_name.to_string())
+            .collect();
         names.sort();
         Ok(names)
     }
@@ -90,17 +101,31 @@ pub(super) fn describe(app: &App) -> String {
 
 /// The image of a Deployment's first container.
 pub(super) fn image(deployment: &Deployment) -> String {
-    container(deployment).and_then(|c| c.image.clone()).unwrap_or_default()
+    container(deployment)
+        .and_then(|c| c.image.clone())
+        .unwrap_or_default()
 }
 
 /// The value of the variable REGION in a Deployment's first container.
 pub(super) fn region(deployment: &Deployment) -> String {
-    let env = container(deployment).and_then(|c| c.env.clone()).unwrap_or_default();
-    env.into_iter().find(|e| e.name == "REGION").and_then(|e| e.value).unwrap_or_default()
+    let env = container(deployment)
+        .and_then(|c| c.env.clone())
+        .unwrap_or_default();
+    env.into_iter()
+        .find(|e| e.name == "REGION")
+        .and_then(|e| e.value)
+        .unwrap_or_default()
 }
 
 fn container(deployment: &Deployment) -> Option<&k8s_openapi::api::core::v1::Container> {
-    deployment.spec.as_ref()?.template.spec.as_ref()?.containers.first()
+    deployment
+        .spec
+        .as_ref()?
+        .template
+        .spec
+        .as_ref()?
+        .containers
+        .first()
 }
 
 /// UID of an object.

@@ -35,7 +35,11 @@ pub(super) async fn join(stage: &mut Stage) -> Result<String> {
             })
         })
         .await?;
-        writeln!(evidence, "{} in {} ({:?}): {cpu} cores requested", member.name, member.region, member.mode)?;
+        writeln!(
+            evidence,
+            "{} in {} ({:?}): {cpu} cores requested",
+            member.name, member.region, member.mode
+        )?;
     }
     Ok(evidence)
 }
@@ -43,13 +47,23 @@ pub(super) async fn join(stage: &mut Stage) -> Result<String> {
 /// `kubectl apply` of an App, Ready, and the reason for every cluster.
 pub(super) async fn place(stage: &mut Stage) -> Result<String> {
     let client = stage.fleet.hub().client().await?;
-    install::apply(&client, "apiVersion: v1\nkind: Namespace\nmetadata: {name: health}").await?;
+    install::apply(
+        &client,
+        "apiVersion: v1\nkind: Namespace\nmetadata: {name: health}",
+    )
+    .await?;
     let began = Instant::now();
     install::apply(&client, APP).await?;
     stage.ready().await?;
     let mut evidence = format!("Ready {:.1} s after apply\n", began.elapsed().as_secs_f32());
-    evidence.push_str(&jiuzhou(stage, &["explain", "app", "health-code", "-n", "health"])?);
-    ensure!(stage.placed().await?.len() == 3, "the App is not placed on three cities: {evidence}");
+    evidence.push_str(&jiuzhou(
+        stage,
+        &["explain", "app", "health-code", "-n", "health"],
+    )?);
+    ensure!(
+        stage.placed().await?.len() == 3,
+        "the App is not placed on three cities: {evidence}"
+    );
     Ok(evidence)
 }
 
@@ -57,31 +71,61 @@ pub(super) async fn place(stage: &mut Stage) -> Result<String> {
 pub(super) async fn differ(stage: &mut Stage) -> Result<String> {
     let mut values = BTreeMap::new();
     for cluster in stage.placed().await? {
-        let deployment = stage.deployment(&cluster).await?.context("the Deployment is missing")?;
+        let deployment = stage
+            .deployment(&cluster)
+            .await?
+            .context("the Deployment is missing")?;
         values.insert(cluster, region(&deployment));
     }
     for (cluster, value) in &values {
-        let wanted = if cluster == "ningbo-a" { "ningbo" } else { "zhejiang" };
+        let wanted = if cluster == "ningbo-a" {
+            "ningbo"
+        } else {
+            "zhejiang"
+        };
         ensure!(value == wanted, "REGION is {value} in {cluster}");
     }
-    ensure!(values.contains_key("ningbo-a"), "the App does not run in ningbo");
-    Ok(values.iter().map(|(cluster, value)| format!("{cluster}: REGION={value}\n")).collect())
+    ensure!(
+        values.contains_key("ningbo-a"),
+        "the App does not run in ningbo"
+    );
+    let lines = values
+        .iter()
+        .map(|(cluster, value)| format!("{cluster}: REGION={value}"));
+    Ok(lines.collect::<Vec<_>>().join("\n"))
 }
 
 /// The canary takes the new version alone, soaks, and the rest follows.
 pub(super) async fn roll_out(stage: &mut Stage) -> Result<String> {
     set_tag(stage, "1.5.0").await?;
-    let alone = until("the canary has the new version and the others the old one", || async {
-        let images = images(stage).await?;
-        let canary = images.get("quzhou-a").is_some_and(|i| i.ends_with(":1.5.0"));
-        let old = images.values().filter(|i| i.ends_with(":1.4.2")).count();
-        Ok(if canary && old == 2 { Ok(images) } else { Err(format!("{images:?}")) })
-    })
+    let alone = until(
+        "the canary has the new version and the others the old one",
+        || async {
+            let images = images(stage).await?;
+            let canary = images
+                .get("quzhou-a")
+                .is_some_and(|i| i.ends_with(":1.5.0"));
+            let old = images.values().filter(|i| i.ends_with(":1.4.2")).count();
+            Ok(if canary && old == 2 {
+                Ok(images)
+            } else {
+                Err(format!("{images:?}"))
+            })
+        },
+    )
     .await?;
     let app = stage.ready().await?;
     let after = images(stage).await?;
-    ensure!(after.values().all(|i| i.ends_with(":1.5.0")), "not everywhere: {after:?}");
-    Ok(format!("first:  {}\nthen:   {}\n{}", list(&alone), list(&after), describe(&app)))
+    ensure!(
+        after.values().all(|i| i.ends_with(":1.5.0")),
+        "not everywhere: {after:?}"
+    );
+    Ok(format!(
+        "first:  {}\nthen:   {}\n{}",
+        list(&alone),
+        list(&after),
+        describe(&app)
+    ))
 }
 
 /// A version whose pods never become ready stays in the canary.
@@ -92,7 +136,11 @@ pub(super) async fn stop_bad(stage: &mut Stage) -> Result<String> {
         let status = app.status.clone().unwrap_or_default();
         let ready = find_condition(&status.conditions, ConditionType::Ready);
         let stopped = ready.is_some_and(|c| c.reason == Reason::RolloutStopped);
-        Ok(if stopped { Ok(app) } else { Err(describe(&app)) })
+        Ok(if stopped {
+            Ok(app)
+        } else {
+            Err(describe(&app))
+        })
     })
     .await?;
     let images = images(stage).await?;
@@ -105,7 +153,11 @@ pub(super) async fn stop_bad(stage: &mut Stage) -> Result<String> {
 pub(super) async fn roll_back(stage: &mut Stage) -> Result<String> {
     set_tag(stage, "1.5.0").await?;
     let app = stage.ready().await?;
-    Ok(format!("{}\n{}", list(&images(stage).await?), describe(&app)))
+    Ok(format!(
+        "{}\n{}",
+        list(&images(stage).await?),
+        describe(&app)
+    ))
 }
 
 /// Somebody deletes the Deployment and scales it in another cluster.
@@ -114,15 +166,27 @@ pub(super) async fn repair(stage: &mut Stage) -> Result<String> {
     let client = stage.fleet.cluster("hangzhou-a")?.client().await?;
     let api: Api<Deployment> = Api::namespaced(client, "health");
     let scaled = json!({"spec": {"replicas": 1}});
-    api.patch("health-code", &PatchParams::default(), &Patch::Merge(&scaled)).await?;
+    api.patch(
+        "health-code",
+        &PatchParams::default(),
+        &Patch::Merge(&scaled),
+    )
+    .await?;
     let began = Instant::now();
     until("the scale is put back", || async {
         let replicas = replicas(stage, "hangzhou-a").await?;
-        Ok(if replicas == Some(4) { Ok(()) } else { Err(format!("{replicas:?}")) })
+        Ok(if replicas == Some(4) {
+            Ok(())
+        } else {
+            Err(format!("{replicas:?}"))
+        })
     })
     .await?;
     let back = began.elapsed().as_secs_f32();
-    Ok(format!("deleted in ningbo-a: back after {:.1} s\nscaled to 1 in hangzhou-a: 4 again after {back:.1} s", took.as_secs_f32()))
+    Ok(format!(
+        "deleted in ningbo-a: back after {:.1} s\nscaled to 1 in hangzhou-a: 4 again after {back:.1} s",
+        took.as_secs_f32()
+    ))
 }
 
 /// With the hub gone a city repairs, its agent is killed and started, and it repairs again.
@@ -149,8 +213,15 @@ pub(super) async fn hub_returns(stage: &mut Stage) -> Result<String> {
     let app = stage.ready().await?;
     sleep(Duration::from_secs(5)).await;
     let after = uids(stage).await?;
-    ensure!(before == after, "objects changed: {before:?} became {after:?}");
-    Ok(format!("{} Deployments have the UIDs they had\n{}", after.len(), describe(&app)))
+    ensure!(
+        before == after,
+        "objects changed: {before:?} became {after:?}"
+    );
+    Ok(format!(
+        "{} Deployments have the UIDs they had\n{}",
+        after.len(),
+        describe(&app)
+    ))
 }
 
 /// A paused API server answers nobody: the cluster turns stale, the App stays where it is.
@@ -159,7 +230,11 @@ pub(super) async fn cut_off(stage: &mut Stage) -> Result<String> {
     let cut = stage.fleet.cluster("hangzhou-a")?.apiserver();
     cut.pause()?;
     let shown = until("the cluster is shown as out of contact", || async {
-        let status = stage.member_cluster("hangzhou-a").await?.status.unwrap_or_default();
+        let status = stage
+            .member_cluster("hangzhou-a")
+            .await?
+            .status
+            .unwrap_or_default();
         let reach = find_condition(&status.conditions, ConditionType::Reachable).cloned();
         Ok(match reach {
             Some(c) if c.reason == Reason::OutOfContact => Ok(c.message),
@@ -171,13 +246,18 @@ pub(super) async fn cut_off(stage: &mut Stage) -> Result<String> {
     let during = stage.placed().await;
     stage.fleet.cluster("hangzhou-a")?.apiserver().resume()?;
     let (shown, app, during) = (shown?, app?, during?);
-    ensure!(before == during, "the App moved: {before:?} became {during:?}");
+    ensure!(
+        before == during,
+        "the App moved: {before:?} became {during:?}"
+    );
     let status = app.status.clone().unwrap_or_default();
     let ready = find_condition(&status.conditions, ConditionType::Ready).cloned();
     stage.ready().await?;
     Ok(format!(
         "MemberCluster hangzhou-a: {shown}\nApp: {}\nplaced before, during and after: {}",
-        ready.map(|c| format!("Ready={:?} {}: {}", c.status, c.reason, c.message)).unwrap_or_default(),
+        ready
+            .map(|c| format!("Ready={:?} {}: {}", c.status, c.reason, c.message))
+            .unwrap_or_default(),
         stage.placed().await?.join(" ")
     ))
 }
@@ -185,7 +265,11 @@ pub(super) async fn cut_off(stage: &mut Stage) -> Result<String> {
 /// Nothing managed is left in any cluster.
 pub(super) async fn delete(stage: &mut Stage) -> Result<String> {
     let began = Instant::now();
-    stage.apps().await?.delete("health-code", &DeleteParams::default()).await?;
+    stage
+        .apps()
+        .await?
+        .delete("health-code", &DeleteParams::default())
+        .await?;
     until("the App is gone", || async {
         let gone = stage.apps().await?.get_opt("health-code").await?;
         Ok(gone.map_or(Ok(()), |app| Err(describe(&app))))
@@ -196,17 +280,30 @@ pub(super) async fn delete(stage: &mut Stage) -> Result<String> {
     for cluster in stage.fleet.clusters() {
         let api: Api<Deployment> = Api::all(cluster.client().await?);
         let left = api.list(&managed).await?.items;
-        ensure!(left.is_empty(), "{} still holds {:?}", cluster.name(), left[0].name_any());
+        ensure!(
+            left.is_empty(),
+            "{} still holds {:?}",
+            cluster.name(),
+            left[0].name_any()
+        );
     }
-    Ok(format!("gone from the hub after {:.1} s, no managed object left in {} clusters", took.as_secs_f32(), stage.fleet.clusters().len()))
+    Ok(format!(
+        "gone from the hub after {:.1} s, no managed object left in {} clusters",
+        took.as_secs_f32(),
+        stage.fleet.clusters().len()
+    ))
 }
 
 /// Deletes the Deployment as a person might, and waits for another one in its place.
 async fn delete_and_await(stage: &Stage, cluster: &str) -> Result<Duration> {
-    let old = uid(&stage.deployment(cluster).await?.context("the Deployment is missing")?);
+    let old = uid(&stage
+        .deployment(cluster)
+        .await?
+        .context("the Deployment is missing")?);
     let client = stage.fleet.cluster(cluster)?.client().await?;
     let api: Api<Deployment> = Api::namespaced(client, "health");
-    api.delete("health-code", &DeleteParams::background()).await?;
+    api.delete("health-code", &DeleteParams::background())
+        .await?;
     let began = Instant::now();
     until("the Deployment is back", || async {
         let now = stage.deployment(cluster).await?.map(|d| uid(&d));
@@ -220,9 +317,15 @@ async fn delete_and_await(stage: &Stage, cluster: &str) -> Result<Duration> {
 }
 
 async fn set_tag(stage: &Stage, tag: &str) -> Result<()> {
-    let patch = json!({"spec": {"images": [{"name": "registry.example/health-code", "newTag": tag}]}});
+    let patch =
+        json!({"spec": {"images": [{"name": "registry.example/health-code", "newTag": tag}]}});
     let api: Api<App> = stage.apps().await?;
-    api.patch("health-code", &PatchParams::default(), &Patch::Merge(&patch)).await?;
+    api.patch(
+        "health-code",
+        &PatchParams::default(),
+        &Patch::Merge(&patch),
+    )
+    .await?;
     Ok(())
 }
 
@@ -247,7 +350,11 @@ async fn uids(stage: &Stage) -> Result<BTreeMap<String, String>> {
 }
 
 async fn replicas(stage: &Stage, cluster: &str) -> Result<Option<i32>> {
-    Ok(stage.deployment(cluster).await?.and_then(|d| d.spec).and_then(|s| s.replicas))
+    Ok(stage
+        .deployment(cluster)
+        .await?
+        .and_then(|d| d.spec)
+        .and_then(|s| s.replicas))
 }
 
 fn list(images: &BTreeMap<String, String>) -> String {

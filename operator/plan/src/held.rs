@@ -79,7 +79,7 @@ impl std::fmt::Display for Frozen {
         match self {
             Self::OtherHub { pinned, found } => write!(
                 f,
-                "The agent serves hub {pinned} and refuses every change from hub {found}. If the hub was rebuilt on purpose, run jiuzhou acknowledge --hub {found} in this cluster."
+                "The agent serves hub {pinned} and refuses every change from hub {found}. If the hub was rebuilt on purpose, annotate the Secret jiuzhou-snapshot-<cluster> in namespace jiuzhou-system of this cluster with jiuzhou.io/acknowledged-hub={found}."
             ),
             Self::OlderHub { evidence } => write!(
                 f,
@@ -106,12 +106,22 @@ pub struct Taken {
 impl Held {
     /// Takes over what is newer in the slices. With a suspicion nothing is taken over.
     pub fn take(&mut self, cluster: &Uid, slices: &Slices) -> Taken {
-        let news: Vec<(&Box<str>, &Arc<AssignmentSliceSpec>)> =
-            slices.iter().filter(|(name, slice)| self.slices.get(*name) != Some(&mark(slice))).collect();
+        let news: Vec<(&str, &Arc<AssignmentSliceSpec>)> = slices
+            .iter()
+            .filter(|(name, slice)| self.slices.get(*name) != Some(&mark(slice)))
+            .map(|(name, slice)| (&**name, slice))
+            .collect();
         if let Some(suspicion) = self.suspicion(cluster, slices, &news) {
-            return Taken { changed: BTreeSet::new(), suspicion: Some(suspicion) };
+            return Taken {
+                changed: BTreeSet::new(),
+                suspicion: Some(suspicion),
+            };
         }
-        if news.iter().any(|(_, slice)| self.hub.as_ref().is_some_and(|hub| slice.hub_epoch > hub.epoch)) {
+        if news.iter().any(|(_, slice)| {
+            self.hub
+                .as_ref()
+                .is_some_and(|hub| slice.hub_epoch > hub.epoch)
+        }) {
             // An administrator acknowledged the older hub: what it says now is the new beginning.
             self.frozen = None;
         }
@@ -120,7 +130,7 @@ impl Held {
         }
         let mut changed = BTreeSet::new();
         for (name, slice) in news {
-            self.slices.insert(name.clone(), mark(slice));
+            self.slices.insert(name.into(), mark(slice));
             self.see_hub(slice);
             self.management = slice.management;
             let traceparent: Option<Arc<str>> = slice.traceparent.as_deref().map(Into::into);
@@ -136,7 +146,10 @@ impl Held {
                 }
             }
         }
-        Taken { changed, suspicion: None }
+        Taken {
+            changed,
+            suspicion: None,
+        }
     }
 
     /// Refuses every change from now on.
@@ -144,26 +157,32 @@ impl Held {
         self.frozen = Some(why);
     }
 
-    /// Serves another hub from now on, at an administrator's word.
-    pub fn acknowledge_hub(&mut self, hub: &Uid) {
-        if let Some(Frozen::OtherHub { found, .. }) = &self.frozen
-            && found == hub
-        {
+    /// Serves another hub from now on, at an administrator's word. Returns whether it was refused
+    /// until now.
+    pub fn acknowledge_hub(&mut self, hub: &Uid) -> bool {
+        let refused = matches!(&self.frozen, Some(Frozen::OtherHub { found, .. }) if found == hub);
+        if refused {
             self.frozen = None;
             self.slices.clear();
             self.hub = None;
             // The new hub counts from one: every entry of it is newer than any of the old one.
             self.entries.values_mut().for_each(|held| held.epoch = 0);
         }
+        refused
     }
 
     /// Forgets Apps that are removed here and that no slice names any more.
     pub fn forget(&mut self, slices: &Slices, removed: impl Fn(&Uid) -> bool) -> Vec<Uid> {
-        let named: BTreeSet<&Uid> = slices.values().flat_map(|s| s.entries.iter().map(|e| &e.uid)).collect();
+        let named: BTreeSet<&Uid> = slices
+            .values()
+            .flat_map(|s| s.entries.iter().map(|e| &e.uid))
+            .collect();
         let gone: Vec<Uid> = self
             .entries
             .iter()
-            .filter(|(uid, held)| !held.entry.state.is_present() && !named.contains(uid) && removed(uid))
+            .filter(|(uid, held)| {
+                !held.entry.state.is_present() && !named.contains(uid) && removed(uid)
+            })
             .map(|(uid, _)| uid.clone())
             .collect();
         for uid in &gone {
@@ -172,23 +191,39 @@ impl Held {
         gone
     }
 
-    fn suspicion(&self, cluster: &Uid, slices: &Slices, news: &[(&Box<str>, &Arc<AssignmentSliceSpec>)]) -> Option<Frozen> {
+    fn suspicion(
+        &self,
+        cluster: &Uid,
+        slices: &Slices,
+        news: &[(&str, &Arc<AssignmentSliceSpec>)],
+    ) -> Option<Frozen> {
         for (name, slice) in news {
             if slice.cluster_uid != *cluster {
-                return Some(Frozen::OtherCluster { meant: slice.cluster_uid.clone() });
+                return Some(Frozen::OtherCluster {
+                    meant: slice.cluster_uid.clone(),
+                });
             }
             let hub = self.hub.as_ref()?;
             if slice.hub_id != hub.id {
-                return Some(Frozen::OtherHub { pinned: hub.id.clone(), found: slice.hub_id.clone() });
+                return Some(Frozen::OtherHub {
+                    pinned: hub.id.clone(),
+                    found: slice.hub_id.clone(),
+                });
             }
             let older = |evidence: String| Some(Frozen::OlderHub { evidence });
             if slice.hub_epoch < hub.epoch {
-                return older(format!("slice {name} is of hub epoch {}, after {}", slice.hub_epoch, hub.epoch));
+                return older(format!(
+                    "slice {name} is of hub epoch {}, after {}",
+                    slice.hub_epoch, hub.epoch
+                ));
             }
             if slice.hub_epoch > hub.epoch {
                 continue;
             }
-            if let Some(seen) = self.slices.get(*name).filter(|seen| seen.hub_epoch == slice.hub_epoch)
+            if let Some(seen) = self
+                .slices
+                .get(*name)
+                .filter(|seen| seen.hub_epoch == slice.hub_epoch)
                 && (slice.leader_epoch < seen.leader_epoch || slice.sequence < seen.sequence)
             {
                 return older(format!(
@@ -196,8 +231,15 @@ impl Held {
                     seen.leader_epoch, seen.sequence, slice.leader_epoch, slice.sequence
                 ));
             }
-            if let Some(entry) = slice.entries.iter().find(|e| self.went_back(slice.hub_epoch, e, slices)) {
-                return older(format!("App {}/{} went back to generation {}", entry.namespace, entry.name, entry.generation));
+            if let Some(entry) = slice
+                .entries
+                .iter()
+                .find(|e| self.went_back(slice.hub_epoch, e, slices))
+            {
+                return older(format!(
+                    "App {}/{} went back to generation {}",
+                    entry.namespace, entry.name, entry.generation
+                ));
             }
         }
         None
@@ -205,10 +247,18 @@ impl Held {
 
     /// Whether an entry is older than what is held and no other slice explains it by a move.
     fn went_back(&self, epoch: i64, entry: &Entry, slices: &Slices) -> bool {
-        let Some(held) = self.entries.get(&entry.uid).filter(|held| held.epoch == epoch) else { return false };
+        let Some(held) = self
+            .entries
+            .get(&entry.uid)
+            .filter(|held| held.epoch == epoch)
+        else {
+            return false;
+        };
         entry.generation < held.entry.generation
             && !slices.values().filter(|s| s.hub_epoch == epoch).any(|s| {
-                s.entries.iter().any(|e| e.uid == entry.uid && e.generation >= held.entry.generation)
+                s.entries
+                    .iter()
+                    .any(|e| e.uid == entry.uid && e.generation >= held.entry.generation)
             })
     }
 
@@ -226,7 +276,12 @@ impl Held {
             sequence: slice.sequence,
         });
         if slice.hub_epoch > seen.epoch {
-            *seen = HubSeen { id: slice.hub_id.clone(), epoch: slice.hub_epoch, leader_epoch: 0, sequence: 0 };
+            *seen = HubSeen {
+                id: slice.hub_id.clone(),
+                epoch: slice.hub_epoch,
+                leader_epoch: 0,
+                sequence: 0,
+            };
         }
         seen.leader_epoch = seen.leader_epoch.max(slice.leader_epoch);
         seen.sequence = seen.sequence.max(slice.sequence);
@@ -234,7 +289,11 @@ impl Held {
 }
 
 fn mark(slice: &AssignmentSliceSpec) -> Mark {
-    Mark { hub_epoch: slice.hub_epoch, leader_epoch: slice.leader_epoch, sequence: slice.sequence }
+    Mark {
+        hub_epoch: slice.hub_epoch,
+        leader_epoch: slice.leader_epoch,
+        sequence: slice.sequence,
+    }
 }
 
 #[cfg(test)]

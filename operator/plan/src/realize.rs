@@ -6,6 +6,7 @@
 
 mod health;
 mod observed;
+mod secrets;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use serde_json::Value;
 
 pub use health::Health;
 pub use observed::{Access, Namespace, Observed, Refused, Seen, Settled, Stamp};
+pub use secrets::{Deliver, Delivered, SecretKey, Undelivered, Withdraw};
 
 use crate::content::AppContent;
 use crate::object::{Kind, ObjectKey};
@@ -54,6 +56,10 @@ pub enum Action {
         /// Its version.
         resource_version: Box<str>,
     },
+    /// Deliver a Secret that the App names.
+    Deliver(Box<Deliver>),
+    /// Take back a Secret that the App named.
+    Withdraw(Box<Withdraw>),
     /// Remove the marks of ownership, and nothing else.
     LetGo {
         /// The object.
@@ -164,11 +170,20 @@ impl<'a> Work<'a> {
         let content = match content {
             ContentState::Here(content) => content,
             ContentState::Missing(why) => {
-                return self.fail(Reason::ContentMissing, format!("content {} cannot be had: {why}; what runs is kept", self.entry.content));
+                return self.fail(
+                    Reason::ContentMissing,
+                    format!(
+                        "content {} cannot be had: {why}; what runs is kept",
+                        self.entry.content
+                    ),
+                );
             }
             ContentState::Coming => return self.state = Some(ReportState::Progressing),
             ContentState::Unknown => {
-                let fetch = Action::Fetch { pack: self.entry.pack.clone(), hash: self.entry.content.clone() };
+                let fetch = Action::Fetch {
+                    pack: self.entry.pack.clone(),
+                    hash: self.entry.content.clone(),
+                };
                 return self.actions.push(fetch);
             }
         };
@@ -180,6 +195,7 @@ impl<'a> Work<'a> {
         if !self.namespace_ready() {
             return;
         }
+        self.secrets();
         for object in &objects {
             self.object(object);
         }
@@ -187,14 +203,23 @@ impl<'a> Work<'a> {
     }
 
     fn refuse(&mut self, error: &RenderError) {
-        self.fail(Reason::InvalidPatch, format!("spec.{error}: correct it or remove it"));
+        self.fail(
+            Reason::InvalidPatch,
+            format!("spec.{error}: correct it or remove it"),
+        );
     }
 
     /// The stage in force. The clock picks replicas, never content.
     fn stage(&mut self) -> (Option<i32>, Option<HpaBounds>) {
         let begun = |s: &&crds::Stage| s.not_before.is_none_or(|at| at.millis() <= self.now);
         let current = self.entry.stages.iter().rev().find(begun);
-        let next = self.entry.stages.iter().filter_map(|s| s.not_before.map(crds::Timestamp::millis)).filter(|at| *at > self.now).min();
+        let next = self
+            .entry
+            .stages
+            .iter()
+            .filter_map(|s| s.not_before.map(crds::Timestamp::millis))
+            .filter(|at| *at > self.now)
+            .min();
         let chosen = current.map_or((None, None), |s| (s.replicas, s.hpa));
         next.into_iter().for_each(|at| self.wake(at));
         chosen
@@ -203,7 +228,9 @@ impl<'a> Work<'a> {
     fn namespace_ready(&mut self) -> bool {
         let name = &self.entry.namespace;
         match self.observed.namespaces.get(name) {
-            None => self.actions.push(Action::CreateNamespace(name.clone())),
+            None | Some(Namespace::Unbound) => {
+                self.actions.push(Action::CreateNamespace(name.clone()));
+            }
             Some(Namespace::Terminating) => {
                 self.message = Some(format!("namespace {name} is still terminating"));
                 self.state = Some(ReportState::Progressing);
@@ -212,7 +239,6 @@ impl<'a> Work<'a> {
                 Reason::NotManaged,
                 format!("namespace {name} exists and is not managed: label it app.kubernetes.io/managed-by=jiuzhou to let Jiuzhou use it"),
             ),
-            Some(Namespace::Unbound) => self.actions.push(Action::CreateNamespace(name.clone())),
             Some(Namespace::Ready) => return true,
         }
         false
@@ -225,7 +251,13 @@ impl<'a> Work<'a> {
             return;
         }
         if !self.observed.kinds.contains(&key.kind) {
-            return self.fail(Reason::CRDMissing, format!("the cluster does not know {}: install it there", key.kind.name()));
+            return self.fail(
+                Reason::CRDMissing,
+                format!(
+                    "the cluster does not know {}: install it there",
+                    key.kind.name()
+                ),
+            );
         }
         match self.observed.access.get(&(key.namespace.clone(), key.kind)) {
             None => {
@@ -247,7 +279,11 @@ impl<'a> Work<'a> {
             return self.apply(object, None);
         };
         // Somebody may have stripped our labels; the object is still the one we applied.
-        let known = self.observed.settled.get(key).is_some_and(|s| s.uid == seen.uid);
+        let known = self
+            .observed
+            .settled
+            .get(key)
+            .is_some_and(|s| s.uid == seen.uid);
         match &seen.owner {
             Some(owner) if *owner == self.entry.uid => self.keep(object, seen),
             None if known => self.keep(object, seen),
@@ -285,7 +321,11 @@ impl<'a> Work<'a> {
 
     fn apply(&mut self, object: &Rendered, seen: Option<&'a Seen>) {
         let key = &object.key;
-        if let Some(refused) = self.observed.refused.get(key).filter(|r| r.hash == object.hash)
+        if let Some(refused) = self
+            .observed
+            .refused
+            .get(key)
+            .filter(|r| r.hash == object.hash)
             && refused.retry_at > self.now
         {
             self.wake(refused.retry_at);
@@ -298,7 +338,8 @@ impl<'a> Work<'a> {
         }
         let settled = self.observed.settled.get(key);
         let ours = seen.is_some_and(|s| {
-            s.owner.as_ref() == Some(&self.entry.uid) || settled.is_some_and(|known| known.uid == s.uid)
+            s.owner.as_ref() == Some(&self.entry.uid)
+                || settled.is_some_and(|known| known.uid == s.uid)
         });
         let repair = settled.is_some_and(|s| s.hash == object.hash);
         if repair && let Some(again) = settled.and_then(|s| s.fight_ends(self.now)) {
@@ -329,7 +370,9 @@ impl<'a> Work<'a> {
     }
 
     fn delete(&mut self, key: &ObjectKey) {
-        let Some(seen) = self.observed.objects.get(key).filter(|seen| !seen.deleting) else { return };
+        let Some(seen) = self.observed.objects.get(key).filter(|seen| !seen.deleting) else {
+            return;
+        };
         self.actions.push(Action::Delete {
             key: key.clone(),
             uid: seen.uid.clone(),
@@ -338,23 +381,36 @@ impl<'a> Work<'a> {
     }
 
     fn removed(&mut self) {
-        let keys: Vec<&ObjectKey> = self.observed.objects_of(&self.entry.uid).collect();
+        let observed = self.observed;
+        let keys: Vec<&ObjectKey> = observed.objects_of(&self.entry.uid).collect();
         // Nothing is known to be gone before everything was looked at.
-        let done = keys.is_empty() && self.observed.listing.is_empty();
-        let state = if done { ReportState::Removed } else { ReportState::Removing };
+        let secrets = self.withdraw_all(false);
+        let done = keys.is_empty() && !secrets && self.observed.listing.is_empty();
+        let state = if done {
+            ReportState::Removed
+        } else {
+            ReportState::Removing
+        };
         self.state = Some(state);
         keys.into_iter().for_each(|key| self.delete(key));
     }
 
     fn released(&mut self) {
-        let mut left = !self.observed.listing.is_empty();
+        let mut left = !self.observed.listing.is_empty() | self.withdraw_all(true);
         for key in self.observed.objects_of(&self.entry.uid) {
             left = true;
             if let Some(seen) = self.observed.objects.get(key) {
-                self.actions.push(Action::LetGo { key: key.clone(), uid: seen.uid.clone() });
+                self.actions.push(Action::LetGo {
+                    key: key.clone(),
+                    uid: seen.uid.clone(),
+                });
             }
         }
-        self.state = Some(if left { ReportState::Removing } else { ReportState::Removed });
+        self.state = Some(if left {
+            ReportState::Removing
+        } else {
+            ReportState::Removed
+        });
     }
 
     /// In a cluster that is only observed, writes become words.
@@ -370,7 +426,11 @@ impl<'a> Work<'a> {
                 counts[at] += 1;
                 false
             }
-            Action::Delete { .. } | Action::LetGo { .. } => {
+            Action::Deliver(_) => {
+                counts[2] += 1;
+                false
+            }
+            Action::Delete { .. } | Action::LetGo { .. } | Action::Withdraw(_) => {
                 counts[3] += 1;
                 false
             }
@@ -394,13 +454,24 @@ impl<'a> Work<'a> {
         let failure = self.failures.first();
         let unhealthy = self.health.iter().find_map(|h| h.failure());
         let busy = !self.actions.is_empty() || self.health.iter().any(|h| h.is_progressing());
-        let (state, reason, message) = match (self.state, failure, unhealthy) {
-            (Some(state @ (ReportState::Removed | ReportState::Removing | ReportState::Observed)), ..) => {
-                (state, None, self.message)
+        // Going, gone and merely observed say all there is; otherwise a failure outweighs the rest.
+        let settled = self.state.filter(|state| {
+            matches!(
+                state,
+                ReportState::Removed | ReportState::Removing | ReportState::Observed
+            )
+        });
+        let failure = failure.filter(|_| settled.is_none());
+        let (state, reason, message) = match (failure, self.state, unhealthy) {
+            (Some((reason, message)), ..) => {
+                (ReportState::Failed, Some(*reason), Some(message.clone()))
             }
-            (_, Some((reason, message)), _) => (ReportState::Failed, Some(*reason), Some(message.clone())),
-            (Some(state), None, _) => (state, None, self.message),
-            (None, None, Some(why)) => (ReportState::Unhealthy, Some(Reason::Unhealthy), Some(why.to_owned())),
+            (None, Some(state), _) => (state, None, self.message),
+            (None, None, Some(why)) => (
+                ReportState::Unhealthy,
+                Some(Reason::Unhealthy),
+                Some(why.to_owned()),
+            ),
             (None, None, None) if busy => (ReportState::Progressing, None, self.message),
             (None, None, None) => (ReportState::Healthy, None, None),
         };
@@ -414,7 +485,11 @@ impl<'a> Work<'a> {
             reason,
             message: message.map(shorten),
         };
-        Realized { actions: self.actions, report, wake_at: self.wake_at }
+        Realized {
+            actions: self.actions,
+            report,
+            wake_at: self.wake_at,
+        }
     }
 }
 

@@ -317,3 +317,6 @@ fn stamp(body: &mut Value, what: &RenderFor<'_>) {
     labels[label::APP_UID] = json!(what.uid);
     labels[label::TENANT] = json!(what.namespace);
 }
+
+#[cfg(test)]
+mod tests;

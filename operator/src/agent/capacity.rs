@@ -34,15 +34,22 @@ impl Capacity {
     /// Takes in a node; one that is not ready or not schedulable offers nothing.
     pub(crate) fn see_node(&mut self, view: &View) {
         let spec = view.rest.get("spec");
-        let unschedulable = spec.and_then(|s| s.get("unschedulable")).and_then(Value::as_bool) == Some(true);
+        let unschedulable = spec
+            .and_then(|s| s.get("unschedulable"))
+            .and_then(Value::as_bool)
+            == Some(true);
         let status = view.rest.get("status");
-        let conditions = status.and_then(|s| s.get("conditions")).and_then(Value::as_array);
+        let conditions = status
+            .and_then(|s| s.get("conditions"))
+            .and_then(Value::as_array);
         let ready = conditions.into_iter().flatten().any(|c| {
             let text = |field: &str| c.get(field).and_then(Value::as_str);
             text("type") == Some("Ready") && text("status") == Some("True")
         });
-        let offer = (ready && !unschedulable).then(|| amounts(status.and_then(|s| s.get("allocatable"))));
-        self.nodes.insert(view.metadata.name.clone().unwrap_or_default(), offer);
+        let offer =
+            (ready && !unschedulable).then(|| amounts(status.and_then(|s| s.get("allocatable"))));
+        self.nodes
+            .insert(view.metadata.name.clone().unwrap_or_default(), offer);
     }
 
     pub(crate) fn lose_node(&mut self, name: &str) {
@@ -59,8 +66,15 @@ impl Capacity {
         let key = pod_key(view);
         self.drop_pod(&key);
         let spec = view.rest.get("spec");
-        let phase = view.rest.get("status").and_then(|s| s.get("phase")).and_then(Value::as_str);
-        let bound = spec.and_then(|s| s.get("nodeName")).and_then(Value::as_str).is_some_and(|n| !n.is_empty());
+        let phase = view
+            .rest
+            .get("status")
+            .and_then(|s| s.get("phase"))
+            .and_then(Value::as_str);
+        let bound = spec
+            .and_then(|s| s.get("nodeName"))
+            .and_then(Value::as_str)
+            .is_some_and(|n| !n.is_empty());
         if !bound || matches!(phase, Some("Succeeded" | "Failed")) {
             return;
         }
@@ -89,10 +103,17 @@ impl Capacity {
 
     /// The account, split into pods of managed namespaces and all others.
     pub(crate) fn account(&self, managed: &BTreeSet<NamespaceName>) -> Use {
-        let (mut ours, mut theirs, mut allocatable) =
-            (Resources::default(), Resources::default(), Resources::default());
+        let (mut ours, mut theirs, mut allocatable) = (
+            Resources::default(),
+            Resources::default(),
+            Resources::default(),
+        );
         for (namespace, used) in &self.used {
-            let side = if managed.contains(namespace) { &mut ours } else { &mut theirs };
+            let side = if managed.contains(namespace) {
+                &mut ours
+            } else {
+                &mut theirs
+            };
             side.add(used, 1);
         }
         for offer in self.nodes.values().flatten() {
@@ -107,7 +128,10 @@ impl Capacity {
         let count = |n: usize| i32::try_from(n).unwrap_or(i32::MAX);
         let ready = self.nodes.values().flatten().count();
         Use {
-            nodes: Nodes { total: count(self.nodes.len()), ready: count(ready) },
+            nodes: Nodes {
+                total: count(self.nodes.len()),
+                ready: count(ready),
+            },
             allocatable: allocatable.to_list(),
             managed: ours.to_list(),
             others: theirs.to_list(),
@@ -117,13 +141,20 @@ impl Capacity {
 
 fn pod_key(view: &View) -> (NamespaceName, String) {
     let meta = &view.metadata;
-    (meta.namespace.clone().unwrap_or_default().into(), meta.name.clone().unwrap_or_default())
+    (
+        meta.namespace.clone().unwrap_or_default().into(),
+        meta.name.clone().unwrap_or_default(),
+    )
 }
 
 fn amounts(list: Option<&Value>) -> Resources {
     let mut sum = Resources::default();
     for (name, quantity) in list.and_then(Value::as_object).into_iter().flatten() {
-        if let Some(amount) = quantity.as_str().filter(|_| reported(name)).and_then(|q| parse_quantity(name, q)) {
+        if let Some(amount) = quantity
+            .as_str()
+            .filter(|_| reported(name))
+            .and_then(|q| parse_quantity(name, q))
+        {
             sum.set(name, amount);
         }
     }
@@ -132,7 +163,12 @@ fn amounts(list: Option<&Value>) -> Resources {
 
 fn request(spec: &Value) -> Resources {
     let of = |container: &Value| amounts(container.pointer("/resources/requests"));
-    let list = |field: &str| spec.get(field).and_then(Value::as_array).into_iter().flatten();
+    let list = |field: &str| {
+        spec.get(field)
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten()
+    };
     let mut sum = Resources::default();
     for container in list("containers") {
         sum.add(&of(container), 1);

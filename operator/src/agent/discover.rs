@@ -17,7 +17,12 @@ const INTERVAL: Duration = Duration::from_secs(30);
 /// The UID of `kube-system`: the identity of a cluster.
 pub(crate) async fn cluster_uid(client: &Client) -> Result<Uid, kube::Error> {
     let namespaces: Api<Namespace> = Api::all(client.clone());
-    Ok(namespaces.get("kube-system").await?.uid().unwrap_or_default().into())
+    Ok(namespaces
+        .get("kube-system")
+        .await?
+        .uid()
+        .unwrap_or_default()
+        .into())
 }
 
 /// The version of the API server.
@@ -35,7 +40,10 @@ pub(crate) async fn served(client: &Client) -> Vec<Kind> {
         if !asked.iter().any(|(known, _)| *known == version) {
             asked.push((version.clone(), plurals(client, *kind).await));
         }
-        if asked.iter().any(|(known, plurals)| *known == version && plurals.iter().any(|p| p == kind.plural())) {
+        if asked
+            .iter()
+            .any(|(known, plurals)| *known == version && plurals.iter().any(|p| p == kind.plural()))
+        {
             kinds.push(*kind);
         }
     }
@@ -47,14 +55,20 @@ async fn plurals(client: &Client, kind: Kind) -> Vec<String> {
         "" => client.list_core_api_resources(kind.version()).await,
         _ => client.list_api_group_resources(&kind.api_version()).await,
     };
-    list.map(|list| list.resources.into_iter().map(|r| r.name).collect()).unwrap_or_default()
+    list.map(|list| list.resources.into_iter().map(|r| r.name).collect())
+        .unwrap_or_default()
 }
 
 /// Looks from time to time for kinds that were not served before.
 pub(crate) async fn look(client: Client, sender: mpsc::Sender<Heard>, stop: CancellationToken) {
-    while stop.run_until_cancelled(tokio::time::sleep(INTERVAL)).await.is_some() {
+    while stop
+        .run_until_cancelled(tokio::time::sleep(INTERVAL))
+        .await
+        .is_some()
+    {
         let kinds = served(&client).await;
-        if kinds.len() == Kind::ALL.len() && sender.send(Heard::Kinds(kinds.clone())).await.is_ok() {
+        if kinds.len() == Kind::ALL.len() && sender.send(Heard::Kinds(kinds.clone())).await.is_ok()
+        {
             return;
         }
         if sender.send(Heard::Kinds(kinds)).await.is_err() {

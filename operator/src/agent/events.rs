@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crds::{AssignmentSlice, AssignmentSliceSpec};
+use crds::AssignmentSliceSpec;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::core::ApiResource;
 use kube::{Api, Client, Resource as _};
@@ -11,7 +11,8 @@ use plan::realize::Seen;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use super::hub_side::{Fetched, HubSide};
+use super::hub_side::{Fetched, HubSide, named};
+use super::secrets::{COPY, Copied};
 use super::view::{View, api_resource};
 use crate::runtime::watch::{Change, Freshness, Selection, Timing, watch};
 
@@ -22,6 +23,7 @@ const QUEUE: usize = 1024;
 #[derive(Debug)]
 pub(crate) enum Heard {
     Slices(Change<(Box<str>, Arc<AssignmentSliceSpec>)>),
+    Copies(Change<Copied>),
     Objects(Kind, Change<(ObjectKey, Box<Seen>)>),
     Namespaces(Change<View>),
     Nodes(Change<View>),
@@ -40,7 +42,14 @@ pub(crate) struct Watches {
 impl Watches {
     pub(crate) fn new(freshness: Freshness) -> (Self, mpsc::Receiver<Heard>) {
         let (sender, receiver) = mpsc::channel(QUEUE);
-        (Self { tasks: JoinSet::new(), sender, freshness }, receiver)
+        (
+            Self {
+                tasks: JoinSet::new(),
+                sender,
+                freshness,
+            },
+            receiver,
+        )
     }
 
     pub(crate) fn sender(&self) -> mpsc::Sender<Heard> {
@@ -49,8 +58,18 @@ impl Watches {
 
     /// The cluster's assignment at the hub.
     pub(crate) fn slices(&mut self, hub: &HubSide) {
-        let one = |slice: AssignmentSlice| (slice.metadata.name.unwrap_or_default().into(), Arc::new(slice.spec));
-        self.spawn("assignmentslices", hub.slices(), move |change| Heard::Slices(map(change, one)));
+        self.spawn("assignmentslices", hub.slices(), move |change| {
+            Heard::Slices(map(change, named))
+        });
+    }
+
+    /// The hub's copies of Secrets for this cluster.
+    pub(crate) fn copies(&mut self, hub: &HubSide) {
+        let copies = Selection {
+            labels: Some(COPY.to_owned()),
+            fields: None,
+        };
+        self.select("secrets", hub.copies(), copies, Heard::Copies);
     }
 
     /// Objects of one kind in the member cluster.
@@ -60,26 +79,57 @@ impl Watches {
             let (key, seen) = view.into_seen(kind);
             (key, Box::new(seen))
         };
-        self.spawn(kind.plural(), api, move |change| Heard::Objects(kind, map(change, one)));
+        self.spawn(kind.plural(), api, move |change| {
+            Heard::Objects(kind, map(change, one))
+        });
     }
 
     /// Namespaces, nodes and pods of the member cluster.
     pub(crate) fn cluster(&mut self, client: &Client) {
         let namespace = ApiResource::erase::<k8s_openapi::api::core::v1::Namespace>(&());
-        self.spawn("namespaces", Api::all_with(client.clone(), &namespace), Heard::Namespaces);
+        self.spawn(
+            "namespaces",
+            Api::all_with(client.clone(), &namespace),
+            Heard::Namespaces,
+        );
         let node = ApiResource::erase::<Node>(&());
-        self.spawn(&Node::plural(&()), Api::all_with(client.clone(), &node), Heard::Nodes);
+        self.spawn(
+            &Node::plural(&()),
+            Api::all_with(client.clone(), &node),
+            Heard::Nodes,
+        );
         let pod = ApiResource::erase::<Pod>(&());
-        self.spawn(&Pod::plural(&()), Api::all_with(client.clone(), &pod), Heard::Pods);
+        self.spawn(
+            &Pod::plural(&()),
+            Api::all_with(client.clone(), &pod),
+            Heard::Pods,
+        );
     }
 
-    fn spawn<K>(&mut self, name: &str, api: Api<K>, heard: impl Fn(Change<K>) -> Heard + Send + 'static)
-    where
+    fn spawn<K>(
+        &mut self,
+        name: &str,
+        api: Api<K>,
+        heard: impl Fn(Change<K>) -> Heard + Send + 'static,
+    ) where
+        K: kube::Resource + Clone + serde::de::DeserializeOwned + std::fmt::Debug + Send + 'static,
+    {
+        self.select(name, api, Selection::default(), heard);
+    }
+
+    fn select<K>(
+        &mut self,
+        name: &str,
+        api: Api<K>,
+        selection: Selection,
+        heard: impl Fn(Change<K>) -> Heard + Send + 'static,
+    ) where
         K: kube::Resource + Clone + serde::de::DeserializeOwned + std::fmt::Debug + Send + 'static,
     {
         let (sink, mut changes) = mpsc::channel::<Change<K>>(64);
         let proof = self.freshness.kind(name);
-        self.tasks.spawn(watch(api, Selection::default(), Timing::default(), sink, proof));
+        self.tasks
+            .spawn(watch(api, selection, Timing::default(), sink, proof));
         let sender = self.sender.clone();
         self.tasks.spawn(async move {
             while let Some(change) = changes.recv().await {

@@ -8,16 +8,19 @@ use std::time::{Duration, Instant};
 use crds::{ContentHash, FIELD_MANAGER, NamespaceName, Reason, Uid, label};
 use futures::{StreamExt as _, stream};
 use k8s_openapi::api::authentication::v1::SelfSubjectReview;
-use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
+use k8s_openapi::api::authorization::v1::{
+    ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec,
+};
 use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
 use k8s_openapi::api::rbac::v1::{RoleBinding, RoleRef, Subject};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Client};
 use plan::object::{Kind, ObjectKey};
-use plan::realize::{Access, Action, Apply, Seen};
+use plan::realize::{Access, Action, Apply, SecretKey, Seen};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
+use super::secrets::Vault;
 use super::view::{View, api_resource};
 
 /// Requests to one member cluster at a time: enough to hide latency, few enough to be a good guest.
@@ -32,10 +35,38 @@ pub(crate) const BOUND: &str = "jiuzhou.io/bound";
 /// What came of an action.
 #[derive(Debug)]
 pub(crate) enum Outcome {
-    Applied { key: ObjectKey, hash: ContentHash, seen: Box<Seen>, repair: bool },
-    Refused { key: ObjectKey, hash: ContentHash, reason: Reason, message: String, transient: bool },
+    Applied {
+        key: ObjectKey,
+        hash: ContentHash,
+        seen: Box<Seen>,
+        repair: bool,
+    },
+    Refused {
+        key: ObjectKey,
+        hash: ContentHash,
+        reason: Reason,
+        message: String,
+        transient: bool,
+    },
     Deleted(ObjectKey),
     LetGo(ObjectKey),
+    Delivered {
+        key: SecretKey,
+        app: Uid,
+        uid: Uid,
+        version: Box<str>,
+    },
+    Undelivered {
+        key: SecretKey,
+        app: Uid,
+        version: Box<str>,
+        reason: Reason,
+        message: String,
+    },
+    Withdrawn {
+        key: SecretKey,
+        app: Uid,
+    },
     Access(NamespaceName, Kind, Access),
     NamespaceReady(NamespaceName),
     /// Nothing was learnt; the next turn tries again after a pause.
@@ -53,7 +84,11 @@ impl Contact {
 
     /// Whether it answered within that time.
     pub(crate) fn within(&self, limit: Duration) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).elapsed() <= limit
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .elapsed()
+            <= limit
     }
 }
 
@@ -72,15 +107,30 @@ impl Member {
     /// Asks the cluster who we are.
     pub(crate) async fn connect(client: Client, epoch: Option<i64>) -> Result<Self, kube::Error> {
         let reviews: Api<SelfSubjectReview> = Api::all(client.clone());
-        let review = reviews.create(&PostParams::default(), &SelfSubjectReview::default()).await?;
-        let user = review.status.and_then(|s| s.user_info).and_then(|u| u.username).unwrap_or_default();
+        let review = reviews
+            .create(&PostParams::default(), &SelfSubjectReview::default())
+            .await?;
+        let user = review
+            .status
+            .and_then(|s| s.user_info)
+            .and_then(|u| u.username)
+            .unwrap_or_default();
         let contact = Contact(Arc::new(Mutex::new(Instant::now())));
-        Ok(Self { client, contact, epoch, subject: subject(&user) })
+        Ok(Self {
+            client,
+            contact,
+            epoch,
+            subject: subject(&user),
+        })
     }
 
     /// The identity as it stands in the `jiuzhou.io/bound` annotation.
     pub(crate) fn identity(&self) -> String {
-        format!("{}.{}", self.subject.namespace.as_deref().unwrap_or_default(), self.subject.name)
+        format!(
+            "{}.{}",
+            self.subject.namespace.as_deref().unwrap_or_default(),
+            self.subject.name
+        )
     }
 
     /// When the cluster last answered.
@@ -90,7 +140,11 @@ impl Member {
 
     /// Asks the cluster for a sign of life until `stop`.
     pub(crate) async fn stay_in_contact(self, period: Duration, stop: CancellationToken) {
-        while stop.run_until_cancelled(tokio::time::sleep(period)).await.is_some() {
+        while stop
+            .run_until_cancelled(tokio::time::sleep(period))
+            .await
+            .is_some()
+        {
             if self.client.apiserver_version().await.is_ok() {
                 self.contact.renew();
             }
@@ -98,14 +152,24 @@ impl Member {
     }
 
     /// Carries out actions, a bounded number at a time.
-    pub(crate) async fn carry_out(&self, actions: Vec<Action>) -> Vec<Outcome> {
-        stream::iter(actions).map(|action| self.one(action)).buffer_unordered(CONCURRENCY).collect().await
+    pub(crate) async fn carry_out(&self, actions: Vec<Action>, vault: &Vault) -> Vec<Outcome> {
+        stream::iter(actions)
+            .map(|action| self.one(action, vault))
+            .buffer_unordered(CONCURRENCY)
+            .collect()
+            .await
     }
 
-    async fn one(&self, action: Action) -> Outcome {
+    async fn one(&self, action: Action, vault: &Vault) -> Outcome {
         match action {
             Action::Apply(apply) => self.apply(*apply).await,
-            Action::Delete { key, uid, resource_version } => self.delete(key, &uid, &resource_version).await,
+            Action::Delete {
+                key,
+                uid,
+                resource_version,
+            } => self.delete(key, &uid, &resource_version).await,
+            Action::Deliver(deliver) => self.deliver(*deliver, vault).await,
+            Action::Withdraw(withdraw) => self.withdraw(*withdraw).await,
             Action::LetGo { key, uid } => self.let_go(key, &uid).await,
             Action::Ask(namespace, kind) => match self.ask(&namespace, kind).await {
                 Ok(access) => Outcome::Access(namespace, kind, access),
@@ -115,24 +179,41 @@ impl Member {
                 Ok(()) => Outcome::NamespaceReady(name),
                 Err(error) => Outcome::Failed(format!("cannot prepare namespace {name}: {error}")),
             },
-            Action::Fetch { hash, .. } => Outcome::Failed(format!("content {hash} is the hub's to give")),
+            Action::Fetch { hash, .. } => {
+                Outcome::Failed(format!("content {hash} is the hub's to give"))
+            }
         }
     }
 
     /// Marks a write with the leader's epoch, so that the store can refuse a former leader's.
-    fn stamp(&self, mut object: Value) -> Value {
+    pub(super) fn stamp(&self, mut object: Value) -> Value {
         if let Some(epoch) = self.epoch {
             object["metadata"]["annotations"][label::LEADER_EPOCH] = json!(epoch.to_string());
         }
         object
     }
 
+    pub(super) fn client(&self) -> Client {
+        self.client.clone()
+    }
+
     fn api(&self, key: &ObjectKey) -> Api<View> {
-        Api::namespaced_with(self.client.clone(), key.namespace.as_str(), &api_resource(key.kind))
+        Api::namespaced_with(
+            self.client.clone(),
+            key.namespace.as_str(),
+            &api_resource(key.kind),
+        )
     }
 
     async fn apply(&self, apply: Apply) -> Outcome {
-        let Apply { key, body, hash, force, hand_over, repair } = apply;
+        let Apply {
+            key,
+            body,
+            hash,
+            force,
+            hand_over,
+            repair,
+        } = apply;
         let api = self.api(&key);
         if let Some(replicas) = hand_over {
             let owned = self.stamp(json!({
@@ -150,10 +231,22 @@ impl Member {
         let mut params = PatchParams::apply(FIELD_MANAGER);
         params.force = force;
         let stamped = self.epoch.map(|_| self.stamp((*body).clone()));
-        match api.patch(&key.name, &params, &Patch::Apply(stamped.as_ref().unwrap_or(&body))).await {
+        match api
+            .patch(
+                &key.name,
+                &params,
+                &Patch::Apply(stamped.as_ref().unwrap_or(&body)),
+            )
+            .await
+        {
             Ok(view) => {
                 let (key, seen) = view.into_seen(key.kind);
-                Outcome::Applied { key, hash, seen: Box::new(seen), repair }
+                Outcome::Applied {
+                    key,
+                    hash,
+                    seen: Box::new(seen),
+                    repair,
+                }
             }
             Err(error) => refused(key, hash, &error),
         }
@@ -174,16 +267,24 @@ impl Member {
         }
     }
 
-    /// Removes our marks. Field ownership goes with them: an empty list of managed fields is how the
-    /// API server is told to forget all managers.
-    async fn let_go(&self, key: ObjectKey, uid: &Uid) -> Outcome {
-        let bare = self.stamp(json!({"metadata": {
+    /// What removes our marks. Field ownership goes with them: an empty list of managed fields is how
+    /// the API server is told to forget all managers.
+    pub(super) fn bare(&self, uid: &Uid) -> Value {
+        self.stamp(json!({"metadata": {
             "uid": uid,
             "labels": {label::MANAGED_BY: null, label::APP: null, label::APP_UID: null, label::TENANT: null},
             "annotations": {label::APPLIED: null},
             "managedFields": [{}],
-        }}));
-        match self.api(&key).patch(&key.name, &PatchParams::default(), &Patch::Merge(&bare)).await {
+        }}))
+    }
+
+    async fn let_go(&self, key: ObjectKey, uid: &Uid) -> Outcome {
+        let bare = self.bare(uid);
+        match self
+            .api(&key)
+            .patch(&key.name, &PatchParams::default(), &Patch::Merge(&bare))
+            .await
+        {
             Ok(_) => Outcome::LetGo(key),
             Err(kube::Error::Api(status)) if status.is_not_found() => Outcome::LetGo(key),
             Err(error) => Outcome::Failed(format!("cannot let go of {key}: {error}")),
@@ -193,7 +294,9 @@ impl Member {
     async fn ask(&self, namespace: &NamespaceName, kind: Kind) -> Result<Access, kube::Error> {
         let review = SubjectAccessReview {
             spec: SubjectAccessReviewSpec {
-                user: Some(format!("system:serviceaccount:{namespace}:{TENANT_ACCOUNT}")),
+                user: Some(format!(
+                    "system:serviceaccount:{namespace}:{TENANT_ACCOUNT}"
+                )),
                 groups: Some(vec![
                     "system:serviceaccounts".to_owned(),
                     format!("system:serviceaccounts:{namespace}"),
@@ -214,49 +317,78 @@ impl Member {
         let reviews: Api<SubjectAccessReview> = Api::all(self.client.clone());
         let answer = reviews.create(&PostParams::default(), &review).await?;
         let allowed = answer.status.is_some_and(|status| status.allowed);
-        Ok(if allowed { Access::Allowed } else { Access::Denied })
+        Ok(if allowed {
+            Access::Allowed
+        } else {
+            Access::Denied
+        })
     }
 
     /// The tenant's namespace, its ServiceAccount, and the rights of both sides in it.
     async fn create_namespace(&self, name: &NamespaceName) -> Result<(), kube::Error> {
         let apply = PatchParams::apply(FIELD_MANAGER).force();
-        let labels = BTreeMap::from([(label::MANAGED_BY, label::MANAGED_BY_VALUE), (label::TENANT, name.as_str())]);
+        let labels = BTreeMap::from([
+            (label::MANAGED_BY, label::MANAGED_BY_VALUE),
+            (label::TENANT, name.as_str()),
+        ]);
         let namespaces: Api<Namespace> = Api::all(self.client.clone());
         let bare = self.stamp(json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}));
-        namespaces.patch(name.as_str(), &apply, &Patch::Apply(&bare)).await?;
+        namespaces
+            .patch(name.as_str(), &apply, &Patch::Apply(&bare))
+            .await?;
         let accounts: Api<ServiceAccount> = Api::namespaced(self.client.clone(), name.as_str());
         let account = self.stamp(json!({
             "apiVersion": "v1", "kind": "ServiceAccount",
             "metadata": {"name": TENANT_ACCOUNT, "namespace": name, "labels": labels},
             "automountServiceAccountToken": false,
         }));
-        accounts.patch(TENANT_ACCOUNT, &apply, &Patch::Apply(&account)).await?;
+        accounts
+            .patch(TENANT_ACCOUNT, &apply, &Patch::Apply(&account))
+            .await?;
         let tenant = Subject {
             kind: "ServiceAccount".to_owned(),
             name: TENANT_ACCOUNT.to_owned(),
             namespace: Some(name.to_string()),
             ..Subject::default()
         };
-        self.bind(name, "jiuzhou-agent-namespace", self.subject.clone()).await?;
+        self.bind(name, "jiuzhou-agent-namespace", self.subject.clone())
+            .await?;
         self.bind(name, "jiuzhou-tenant", tenant).await?;
         self.await_rights(name).await;
         let bound = self.stamp(json!({
             "apiVersion": "v1", "kind": "Namespace",
             "metadata": {"name": name, "labels": labels, "annotations": {BOUND: self.identity()}},
         }));
-        namespaces.patch(name.as_str(), &apply, &Patch::Apply(&bound)).await?;
+        namespaces
+            .patch(name.as_str(), &apply, &Patch::Apply(&bound))
+            .await?;
         Ok(())
     }
 
-    async fn bind(&self, namespace: &NamespaceName, role: &str, subject: Subject) -> Result<(), kube::Error> {
+    async fn bind(
+        &self,
+        namespace: &NamespaceName,
+        role: &str,
+        subject: Subject,
+    ) -> Result<(), kube::Error> {
         let bindings: Api<RoleBinding> = Api::namespaced(self.client.clone(), namespace.as_str());
-        let role_ref = RoleRef { api_group: "rbac.authorization.k8s.io".to_owned(), kind: "ClusterRole".to_owned(), name: role.to_owned() };
+        let role_ref = RoleRef {
+            api_group: "rbac.authorization.k8s.io".to_owned(),
+            kind: "ClusterRole".to_owned(),
+            name: role.to_owned(),
+        };
         let binding = self.stamp(json!({
             "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding",
             "metadata": {"name": role, "namespace": namespace, "labels": {label::MANAGED_BY: label::MANAGED_BY_VALUE}},
             "roleRef": role_ref, "subjects": [subject],
         }));
-        bindings.patch(role, &PatchParams::apply(FIELD_MANAGER).force(), &Patch::Apply(&binding)).await?;
+        bindings
+            .patch(
+                role,
+                &PatchParams::apply(FIELD_MANAGER).force(),
+                &Patch::Apply(&binding),
+            )
+            .await?;
         Ok(())
     }
 
@@ -264,7 +396,10 @@ impl Member {
     /// refusal. What is still refused after two seconds is shown as such.
     async fn await_rights(&self, namespace: &NamespaceName) {
         for _ in 0..20 {
-            if matches!(self.ask(namespace, Kind::ConfigMap).await, Ok(Access::Allowed)) {
+            if matches!(
+                self.ask(namespace, Kind::ConfigMap).await,
+                Ok(Access::Allowed)
+            ) {
                 return;
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
@@ -274,7 +409,10 @@ impl Member {
 
 /// The subject of role bindings for a user name.
 fn subject(user: &str) -> Subject {
-    match user.strip_prefix("system:serviceaccount:").and_then(|rest| rest.split_once(':')) {
+    match user
+        .strip_prefix("system:serviceaccount:")
+        .and_then(|rest| rest.split_once(':'))
+    {
         Some((namespace, name)) => Subject {
             kind: "ServiceAccount".to_owned(),
             name: name.to_owned(),
@@ -292,16 +430,32 @@ fn subject(user: &str) -> Subject {
 
 /// What a refused write means.
 fn refused(key: ObjectKey, hash: ContentHash, error: &kube::Error) -> Outcome {
-    let answer = if let kube::Error::Api(status) = error { verdict(&key, status) } else { None };
+    let answer = if let kube::Error::Api(status) = error {
+        verdict(&key, status)
+    } else {
+        None
+    };
     let transient = answer.is_none();
     let (reason, message) = answer.unwrap_or_else(|| (Reason::InProgress, error.to_string()));
-    Outcome::Refused { key, hash, reason, message, transient }
+    Outcome::Refused {
+        key,
+        hash,
+        reason,
+        message,
+        transient,
+    }
 }
 
 /// What an answer of the API server says about the object; `None` when it says nothing about it.
 fn verdict(key: &ObjectKey, status: &kube::core::Status) -> Option<(Reason, String)> {
     match status.code {
-        409 => Some((Reason::NotManaged, format!("{key} was created by somebody else meanwhile: {}", status.message))),
+        409 => Some((
+            Reason::NotManaged,
+            format!(
+                "{key} was created by somebody else meanwhile: {}",
+                status.message
+            ),
+        )),
         403 => Some((Reason::Forbidden, status.message.clone())),
         404 => Some((Reason::CRDMissing, format!("{key}: {}", status.message))),
         400 | 413 | 415 | 422 => Some((Reason::Rejected, status.message.clone())),

@@ -5,7 +5,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crds::{ClusterName, ClusterReport, ClusterReportSpec, ReportEntry, ReportSlice, ReportSliceSpec, SLICE_ENTRIES_MAX, Uid};
+use crds::{
+    ClusterName, ClusterReport, ClusterReportSpec, ReportEntry, ReportSlice, ReportSliceSpec,
+    SLICE_ENTRIES_MAX, Uid,
+};
 use kube::api::{ListParams, PostParams};
 use kube::{Api, ResourceExt as _};
 use tokio::sync::watch;
@@ -25,7 +28,12 @@ pub(crate) struct Reports {
 }
 
 /// Writes what the watch channel holds until `stop`.
-pub(crate) async fn write(hub: HubSide, cluster: ClusterName, mut wanted: watch::Receiver<Reports>, stop: CancellationToken) {
+pub(crate) async fn write(
+    hub: HubSide,
+    cluster: ClusterName,
+    mut wanted: watch::Receiver<Reports>,
+    stop: CancellationToken,
+) {
     let mut backoff = Backoff::new(INTERVAL, Duration::from_secs(30));
     let mut writer: Option<Writer> = None;
     loop {
@@ -81,8 +89,18 @@ impl Writer {
         let clusters: Api<ClusterReport> = Api::namespaced(hub.client(), hub.namespace());
         let list = slices.list(&ListParams::default()).await?;
         let report = clusters.get_opt(cluster.as_str()).await?;
-        let written = list.items.into_iter().map(|slice| (slice.name_any(), slice)).collect();
-        Ok(Self { slices, clusters, cluster: cluster.clone(), written, report })
+        let written = list
+            .items
+            .into_iter()
+            .map(|slice| (slice.name_any(), slice))
+            .collect();
+        Ok(Self {
+            slices,
+            clusters,
+            cluster: cluster.clone(),
+            written,
+            report,
+        })
     }
 
     /// Writes the slices that differ.
@@ -96,9 +114,15 @@ impl Writer {
                 Some(old) => {
                     let mut new = old.clone();
                     new.spec = spec;
-                    self.slices.replace(&name, &PostParams::default(), &new).await?
+                    self.slices
+                        .replace(&name, &PostParams::default(), &new)
+                        .await?
                 }
-                None => self.slices.create(&PostParams::default(), &ReportSlice::new(&name, spec)).await?,
+                None => {
+                    self.slices
+                        .create(&PostParams::default(), &ReportSlice::new(&name, spec))
+                        .await?
+                }
             };
             self.written.insert(name, written);
         }
@@ -112,9 +136,18 @@ impl Writer {
             Some(old) => {
                 let mut new = old.clone();
                 new.spec = spec.clone();
-                self.clusters.replace(name, &PostParams::default(), &new).await?
+                self.clusters
+                    .replace(name, &PostParams::default(), &new)
+                    .await?
             }
-            None => self.clusters.create(&PostParams::default(), &ClusterReport::new(name, spec.clone())).await?,
+            None => {
+                self.clusters
+                    .create(
+                        &PostParams::default(),
+                        &ClusterReport::new(name, spec.clone()),
+                    )
+                    .await?
+            }
         };
         self.report = Some(written);
         Ok(())
@@ -123,7 +156,10 @@ impl Writer {
 
 /// The slices that have to change so that together they hold exactly what is wanted. An entry stays
 /// where it is; new ones fill the first slice with room.
-fn arrange(written: &BTreeMap<String, ReportSlice>, wanted: &BTreeMap<Uid, ReportEntry>) -> BTreeMap<String, Vec<ReportEntry>> {
+fn arrange(
+    written: &BTreeMap<String, ReportSlice>,
+    wanted: &BTreeMap<Uid, ReportEntry>,
+) -> BTreeMap<String, Vec<ReportEntry>> {
     let mut placed: BTreeSet<&Uid> = BTreeSet::new();
     let mut slices: BTreeMap<String, Vec<ReportEntry>> = BTreeMap::new();
     for (name, slice) in written {
@@ -140,11 +176,18 @@ fn arrange(written: &BTreeMap<String, ReportSlice>, wanted: &BTreeMap<Uid, Repor
         if placed.contains(uid) {
             continue;
         }
-        let open = slices.iter().find(|(_, entries)| entries.len() < SLICE_ENTRIES_MAX).map(|(name, _)| name.clone());
+        let open = slices
+            .iter()
+            .find(|(_, entries)| entries.len() < SLICE_ENTRIES_MAX)
+            .map(|(name, _)| name.clone());
         let name = open.unwrap_or_else(|| format!("r-{:04}", slices.len()));
         slices.entry(name).or_default().push(entry.clone());
     }
-    slices.retain(|name, entries| written.get(name).is_none_or(|old| old.spec.entries != *entries));
+    slices.retain(|name, entries| {
+        written
+            .get(name)
+            .is_none_or(|old| old.spec.entries != *entries)
+    });
     slices
 }
 
@@ -167,11 +210,18 @@ mod tests {
     }
 
     fn reports(range: std::ops::Range<usize>, ready: i32) -> BTreeMap<Uid, ReportEntry> {
-        range.map(|n| (entry(n, ready).uid, entry(n, ready))).collect()
+        range
+            .map(|n| (entry(n, ready).uid, entry(n, ready)))
+            .collect()
     }
 
     fn written(slices: BTreeMap<String, Vec<ReportEntry>>) -> BTreeMap<String, ReportSlice> {
-        let slice = |(name, entries): (String, _)| (name.clone(), ReportSlice::new(&name, ReportSliceSpec { entries }));
+        let slice = |(name, entries): (String, _)| {
+            (
+                name.clone(),
+                ReportSlice::new(&name, ReportSliceSpec { entries }),
+            )
+        };
         slices.into_iter().map(slice).collect()
     }
 

@@ -19,7 +19,7 @@ use kube::{Api, Client, ResourceExt as _};
 use plan::content::{AppContent, hash_of};
 use plan::held::Held;
 use plan::object::ObjectKey;
-use plan::realize::Settled;
+use plan::realize::{Delivered, SecretKey, Settled};
 use serde::{Deserialize, Serialize};
 
 /// Largest chunk: with base64 it stays well below the 1 MiB limit of a Secret.
@@ -37,6 +37,8 @@ pub(crate) struct Snapshot {
     pub(crate) contents: BTreeMap<ContentHash, Arc<AppContent>>,
     pub(crate) settled: Vec<(ObjectKey, Settled)>,
     pub(crate) reports: BTreeMap<Uid, ReportEntry>,
+    #[serde(default)]
+    pub(crate) delivered: Vec<(SecretKey, Delivered)>,
 }
 
 /// Why a snapshot cannot be used.
@@ -70,27 +72,70 @@ pub(crate) struct Found {
 impl Store {
     pub(crate) fn new(client: Client, cluster: &crds::ClusterName, epoch: Option<i64>) -> Self {
         let prefix = format!("jiuzhou-snapshot-{cluster}");
-        Self { secrets: Api::namespaced(client, SYSTEM_NAMESPACE), prefix, epoch }
+        Self {
+            secrets: Api::namespaced(client, SYSTEM_NAMESPACE),
+            prefix,
+            epoch,
+        }
     }
 
     /// Reads the snapshot, if there is one.
     pub(crate) async fn read(&self) -> Result<Option<Found>, SnapshotError> {
-        let Some(index) = self.secrets.get_opt(&self.prefix).await? else { return Ok(None) };
-        let acknowledged = index.annotations().get(ACKNOWLEDGED).map(|hub| Uid::from(hub.as_str()));
-        let names = index.data.as_ref().and_then(|d| d.get("chunks")).map(|b| b.0.clone()).unwrap_or_default();
+        let Some(index) = self.secrets.get_opt(&self.prefix).await? else {
+            return Ok(None);
+        };
+        let acknowledged = index
+            .annotations()
+            .get(ACKNOWLEDGED)
+            .map(|hub| Uid::from(hub.as_str()));
+        let names = index
+            .data
+            .as_ref()
+            .and_then(|d| d.get("chunks"))
+            .map(|b| b.0.clone())
+            .unwrap_or_default();
         let mut packed = Vec::new();
         for name in String::from_utf8_lossy(&names).split_whitespace() {
-            let chunk = self.secrets.get_opt(name).await?.and_then(|s| s.data).and_then(|mut d| d.remove("data"));
-            let bytes = chunk.map(|c| c.0).filter(|bytes| self.chunk_name(bytes) == name);
+            let chunk = self
+                .secrets
+                .get_opt(name)
+                .await?
+                .and_then(|s| s.data)
+                .and_then(|mut d| d.remove("data"));
+            let bytes = chunk
+                .map(|c| c.0)
+                .filter(|bytes| self.chunk_name(bytes) == name);
             packed.extend(bytes.ok_or_else(|| SnapshotError::Chunk(name.to_owned()))?);
         }
-        Ok(Some(Found { snapshot: unpack(&packed)?, acknowledged }))
+        Ok(Some(Found {
+            snapshot: unpack(&packed)?,
+            acknowledged,
+        }))
+    }
+
+    /// The hub that an administrator of this cluster acknowledged, if one did.
+    pub(crate) async fn acknowledged(&self) -> Result<Option<Uid>, SnapshotError> {
+        let index = self.secrets.get_metadata_opt(&self.prefix).await?;
+        Ok(index.and_then(|index| {
+            index
+                .annotations()
+                .get(ACKNOWLEDGED)
+                .map(|hub| Uid::from(hub.as_str()))
+        }))
     }
 
     /// Writes chunks that are new, then the index, then deletes chunks that are no longer named.
     pub(crate) async fn write(&self, packed: &[u8]) -> Result<(), SnapshotError> {
-        let selector = ListParams::default().labels(&format!("jiuzhou.io/snapshot={}", self.prefix));
-        let known: Vec<String> = self.secrets.list_metadata(&selector).await?.items.iter().map(kube::ResourceExt::name_any).collect();
+        let selector =
+            ListParams::default().labels(&format!("jiuzhou.io/snapshot={}", self.prefix));
+        let known: Vec<String> = self
+            .secrets
+            .list_metadata(&selector)
+            .await?
+            .items
+            .iter()
+            .map(kube::ResourceExt::name_any)
+            .collect();
         let mut names = Vec::new();
         for chunk in packed.chunks(CHUNK_BYTES) {
             let name = self.chunk_name(chunk);
@@ -106,8 +151,17 @@ impl Store {
         }
         let mut index = self.secret(&self.prefix, "chunks", names.join(" ").into_bytes());
         index.metadata.managed_fields = None;
-        self.secrets.patch(&self.prefix, &PatchParams::apply(FIELD_MANAGER).force(), &Patch::Apply(&index)).await?;
-        for old in known.iter().filter(|name| **name != self.prefix && !names.contains(name)) {
+        self.secrets
+            .patch(
+                &self.prefix,
+                &PatchParams::apply(FIELD_MANAGER).force(),
+                &Patch::Apply(&index),
+            )
+            .await?;
+        for old in known
+            .iter()
+            .filter(|name| **name != self.prefix && !names.contains(name))
+        {
             self.secrets.delete(old, &DeleteParams::default()).await?;
         }
         Ok(())
@@ -119,12 +173,22 @@ impl Store {
 
     fn secret(&self, name: &str, key: &str, value: Vec<u8>) -> Secret {
         let labels = BTreeMap::from([
-            (label::MANAGED_BY.to_owned(), label::MANAGED_BY_VALUE.to_owned()),
+            (
+                label::MANAGED_BY.to_owned(),
+                label::MANAGED_BY_VALUE.to_owned(),
+            ),
             ("jiuzhou.io/snapshot".to_owned(), self.prefix.clone()),
         ]);
-        let annotations = self.epoch.map(|epoch| BTreeMap::from([(label::LEADER_EPOCH.to_owned(), epoch.to_string())]));
+        let annotations = self
+            .epoch
+            .map(|epoch| BTreeMap::from([(label::LEADER_EPOCH.to_owned(), epoch.to_string())]));
         Secret {
-            metadata: ObjectMeta { name: Some(name.to_owned()), labels: Some(labels), annotations, ..ObjectMeta::default() },
+            metadata: ObjectMeta {
+                name: Some(name.to_owned()),
+                labels: Some(labels),
+                annotations,
+                ..ObjectMeta::default()
+            },
             data: Some(BTreeMap::from([(key.to_owned(), ByteString(value))])),
             ..Secret::default()
         }
@@ -134,8 +198,12 @@ impl Store {
 /// Packs a snapshot. Equal snapshots give equal bytes, so that nothing is written twice.
 pub(crate) fn pack(snapshot: &Snapshot) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
-    serde_json::to_writer(&mut encoder, snapshot).expect("a snapshot is plain data, and a Vec takes all bytes");
-    encoder.flush().and_then(|()| encoder.finish()).expect("a Vec takes all bytes")
+    serde_json::to_writer(&mut encoder, snapshot)
+        .expect("a snapshot is plain data, and a Vec takes all bytes");
+    encoder
+        .flush()
+        .and_then(|()| encoder.finish())
+        .expect("a Vec takes all bytes")
 }
 
 fn unpack(packed: &[u8]) -> Result<Snapshot, SnapshotError> {
@@ -143,7 +211,9 @@ fn unpack(packed: &[u8]) -> Result<Snapshot, SnapshotError> {
         return Ok(Snapshot::default());
     }
     let mut json = Vec::new();
-    GzDecoder::new(packed).take(UNPACKED_MAX).read_to_end(&mut json)?;
+    GzDecoder::new(packed)
+        .take(UNPACKED_MAX)
+        .read_to_end(&mut json)?;
     Ok(serde_json::from_slice(&json)?)
 }
 
@@ -154,8 +224,15 @@ mod tests {
     #[test]
     fn a_snapshot_survives_packing() {
         let mut snapshot = Snapshot::default();
-        let content = AppContent { manifests: vec![serde_json::json!({"kind": "Service"})], images: vec![], workload: None, overrides: vec![] };
-        snapshot.contents.insert("0".repeat(20).into(), Arc::new(content));
+        let content = AppContent {
+            manifests: vec![serde_json::json!({"kind": "Service"})],
+            images: vec![],
+            workload: None,
+            overrides: vec![],
+        };
+        snapshot
+            .contents
+            .insert("0".repeat(20).into(), Arc::new(content));
         let packed = pack(&snapshot);
         assert_eq!(unpack(&packed).unwrap(), snapshot);
         assert_eq!(pack(&snapshot), packed);

@@ -104,24 +104,45 @@ impl View {
         let name = meta.name.unwrap_or_default();
         let labels = meta.labels.unwrap_or_default();
         let annotations = meta.annotations.unwrap_or_default();
-        let managed = labels.get(label::MANAGED_BY).is_some_and(|v| v == label::MANAGED_BY_VALUE);
-        let replicas = self.rest.get("spec").and_then(|spec| spec.get("replicas")).and_then(Value::as_i64);
+        let managed = labels
+            .get(label::MANAGED_BY)
+            .is_some_and(|v| v == label::MANAGED_BY_VALUE);
+        let replicas = self
+            .rest
+            .get("spec")
+            .and_then(|spec| spec.get("replicas"))
+            .and_then(Value::as_i64);
         let replicas = replicas.and_then(|n| i32::try_from(n).ok());
         let generation = meta.generation.filter(|generation| *generation > 0);
         let status = self.rest.get("status").unwrap_or(&Value::Null);
         let seen = Seen {
             uid: meta.uid.unwrap_or_default().into(),
             resource_version: meta.resource_version.unwrap_or_default().into(),
-            owner: labels.get(label::APP_UID).filter(|_| managed).map(|uid| Uid::from(uid.as_str())),
-            applied: annotations.get(label::APPLIED).map(|hash| ContentHash::from(hash.as_str())),
+            owner: labels
+                .get(label::APP_UID)
+                .filter(|_| managed)
+                .map(|uid| Uid::from(uid.as_str())),
+            applied: annotations
+                .get(label::APPLIED)
+                .map(|hash| ContentHash::from(hash.as_str())),
             deleting: meta.deletion_timestamp.is_some(),
             replicas,
-            hold_until: annotations.get(label::HOLD_UNTIL).and_then(|at| at.parse::<crds::Timestamp>().ok()).map(crds::Timestamp::millis),
+            hold_until: annotations
+                .get(label::HOLD_UNTIL)
+                .and_then(|at| at.parse::<crds::Timestamp>().ok())
+                .map(crds::Timestamp::millis),
             health: Health::of(kind, &name, generation.unwrap_or(0), replicas, status),
             stamp: generation.map_or_else(|| fingerprint(&self.rest), Stamp::Generation),
         };
         let namespace = NamespaceName::from(meta.namespace.unwrap_or_default());
-        (ObjectKey { kind, namespace, name: name.into() }, seen)
+        (
+            ObjectKey {
+                kind,
+                namespace,
+                name: name.into(),
+            },
+            seen,
+        )
     }
 }
 

@@ -14,17 +14,26 @@ use super::output::{Format, Paint};
 use super::table::Table;
 
 /// Prints why an App runs where it does.
-pub(super) async fn app(client: &Client, namespace: &str, name: &str, format: Format) -> anyhow::Result<ExitCode> {
+pub(super) async fn app(
+    client: &Client,
+    namespace: &str,
+    name: &str,
+    format: Format,
+) -> anyhow::Result<ExitCode> {
     let world = super::world::read(client).await?;
     let (namespace, name) = (NamespaceName::from(namespace), AppName::from(name));
     // The youngest of that name; earlier ones are on their way out.
     let slots = world.apps_named(&namespace, &name);
     let Some(slot) = slots.into_iter().max_by_key(|slot| slot.created) else {
-        bail!("no App {name} in namespace {namespace}; list them with kubectl get apps.jiuzhou.io -A");
+        bail!(
+            "no App {name} in namespace {namespace}; list them with kubectl get apps.jiuzhou.io -A"
+        );
     };
     let uid = slot.uid.clone();
     let (_plan, report) = plan::plan(&world);
-    let Some(app) = report.apps.get(&uid) else { bail!("the plan does not know App {name}") };
+    let Some(app) = report.apps.get(&uid) else {
+        bail!("the plan does not know App {name}")
+    };
     let mut out = std::io::stdout().lock();
     if format == Format::Json {
         writeln!(out, "{:#}", as_json(app, &report))?;
@@ -35,9 +44,7 @@ pub(super) async fn app(client: &Client, namespace: &str, name: &str, format: Fo
 }
 
 fn as_json(app: &AppReport, report: &PlanReport) -> serde_json::Value {
-    let answer = |a: plan::report::Answer| {
-        json!({"cluster": a.cluster, "region": a.region, "chosen": a.chosen, "replicas": a.count, "score": a.score, "why": a.why})
-    };
+    let answer = |a: plan::report::Answer| json!({"cluster": a.cluster, "region": a.region, "chosen": a.chosen, "replicas": a.count, "score": a.score, "why": a.why});
     json!({
         "kind": "AppExplanation", "apiVersion": "cli.jiuzhou.io/v1",
         "namespace": app.namespace, "name": app.name,
@@ -49,10 +56,21 @@ fn as_json(app: &AppReport, report: &PlanReport) -> serde_json::Value {
 
 fn as_text(app: &AppReport, report: &PlanReport, paint: Paint) -> String {
     let mut lines = vec![format!("App {}/{}", app.namespace, app.name)];
-    lines.extend(app.status.conditions.iter().map(|c| format!("  {}", line(c, paint))));
+    lines.extend(
+        app.status
+            .conditions
+            .iter()
+            .map(|c| format!("  {}", line(c, paint))),
+    );
     if let Some(rollout) = &app.status.rollout {
-        let wave = rollout.wave.as_ref().map_or_else(String::new, |wave| format!(", wave {wave}"));
-        lines.push(format!("  Rollout of {}: {:?}{wave}, since {}", rollout.content_hash, rollout.state, rollout.since));
+        let wave = rollout
+            .wave
+            .as_ref()
+            .map_or_else(String::new, |wave| format!(", wave {wave}"));
+        lines.push(format!(
+            "  Rollout of {}: {:?}{wave}, since {}",
+            rollout.content_hash, rollout.state, rollout.since
+        ));
     }
     let mut table = Table::new(&["CLUSTER", "REGION", "PLACED", "REPLICAS", "CPU", "WHY"]);
     for answer in app.answers(&report.fleet) {
@@ -60,7 +78,11 @@ fn as_text(app: &AppReport, report: &PlanReport, paint: Paint) -> String {
         table.row([
             answer.cluster.to_string(),
             answer.region.map_or_else(dash, |region| region.to_string()),
-            if answer.chosen { paint.good("yes") } else { paint.unsure("no") },
+            if answer.chosen {
+                paint.good("yes")
+            } else {
+                paint.unsure("no")
+            },
             answer.count.map_or_else(dash, |n| n.to_string()),
             cpu(report, &answer.cluster).unwrap_or_else(dash),
             answer.why,
@@ -80,5 +102,8 @@ fn line(condition: &Condition, paint: Paint) -> String {
         ConditionStatus::False => paint.bad("False"),
         ConditionStatus::Unknown => paint.unsure("Unknown"),
     };
-    format!("{:?}={status} {}: {}", condition.kind, condition.reason, condition.message)
+    format!(
+        "{:?}={status} {}: {}",
+        condition.kind, condition.reason, condition.message
+    )
 }

@@ -18,15 +18,18 @@ pub fn lint(arguments: &LintArguments) -> anyhow::Result<ExitCode> {
     }
     let mut findings = Vec::new();
     for file in &files {
-        let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
-        findings.extend(crds::lint(&text).into_iter().map(|finding| (file.clone(), finding)));
+        let text = std::fs::read_to_string(file)
+            .with_context(|| format!("cannot read {}", file.display()))?;
+        findings.extend(
+            crds::lint(&text)
+                .into_iter()
+                .map(|finding| (file.clone(), finding)),
+        );
     }
     let mut out = std::io::stdout().lock();
     match arguments.output {
         Format::Json => {
-            let one = |(file, f): &(PathBuf, crds::Finding)| {
-                json!({"file": file, "document": f.document, "kind": f.kind, "name": f.name, "field": f.field, "message": f.message})
-            };
+            let one = |(file, f): &(PathBuf, crds::Finding)| json!({"file": file, "document": f.document, "kind": f.kind, "name": f.name, "field": f.field, "message": f.message});
             let value = json!({
                 "kind": "LintReport", "apiVersion": "cli.jiuzhou.io/v1", "files": files.len(),
                 "findings": findings.iter().map(one).collect::<Vec<_>>(),
@@ -41,7 +44,11 @@ pub fn lint(arguments: &LintArguments) -> anyhow::Result<ExitCode> {
             writeln!(out, "{} files, {} findings", files.len(), findings.len())?;
         }
     }
-    Ok(if findings.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if findings.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 fn collect(path: &Path, files: &mut Vec<PathBuf>) -> anyhow::Result<()> {
@@ -55,7 +62,9 @@ fn collect(path: &Path, files: &mut Vec<PathBuf>) -> anyhow::Result<()> {
         .collect::<std::io::Result<_>>()?;
     entries.sort();
     for entry in entries {
-        let manifest = entry.extension().is_some_and(|e| e == "yaml" || e == "yml" || e == "json");
+        let manifest = entry
+            .extension()
+            .is_some_and(|e| e == "yaml" || e == "yml" || e == "json");
         if entry.is_dir() || manifest {
             collect(&entry, files)?;
         }

@@ -37,7 +37,11 @@ struct Difference {
 }
 
 /// Plans both worlds and prints what differs.
-pub(super) async fn simulate(client: &Client, change: Change, format: Format) -> anyhow::Result<ExitCode> {
+pub(super) async fn simulate(
+    client: &Client,
+    change: Change,
+    format: Format,
+) -> anyhow::Result<ExitCode> {
     let today = super::world::read(client).await?;
     let mut changed = today.clone();
     alter(&mut changed, &change)?;
@@ -55,17 +59,30 @@ pub(super) async fn simulate(client: &Client, change: Change, format: Format) ->
         return Ok(ExitCode::SUCCESS);
     }
     if differences.is_empty() {
-        writeln!(out, "Nothing moves and nothing is refused: {} apps stay as they are.", after.apps.len())?;
+        writeln!(
+            out,
+            "Nothing moves and nothing is refused: {} apps stay as they are.",
+            after.apps.len()
+        )?;
         return Ok(ExitCode::SUCCESS);
     }
     let paint = Paint::stdout();
     let mut table = Table::new(&["APP", "BEFORE", "AFTER", "NOTE"]);
     for d in &differences {
-        let note = if d.note.is_empty() { paint.good("moves") } else { paint.bad(&d.note) };
+        let note = if d.note.is_empty() {
+            paint.good("moves")
+        } else {
+            paint.bad(&d.note)
+        };
         table.row([d.app.clone(), show(&d.before), show(&d.after), note]);
     }
     write!(out, "{table}")?;
-    writeln!(out, "{} of {} apps change; nothing was written.", differences.len(), after.apps.len())?;
+    writeln!(
+        out,
+        "{} of {} apps change; nothing was written.",
+        differences.len(),
+        after.apps.len()
+    )?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -73,7 +90,9 @@ fn alter(world: &mut World, change: &Change) -> anyhow::Result<()> {
     for name in &change.lose {
         let region = RegionName::from(name.as_str());
         if !world.regions().any(|(known, _)| *known == region) {
-            bail!("--lose {name}: no Region of this name; list them with kubectl get regions.jiuzhou.io");
+            bail!(
+                "--lose {name}: no Region of this name; list them with kubectl get regions.jiuzhou.io"
+            );
         }
         world.lost.insert(region);
     }
@@ -82,7 +101,8 @@ fn alter(world: &mut World, change: &Change) -> anyhow::Result<()> {
         world.started = world.now;
     }
     for file in &change.files {
-        let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+        let text = std::fs::read_to_string(file)
+            .with_context(|| format!("cannot read {}", file.display()))?;
         for document in super::documents(&text) {
             add(world, document).with_context(|| format!("in {}", file.display()))?;
         }
@@ -95,13 +115,25 @@ fn add(world: &mut World, document: &str) -> anyhow::Result<()> {
     let value: Value = serde_saphyr::from_str(document)?;
     match value.get("kind").and_then(Value::as_str) {
         Some("Region") => world.apply_region(&serde_json::from_value::<Region>(value)?),
-        Some("MemberCluster") => world.apply_cluster(&serde_json::from_value::<MemberCluster>(value)?),
+        Some("MemberCluster") => {
+            world.apply_cluster(&serde_json::from_value::<MemberCluster>(value)?);
+        }
         Some("App") => {
             let mut app: App = serde_json::from_value(value)?;
-            let namespace = app.metadata.namespace.clone().unwrap_or_else(|| "default".to_owned());
+            let namespace = app
+                .metadata
+                .namespace
+                .clone()
+                .unwrap_or_else(|| "default".to_owned());
             let name = app.metadata.name.clone().unwrap_or_default();
-            let known = world.apps_named(&namespace.as_str().into(), &name.as_str().into()).first().map(|s| (s.uid.clone(), s.generation, s.status.clone()));
-            let (uid, generation) = known.as_ref().map_or_else(|| (Uid::from(format!("simulated-{name}")), 1), |(uid, generation, _)| (uid.clone(), generation + 1));
+            let known = world
+                .apps_named(&namespace.as_str().into(), &name.as_str().into())
+                .first()
+                .map(|s| (s.uid.clone(), s.generation, s.status.clone()));
+            let (uid, generation) = known.as_ref().map_or_else(
+                || (Uid::from(format!("simulated-{name}")), 1),
+                |(uid, generation, _)| (uid.clone(), generation + 1),
+            );
             app.metadata.uid = Some(uid.to_string());
             app.metadata.generation = Some(generation);
             app.metadata.namespace = Some(namespace);
@@ -118,18 +150,30 @@ fn compare(before: &PlanReport, after: &PlanReport) -> Vec<Difference> {
     let mut differences = Vec::new();
     for (uid, new) in &after.apps {
         let old = before.apps.get(uid);
-        let (was, is) = (old.map(|r| placement(r)).unwrap_or_default(), placement(new));
+        let (was, is) = (
+            old.map(|r| placement(r)).unwrap_or_default(),
+            placement(new),
+        );
         let note = note(new);
         let old_note = old.map(|r| self::note(r)).unwrap_or_default();
         if was != is || note != old_note {
-            differences.push(Difference { app: format!("{}/{}", new.namespace, new.name), before: was, after: is, note });
+            differences.push(Difference {
+                app: format!("{}/{}", new.namespace, new.name),
+                before: was,
+                after: is,
+                note,
+            });
         }
     }
     differences
 }
 
 fn placement(report: &AppReport) -> Placement {
-    report.targets.iter().map(|t| (t.cluster.clone(), t.count)).collect()
+    report
+        .targets
+        .iter()
+        .map(|t| (t.cluster.clone(), t.count))
+        .collect()
 }
 
 /// What is refused or missing.
@@ -137,9 +181,15 @@ fn note(report: &AppReport) -> String {
     match (&report.parked, report.shortage) {
         (Some(parked), _) => parked.message.clone(),
         (None, Some(Shortage::NoClusterQualifies)) => "no cluster qualifies".to_owned(),
-        (None, Some(Shortage::TooFewRegions { found, needed })) => format!("{found} of {needed} regions"),
-        (None, Some(Shortage::Capacity { placed, wanted })) => format!("{placed} of {wanted} replicas fit"),
-        (None, Some(Shortage::PredecessorRemains { clusters })) => format!("an earlier App of this name remains on {clusters} clusters"),
+        (None, Some(Shortage::TooFewRegions { found, needed })) => {
+            format!("{found} of {needed} regions")
+        }
+        (None, Some(Shortage::Capacity { placed, wanted })) => {
+            format!("{placed} of {wanted} replicas fit")
+        }
+        (None, Some(Shortage::PredecessorRemains { clusters })) => {
+            format!("an earlier App of this name remains on {clusters} clusters")
+        }
         (None, None) => String::new(),
     }
 }

@@ -52,7 +52,9 @@ fn ready(conditions: &[Condition], paint: Paint) -> String {
 }
 
 fn regions_table(regions: &[Region], paint: Paint) -> Table {
-    let mut table = Table::new(&["REGION", "NAME", "CODE", "CLUSTERS", "CPU", "HEADROOM", "STATE"]);
+    let mut table = Table::new(&[
+        "REGION", "NAME", "CODE", "CLUSTERS", "CPU", "HEADROOM", "STATE",
+    ]);
     for region in regions {
         let status = region.status.clone().unwrap_or_default();
         let dash = || "-".to_owned();
@@ -90,7 +92,10 @@ fn clusters_table(clusters: &[MemberCluster], paint: Paint) -> Table {
 /// How many Apps are well, and the ones that are not.
 fn apps_table(apps: &[App], paint: Paint) -> String {
     let conditions = |app: &App| app.status.clone().unwrap_or_default().conditions;
-    let well = |app: &&App| find_condition(&conditions(app), ConditionType::Ready).is_some_and(|c| c.status == ConditionStatus::True);
+    let well = |app: &&App| {
+        find_condition(&conditions(app), ConditionType::Ready)
+            .is_some_and(|c| c.status == ConditionStatus::True)
+    };
     let (good, bad): (Vec<&App>, Vec<&App>) = apps.iter().partition(well);
     let sum = format!("{} of {} apps ready\n", good.len(), apps.len());
     if bad.is_empty() {
@@ -108,6 +113,10 @@ fn apps_table(apps: &[App], paint: Paint) -> String {
         ]);
     }
     let more = bad.len().saturating_sub(SHOWN);
-    let rest = if more > 0 { format!("and {more} more\n") } else { String::new() };
+    let rest = if more > 0 {
+        format!("and {more} more\n")
+    } else {
+        String::new()
+    };
     format!("{sum}{table}{rest}")
 }

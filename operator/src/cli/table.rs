@@ -9,7 +9,9 @@ pub(super) struct Table {
 
 impl Table {
     pub(super) fn new(header: &[&str]) -> Self {
-        Self { rows: vec![header.iter().map(|cell| (*cell).to_owned()).collect()] }
+        Self {
+            rows: vec![header.iter().map(|cell| (*cell).to_owned()).collect()],
+        }
     }
 
     pub(super) fn row(&mut self, cells: impl IntoIterator<Item = String>) {
@@ -20,7 +22,14 @@ impl Table {
 impl std::fmt::Display for Table {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
-        let width = |column: usize| self.rows.iter().filter_map(|row| row.get(column)).map(|cell| wide(cell)).max().unwrap_or(0);
+        let width = |column: usize| {
+            self.rows
+                .iter()
+                .filter_map(|row| row.get(column))
+                .map(|cell| wide(cell))
+                .max()
+                .unwrap_or(0)
+        };
         let widths: Vec<usize> = (0..columns).map(width).collect();
         for row in &self.rows {
             let mut line = String::new();
@@ -48,6 +57,9 @@ mod tests {
         let mut table = Table::new(&["REGION", "NAME", "CPU"]);
         table.row(["hangzhou".into(), "杭州市".into(), "1/8".into()]);
         table.row(["quzhou".into(), "x".into(), "0/8".into()]);
-        assert_eq!(table.to_string(), "REGION    NAME    CPU\nhangzhou  杭州市  1/8\nquzhou    x       0/8\n");
+        assert_eq!(
+            table.to_string(),
+            "REGION    NAME    CPU\nhangzhou  杭州市  1/8\nquzhou    x       0/8\n"
+        );
     }
 }

@@ -1,6 +1,9 @@
 //! The world as the command line sees it: one list per kind, and the plan is computed here.
 
-use crds::{App, Approval, AssignmentSlice, CONTENT_NAMESPACE, ClusterReport, MemberCluster, Region, ReportSlice, SYSTEM_NAMESPACE, Uid, cluster_of_namespace};
+use crds::{
+    App, Approval, AssignmentSlice, CONTENT_NAMESPACE, ClusterReport, MemberCluster, Region,
+    ReportSlice, SYSTEM_NAMESPACE, Uid, cluster_of_namespace,
+};
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
 use kube::api::ListParams;
 use kube::{Api, Client, Resource, ResourceExt as _};
@@ -16,12 +19,28 @@ pub(super) async fn read(client: &Client) -> Result<World, kube::Error> {
     // Contact is as the hub last wrote it: a command line hears no heartbeats.
     world.started = now;
     let namespaces: Api<Namespace> = Api::all(client.clone());
-    for namespace in namespaces.list_metadata(&ListParams::default()).await?.items {
-        world.apply_namespace(namespace.name_any().into(), namespace.uid().unwrap_or_default().into());
+    for namespace in namespaces
+        .list_metadata(&ListParams::default())
+        .await?
+        .items
+    {
+        world.apply_namespace(
+            namespace.name_any().into(),
+            namespace.uid().unwrap_or_default().into(),
+        );
     }
-    list::<Region>(client).await?.iter().for_each(|o| world.apply_region(o));
-    list::<MemberCluster>(client).await?.iter().for_each(|o| world.apply_cluster(o));
-    list::<Approval>(client).await?.into_iter().for_each(|o| world.apply_approval(o));
+    list::<Region>(client)
+        .await?
+        .iter()
+        .for_each(|o| world.apply_region(o));
+    list::<MemberCluster>(client)
+        .await?
+        .iter()
+        .for_each(|o| world.apply_cluster(o));
+    list::<Approval>(client)
+        .await?
+        .into_iter()
+        .for_each(|o| world.apply_approval(o));
     for slice in list::<AssignmentSlice>(client).await? {
         if let Some(cluster) = slice.namespace().and_then(|n| cluster_of_namespace(&n)) {
             world.apply_slice(&cluster, slice, None);
@@ -41,7 +60,10 @@ pub(super) async fn read(client: &Client) -> Result<World, kube::Error> {
     for content in contents.list(&ListParams::default()).await?.items {
         world.apply_content(&content.name_any(), crate::hub::stored(&content));
     }
-    list::<App>(client).await?.iter().for_each(|o| world.apply_app(o));
+    list::<App>(client)
+        .await?
+        .iter()
+        .for_each(|o| world.apply_app(o));
     Ok(world)
 }
 
@@ -56,8 +78,19 @@ where
 
 async fn identity(client: &Client) -> Result<Hub, kube::Error> {
     let maps: Api<ConfigMap> = Api::namespaced(client.clone(), SYSTEM_NAMESPACE);
-    let map = maps.get_opt("jiuzhou-hub").await?.and_then(|map| map.data).unwrap_or_default();
+    let map = maps
+        .get_opt("jiuzhou-hub")
+        .await?
+        .and_then(|map| map.data)
+        .unwrap_or_default();
     let id = map.get("id").map_or("unknown", String::as_str);
-    let epoch = map.get("epoch").and_then(|epoch| epoch.parse().ok()).unwrap_or(1);
-    Ok(Hub { id: Uid::from(id), epoch, leader_epoch: 0 })
+    let epoch = map
+        .get("epoch")
+        .and_then(|epoch| epoch.parse().ok())
+        .unwrap_or(1);
+    Ok(Hub {
+        id: Uid::from(id),
+        epoch,
+        leader_epoch: 0,
+    })
 }

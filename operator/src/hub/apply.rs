@@ -5,13 +5,16 @@
 
 use std::sync::Arc;
 
-use crds::{APP_FINALIZER, App, AssignmentSlice, CONTENT_NAMESPACE, Content, ContentSpec, Uid, cluster_namespace, label};
+use crds::{
+    APP_FINALIZER, App, AssignmentSlice, CONTENT_NAMESPACE, Content, ContentSpec, Uid,
+    cluster_namespace, label,
+};
 use futures::{StreamExt as _, stream};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Client, ResourceExt as _};
+use plan::World;
 use plan::province::{ContentWrite, Plan, SliceWrite};
 use plan::world::StoredContent;
-use plan::World;
 use serde_json::json;
 
 use super::gather::Gathered;
@@ -50,17 +53,48 @@ pub(super) async fn apply(client: &Client, gathered: &mut Gathered, plan: Plan) 
     let places = clusters.into_iter().map(|name| place(client, name, epoch));
     run(gathered, &mut applied, places).await;
     let holds = apps(&gathered.world, &plan.holds);
-    run(gathered, &mut applied, holds.into_iter().map(|app| finalizer(client, app, epoch, true))).await;
+    run(
+        gathered,
+        &mut applied,
+        holds
+            .into_iter()
+            .map(|app| finalizer(client, app, epoch, true)),
+    )
+    .await;
     let traceparent: Option<Arc<str>> = current_traceparent().map(Into::into);
-    run(gathered, &mut applied, plan.contents.into_iter().map(|write| content(client, write, epoch))).await;
+    run(
+        gathered,
+        &mut applied,
+        plan.contents
+            .into_iter()
+            .map(|write| content(client, write, epoch)),
+    )
+    .await;
     // A slice may name content that was just stored; if that failed, the agent says so and the
     // next turn stores it again.
-    let slices = plan.slices.into_iter().filter(|w| gathered.prepared.contains(&w.cluster));
-    let writes: Vec<_> = slices.map(|write| slice(client, write, traceparent.clone())).collect();
+    let slices = plan
+        .slices
+        .into_iter()
+        .filter(|w| gathered.prepared.contains(&w.cluster));
+    let writes: Vec<_> = slices
+        .map(|write| slice(client, write, traceparent.clone()))
+        .collect();
     run(gathered, &mut applied, writes).await;
     let releases = apps(&gathered.world, &plan.releases);
-    run(gathered, &mut applied, releases.into_iter().map(|app| finalizer(client, app, epoch, false))).await;
-    run(gathered, &mut applied, plan.collect.into_iter().map(|name| collect(client, name))).await;
+    run(
+        gathered,
+        &mut applied,
+        releases
+            .into_iter()
+            .map(|app| finalizer(client, app, epoch, false)),
+    )
+    .await;
+    run(
+        gathered,
+        &mut applied,
+        plan.collect.into_iter().map(|name| collect(client, name)),
+    )
+    .await;
     applied
 }
 
@@ -91,7 +125,7 @@ fn take_back(gathered: &mut Gathered, written: Option<Written>) {
         Some(Written::Content(name, content)) => world.apply_content(&name, content),
         Some(Written::Slice(cluster, slice)) => {
             let now = jiff::Timestamp::now().as_millisecond();
-            world.apply_slice(&cluster, *slice, Some(now));
+            gathered.take_slice(&cluster, *slice, Some(now));
         }
         Some(Written::Cluster(cluster)) => {
             gathered.prepared.insert(cluster);
@@ -112,13 +146,18 @@ struct WriteError {
 
 fn failed(what: impl Into<String>) -> impl FnOnce(kube::Error) -> WriteError {
     let what = what.into();
-    move |source| WriteError { what, source: Box::new(source) }
+    move |source| WriteError {
+        what,
+        source: Box::new(source),
+    }
 }
 
 type WriteResult = Result<Option<Written>, WriteError>;
 
 async fn place(client: &Client, cluster: crds::ClusterName, epoch: i64) -> WriteResult {
-    prepare(client, &cluster, epoch).await.map_err(failed(format!("the place of cluster {cluster}")))?;
+    prepare(client, &cluster, epoch)
+        .await
+        .map_err(failed(format!("the place of cluster {cluster}")))?;
     Ok(Some(Written::Cluster(cluster)))
 }
 
@@ -132,7 +171,11 @@ struct AppRef {
 fn apps(world: &World, uids: &[Uid]) -> Vec<AppRef> {
     let app = |uid: &Uid| {
         let slot = world.app(uid)?;
-        Some(AppRef { uid: uid.clone(), namespace: slot.namespace.to_string(), name: slot.name.to_string() })
+        Some(AppRef {
+            uid: uid.clone(),
+            namespace: slot.namespace.to_string(),
+            name: slot.name.to_string(),
+        })
     };
     uids.iter().filter_map(app).collect()
 }
@@ -141,7 +184,9 @@ fn apps(world: &World, uids: &[Uid]) -> Vec<AppRef> {
 async fn finalizer(client: &Client, app: AppRef, epoch: i64, hold: bool) -> WriteResult {
     let apps: Api<App> = Api::namespaced(client.clone(), &app.namespace);
     let what = || format!("the finalizer of App {}/{}", app.namespace, app.name);
-    let Some(current) = apps.get_opt(&app.name).await.map_err(failed(what()))? else { return Ok(None) };
+    let Some(current) = apps.get_opt(&app.name).await.map_err(failed(what()))? else {
+        return Ok(None);
+    };
     if current.uid().as_deref() != Some(app.uid.as_str()) {
         return Ok(None);
     }
@@ -156,16 +201,29 @@ async fn finalizer(client: &Client, app: AppRef, epoch: i64, hold: bool) -> Writ
         "finalizers": finalizers,
         "annotations": {label::LEADER_EPOCH: epoch.to_string()},
     }});
-    let patched = apps.patch(&app.name, &PatchParams::default(), &Patch::Merge(&patch)).await;
+    let patched = apps
+        .patch(&app.name, &PatchParams::default(), &Patch::Merge(&patch))
+        .await;
     let app = patched.map_err(failed(what()))?;
     Ok(Some(Written::App(Box::new(app))))
 }
 
 async fn content(client: &Client, write: ContentWrite, leader_epoch: i64) -> WriteResult {
-    let ContentWrite { name, tenant, items } = write;
+    let ContentWrite {
+        name,
+        tenant,
+        items,
+    } = write;
     let contents: Api<Content> = Api::namespaced(client.clone(), CONTENT_NAMESPACE);
     let hashes = items.iter().map(|item| item.hash.clone()).collect();
-    let object = Content::new(&name, ContentSpec { tenant: tenant.clone(), leader_epoch, items });
+    let object = Content::new(
+        &name,
+        ContentSpec {
+            tenant: tenant.clone(),
+            leader_epoch,
+            items,
+        },
+    );
     match contents.create(&PostParams::default(), &object).await {
         Ok(_) => {}
         // The name is the hash of what it holds: it is the same content.
@@ -173,13 +231,26 @@ async fn content(client: &Client, write: ContentWrite, leader_epoch: i64) -> Wri
         Err(error) => return Err(failed(format!("Content {name}"))(error)),
     }
     let created = jiff::Timestamp::now().as_millisecond();
-    Ok(Some(Written::Content(name, StoredContent { tenant, hashes, created })))
+    Ok(Some(Written::Content(
+        name,
+        StoredContent {
+            tenant,
+            hashes,
+            created,
+        },
+    )))
 }
 
 async fn slice(client: &Client, write: SliceWrite, traceparent: Option<Arc<str>>) -> WriteResult {
-    let SliceWrite { cluster, name, resource_version, mut spec } = write;
+    let SliceWrite {
+        cluster,
+        name,
+        resource_version,
+        mut spec,
+    } = write;
     spec.traceparent = traceparent.as_deref().map(str::to_owned);
-    let slices: Api<AssignmentSlice> = Api::namespaced(client.clone(), &cluster_namespace(&cluster));
+    let slices: Api<AssignmentSlice> =
+        Api::namespaced(client.clone(), &cluster_namespace(&cluster));
     let mut object = AssignmentSlice::new(&name, spec);
     let params = PostParams::default();
     let written = if resource_version.is_some() {
@@ -196,11 +267,24 @@ async fn slice(client: &Client, write: SliceWrite, traceparent: Option<Arc<str>>
 async fn collect(client: &Client, name: String) -> WriteResult {
     let contents: Api<Content> = Api::namespaced(client.clone(), CONTENT_NAMESPACE);
     let what = || format!("the removal of Content {name}");
-    let Some(current) = contents.get_metadata_opt(&name).await.map_err(failed(what()))? else {
+    let Some(current) = contents
+        .get_metadata_opt(&name)
+        .await
+        .map_err(failed(what()))?
+    else {
         return Ok(Some(Written::Collected(name)));
     };
-    let preconditions = Preconditions { uid: current.uid(), resource_version: current.resource_version() };
-    let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
-    contents.delete(&name, &params).await.map_err(failed(what()))?;
+    let preconditions = Preconditions {
+        uid: current.uid(),
+        resource_version: current.resource_version(),
+    };
+    let params = DeleteParams {
+        preconditions: Some(preconditions),
+        ..DeleteParams::default()
+    };
+    contents
+        .delete(&name, &params)
+        .await
+        .map_err(failed(what()))?;
     Ok(Some(Written::Collected(name)))
 }

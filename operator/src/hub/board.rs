@@ -11,9 +11,13 @@ use crate::runtime::metrics::{Board, Capacity};
 
 /// Shows a report on the board.
 pub(super) fn show(board: &Board, report: &PlanReport, contacts: &BTreeMap<ClusterName, Instant>) {
-    let mut states: BTreeMap<&'static str, u64> = BTreeMap::from([("ready", 0), ("progressing", 0), ("stalled", 0)]);
+    let mut states: BTreeMap<&'static str, u64> =
+        BTreeMap::from([("ready", 0), ("progressing", 0), ("stalled", 0)]);
     for app in report.apps.values() {
-        let holds = |kind| find_condition(&app.status.conditions, kind).is_some_and(|c| c.status == ConditionStatus::True);
+        let holds = |kind| {
+            find_condition(&app.status.conditions, kind)
+                .is_some_and(|c| c.status == ConditionStatus::True)
+        };
         let state = match (holds(ConditionType::Ready), holds(ConditionType::Stalled)) {
             (true, _) => "ready",
             (false, true) => "stalled",
@@ -44,8 +48,15 @@ fn capacity(report: &PlanReport) -> Vec<Capacity> {
     rows
 }
 
-#[expect(clippy::cast_precision_loss, reason = "a gauge is a float; 2^53 bytes are 8 PiB")]
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "a gauge is a float; 2^53 bytes are 8 PiB"
+)]
 fn in_units(resource: &str, quantity: &str) -> f64 {
     let amount = parse_quantity(resource, quantity).unwrap_or(0) as f64;
-    if resource == "cpu" { amount / 1000.0 } else { amount }
+    if resource == "cpu" {
+        amount / 1000.0
+    } else {
+        amount
+    }
 }

@@ -3,19 +3,20 @@
 use std::fmt::Debug;
 
 use crds::{
-    App, Approval, AssignmentSlice, CONTENT_NAMESPACE, ClusterReport, ContentHash, MemberCluster,
-    NamespaceName, Region, ReportSlice, SYSTEM_NAMESPACE,
+    App, Approval, AssignmentSlice, CONTENT_NAMESPACE, ClusterName, ClusterReport, ContentHash,
+    MemberCluster, NamespaceName, Region, ReportSlice, SYSTEM_NAMESPACE,
 };
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
-use kube::core::DeserializeGuard;
 use kube::core::ApiResource;
+use kube::core::DeserializeGuard;
 use kube::{Api, Client, Resource};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+use super::secrets::Head;
 use crate::agent::View;
 use crate::runtime::watch::{Change, Freshness, Selection, Timing, watch};
 
@@ -26,7 +27,10 @@ pub(super) const IDENTITY: &str = "jiuzhou-hub";
 
 /// One thing heard.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "each moves through the queue once; a box would cost more")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "each moves through the queue once; a box would cost more"
+)]
 pub(super) enum Heard {
     Regions(Change<DeserializeGuard<Region>>),
     Clusters(Change<DeserializeGuard<MemberCluster>>),
@@ -39,6 +43,10 @@ pub(super) enum Heard {
     Leases(Change<Lease>),
     Namespaces(Change<View>),
     Identity(Change<ConfigMap>),
+    /// Secrets of a tenant's namespace.
+    Sources(NamespaceName, Change<Head>),
+    /// Copies of Secrets in a cluster's namespace.
+    Copies(ClusterName, Change<Head>),
 }
 
 /// A Content object without its data: the hub needs to know only what is stored where.
@@ -89,9 +97,16 @@ impl Resource for Stored {
 }
 
 /// Starts all watches. Dropping the set ends them.
-pub(super) fn watches(client: &Client, freshness: &Freshness) -> (JoinSet<()>, mpsc::Receiver<Heard>) {
+pub(super) fn watches(
+    client: &Client,
+    freshness: &Freshness,
+) -> (JoinSet<()>, mpsc::Sender<Heard>, mpsc::Receiver<Heard>) {
     let (sender, receiver) = mpsc::channel(QUEUE);
-    let mut all = Watches { tasks: JoinSet::new(), sender, freshness: freshness.clone() };
+    let mut all = Watches {
+        tasks: JoinSet::new(),
+        sender,
+        freshness: freshness.clone(),
+    };
     all.every(Api::all(client.clone()), Heard::Regions);
     all.every(Api::all(client.clone()), Heard::Clusters);
     all.every(Api::all(client.clone()), Heard::Apps);
@@ -99,17 +114,33 @@ pub(super) fn watches(client: &Client, freshness: &Freshness) -> (JoinSet<()>, m
     all.every(Api::all(client.clone()), Heard::Slices);
     all.every(Api::all(client.clone()), Heard::Reports);
     all.every(Api::all(client.clone()), Heard::ClusterReports);
-    all.every(Api::namespaced(client.clone(), CONTENT_NAMESPACE), Heard::Contents);
-    all.one("leases", Api::all(client.clone()), named("agent"), Heard::Leases);
+    all.every(
+        Api::namespaced(client.clone(), CONTENT_NAMESPACE),
+        Heard::Contents,
+    );
+    all.one(
+        "leases",
+        Api::all(client.clone()),
+        named("agent"),
+        Heard::Leases,
+    );
     let namespace = ApiResource::erase::<Namespace>(&());
-    all.one("namespaces", Api::all_with(client.clone(), &namespace), Selection::default(), Heard::Namespaces);
+    all.one(
+        "namespaces",
+        Api::all_with(client.clone(), &namespace),
+        Selection::default(),
+        Heard::Namespaces,
+    );
     let identity = Api::namespaced(client.clone(), SYSTEM_NAMESPACE);
     all.one("identity", identity, named(IDENTITY), Heard::Identity);
-    (all.tasks, receiver)
+    (all.tasks, all.sender, receiver)
 }
 
 fn named(name: &str) -> Selection {
-    Selection { labels: None, fields: Some(format!("metadata.name={name}")) }
+    Selection {
+        labels: None,
+        fields: Some(format!("metadata.name={name}")),
+    }
 }
 
 struct Watches {
@@ -126,13 +157,19 @@ impl Watches {
         self.one(&K::plural(&()), api, Selection::default(), heard);
     }
 
-    fn one<K>(&mut self, name: &str, api: Api<K>, selection: Selection, heard: fn(Change<K>) -> Heard)
-    where
+    fn one<K>(
+        &mut self,
+        name: &str,
+        api: Api<K>,
+        selection: Selection,
+        heard: fn(Change<K>) -> Heard,
+    ) where
         K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
     {
         let (sink, mut changes) = mpsc::channel::<Change<K>>(64);
         let proof = self.freshness.kind(name);
-        self.tasks.spawn(watch(api, selection, Timing::default(), sink, proof));
+        self.tasks
+            .spawn(watch(api, selection, Timing::default(), sink, proof));
         let sender = self.sender.clone();
         self.tasks.spawn(async move {
             while let Some(change) = changes.recv().await {

@@ -22,15 +22,28 @@ pub(super) async fn hold(client: &Client, epoch: i64) {
         return;
     }
     let contents: Api<Content> = Api::namespaced(client.clone(), CONTENT_NAMESPACE);
-    let item = ContentItem { hash: "0".repeat(20).into(), data: "{}".to_owned() };
-    let spec = ContentSpec { tenant: "fence".into(), leader_epoch: epoch - 1, items: vec![item] };
+    let item = ContentItem {
+        hash: "0".repeat(20).into(),
+        data: "{}".to_owned(),
+    };
+    let spec = ContentSpec {
+        tenant: "fence".into(),
+        leader_epoch: epoch - 1,
+        items: vec![item],
+    };
     let stale = Content::new("fence-probe", spec);
-    let without_effect = PostParams { dry_run: true, ..PostParams::default() };
+    let without_effect = PostParams {
+        dry_run: true,
+        ..PostParams::default()
+    };
     for _ in 0..TRIES {
         match contents.create(&without_effect, &stale).await {
             Err(kube::Error::Api(status)) if status.message.contains("fence") => return,
             Ok(_) | Err(_) => tokio::time::sleep(PAUSE).await,
         }
     }
-    tracing::error!(epoch, "the store does not refuse a former leader's writes: is the admission policy jiuzhou-hub-fence installed?");
+    tracing::error!(
+        epoch,
+        "the store does not refuse a former leader's writes: is the admission policy jiuzhou-hub-fence installed?"
+    );
 }

@@ -27,6 +27,8 @@ pub(super) struct Gathered {
     pub(super) contacts: BTreeMap<ClusterName, Instant>,
     /// Cluster namespaces that are set up.
     pub(super) prepared: BTreeSet<ClusterName>,
+    /// Apps whose entries name Secrets, and perhaps some whose entries no longer do.
+    pub(super) secret_users: BTreeSet<Uid>,
 }
 
 impl Gathered {
@@ -37,52 +39,101 @@ impl Gathered {
             beats: BTreeMap::new(),
             contacts: BTreeMap::new(),
             prepared: BTreeSet::new(),
+            secret_users: BTreeSet::new(),
         }
     }
 
     /// Takes in one thing heard at `now`.
+    #[expect(
+        clippy::too_many_lines,
+        reason = "a flat table, one arm for each kind; it reads best whole"
+    )]
     pub(super) fn hear(&mut self, heard: Heard, now: i64) {
         match heard {
-            Heard::Regions(change) => self.take(change, "regions", |g, o| readable(o).map(|o| g.world.apply_region(&o)), |g, name| {
-                g.world.remove_region(&RegionName::from(name));
-            }),
-            Heard::Clusters(change) => self.take(change, "memberclusters", |g, o| readable(o).map(|o| g.world.apply_cluster(&o)), |g, name| {
-                g.world.remove_cluster(&ClusterName::from(name));
-            }),
+            Heard::Regions(change) => self.take(
+                change,
+                "regions",
+                |g, o| readable(o).map(|o| g.world.apply_region(&o)),
+                |g, name| {
+                    g.world.remove_region(&RegionName::from(name));
+                },
+            ),
+            Heard::Clusters(change) => self.take(
+                change,
+                "memberclusters",
+                |g, o| readable(o).map(|o| g.world.apply_cluster(&o)),
+                |g, name| {
+                    g.world.remove_cluster(&ClusterName::from(name));
+                },
+            ),
             Heard::Apps(change) => self.hear_apps(change),
-            Heard::Approvals(change) => self.take(change, "approvals", |g, o| readable(o).map(|o| g.world.apply_approval(o)), |g, name| {
-                let (namespace, name) = split(name);
-                g.world.remove_approval(&NamespaceName::from(namespace), name);
-            }),
-            Heard::Slices(change) => self.take(change, "assignmentslices", |g, o| {
-                let cluster = cluster_of_namespace(&o.namespace()?)?;
-                g.world.apply_slice(&cluster, o, None);
-                Some(())
-            }, |g, name| g.remove_from_cluster(name, World::remove_slice)),
-            Heard::Reports(change) => self.take(change, "reportslices", |g, o| {
-                let cluster = cluster_of_namespace(&o.namespace()?)?;
-                g.world.apply_report(&cluster, o);
-                Some(())
-            }, |g, name| g.remove_from_cluster(name, World::remove_report)),
-            Heard::ClusterReports(change) => self.take(change, "clusterreports", |g, o| {
-                let cluster = cluster_of_namespace(&o.namespace()?)?;
-                // The name is checked at admission too; a report under another name is not ours.
-                (o.name_any() == cluster.as_str()).then(|| g.world.apply_cluster_report(cluster, &o))
-            }, |_, _| {}),
-            Heard::Contents(change) => self.take(change, "contents", |g, o| {
-                g.world.apply_content(&o.name_any(), stored(&o));
-                Some(())
-            }, |g, name| g.world.remove_content(split(name).1)),
+            Heard::Approvals(change) => self.take(
+                change,
+                "approvals",
+                |g, o| readable(o).map(|o| g.world.apply_approval(o)),
+                |g, name| {
+                    let (namespace, name) = split(name);
+                    g.world
+                        .remove_approval(&NamespaceName::from(namespace), name);
+                },
+            ),
+            Heard::Slices(change) => self.take(
+                change,
+                "assignmentslices",
+                |g, o| {
+                    let cluster = cluster_of_namespace(&o.namespace()?)?;
+                    g.take_slice(&cluster, o, None);
+                    Some(())
+                },
+                |g, name| g.remove_from_cluster(name, World::remove_slice),
+            ),
+            Heard::Reports(change) => self.take(
+                change,
+                "reportslices",
+                |g, o| {
+                    let cluster = cluster_of_namespace(&o.namespace()?)?;
+                    g.world.apply_report(&cluster, o);
+                    Some(())
+                },
+                |g, name| g.remove_from_cluster(name, World::remove_report),
+            ),
+            Heard::ClusterReports(change) => self.take(
+                change,
+                "clusterreports",
+                |g, o| {
+                    let cluster = cluster_of_namespace(&o.namespace()?)?;
+                    // The name is checked at admission too; a report under another name is not ours.
+                    (o.name_any() == cluster.as_str())
+                        .then(|| g.world.apply_cluster_report(cluster, &o))
+                },
+                |_, _| {},
+            ),
+            Heard::Contents(change) => self.take(
+                change,
+                "contents",
+                |g, o| {
+                    g.world.apply_content(&o.name_any(), stored(&o));
+                    Some(())
+                },
+                |g, name| g.world.remove_content(split(name).1),
+            ),
             Heard::Leases(change) => self.hear_leases(change, now),
-            Heard::Namespaces(change) => self.take(change, "namespaces", |g, view| {
-                g.hear_namespace(&view);
-                Some(())
-            }, |g, name| {
-                g.world.remove_namespace(&NamespaceName::from(name));
-                if let Some(cluster) = cluster_of_namespace(name) {
-                    g.prepared.remove(&cluster);
-                }
-            }),
+            Heard::Namespaces(change) => self.take(
+                change,
+                "namespaces",
+                |g, view| {
+                    g.hear_namespace(&view);
+                    Some(())
+                },
+                |g, name| {
+                    g.world.remove_namespace(&NamespaceName::from(name));
+                    if let Some(cluster) = cluster_of_namespace(name) {
+                        g.prepared.remove(&cluster);
+                    }
+                },
+            ),
+            // The hub's own loop keeps these.
+            Heard::Sources(..) | Heard::Copies(..) => {}
             Heard::Identity(change) => {
                 if let Change::Replaced(all) = change {
                     all.iter().for_each(|map| self.hear_identity(map));
@@ -91,6 +142,23 @@ impl Gathered {
                 }
             }
         }
+    }
+
+    /// Takes in a slice; `written` is set when the hub itself just wrote it.
+    pub(super) fn take_slice(
+        &mut self,
+        cluster: &ClusterName,
+        slice: crds::AssignmentSlice,
+        written: Option<i64>,
+    ) {
+        let users = slice
+            .spec
+            .entries
+            .iter()
+            .filter(|entry| !entry.secrets.is_empty());
+        self.secret_users
+            .extend(users.map(|entry| entry.uid.clone()));
+        self.world.apply_slice(cluster, slice, written);
     }
 
     /// Takes in a change of one kind. What a whole list leaves out is forgotten, which is never an
@@ -114,7 +182,9 @@ impl Gathered {
                     // An object that cannot be read stands for itself alone.
                     let _parked = apply(self, object);
                 }
-                before.difference(&names).for_each(|gone| remove(self, gone));
+                before
+                    .difference(&names)
+                    .for_each(|gone| remove(self, gone));
             }
             Change::Applied(object) => {
                 self.known.entry(kind).or_default().insert(key(&object));
@@ -133,8 +203,12 @@ impl Gathered {
         match change {
             Change::Replaced(all) => {
                 let listed: BTreeSet<Uid> = all.iter().map(uid).collect();
-                let gone: Vec<Uid> =
-                    self.world.apps().map(|(uid, _)| uid.clone()).filter(|uid| !listed.contains(uid)).collect();
+                let gone: Vec<Uid> = self
+                    .world
+                    .apps()
+                    .map(|(uid, _)| uid.clone())
+                    .filter(|uid| !listed.contains(uid))
+                    .collect();
                 for app in all {
                     if let Some(app) = readable(app) {
                         self.world.apply_app(&app);
@@ -167,8 +241,14 @@ impl Gathered {
             Change::Deleted(_) => return,
         };
         for lease in leases {
-            let Some(cluster) = lease.namespace().and_then(|n| cluster_of_namespace(&n)) else { continue };
-            let beat = lease.spec.and_then(|s| s.renew_time).map(|t| t.0.to_string()).unwrap_or_default();
+            let Some(cluster) = lease.namespace().and_then(|n| cluster_of_namespace(&n)) else {
+                continue;
+            };
+            let beat = lease
+                .spec
+                .and_then(|s| s.renew_time)
+                .map(|t| t.0.to_string())
+                .unwrap_or_default();
             let before = self.beats.insert(cluster.clone(), beat.clone());
             if before.map_or(!first_look, |before| before != beat) {
                 self.world.apply_heartbeat(&cluster, now);
@@ -180,17 +260,24 @@ impl Gathered {
     fn hear_namespace(&mut self, view: &View) {
         let name = view.name_any();
         if let Some(cluster) = cluster_of_namespace(&name) {
-            if view.annotations().contains_key(PREPARED) && view.metadata.deletion_timestamp.is_none() {
+            if view.annotations().contains_key(PREPARED)
+                && view.metadata.deletion_timestamp.is_none()
+            {
                 self.prepared.insert(cluster);
             }
             return;
         }
-        self.world.apply_namespace(name.into(), view.uid().unwrap_or_default().into());
+        self.world
+            .apply_namespace(name.into(), view.uid().unwrap_or_default().into());
     }
 
     /// An administrator raises the epoch to say that an older hub is to be followed.
     fn hear_identity(&mut self, map: &ConfigMap) {
-        let epoch = map.data.as_ref().and_then(|d| d.get("epoch")).and_then(|e| e.parse().ok());
+        let epoch = map
+            .data
+            .as_ref()
+            .and_then(|d| d.get("epoch"))
+            .and_then(|e| e.parse().ok());
         if let Some(epoch) = epoch.filter(|epoch| *epoch > self.world.hub.epoch) {
             tracing::warn!(epoch, "the hub epoch was raised by an administrator");
             self.world.hub.epoch = epoch;
@@ -202,8 +289,17 @@ impl Gathered {
 pub(crate) fn stored(content: &Stored) -> StoredContent {
     StoredContent {
         tenant: content.spec.tenant.clone(),
-        hashes: content.spec.items.iter().map(|item| item.hash.clone()).collect(),
-        created: content.metadata.creation_timestamp.as_ref().map_or(i64::MAX / 2, |t| t.0.as_millisecond()),
+        hashes: content
+            .spec
+            .items
+            .iter()
+            .map(|item| item.hash.clone())
+            .collect(),
+        created: content
+            .metadata
+            .creation_timestamp
+            .as_ref()
+            .map_or(i64::MAX / 2, |t| t.0.as_millisecond()),
     }
 }
 
@@ -212,7 +308,12 @@ fn readable<K>(guard: DeserializeGuard<K>) -> Option<K> {
         Ok(object) => Some(object),
         Err(invalid) => {
             let (namespace, name) = (invalid.metadata.namespace, invalid.metadata.name);
-            tracing::warn!(?namespace, ?name, error = invalid.error, "an object cannot be read; what was decided for it stands");
+            tracing::warn!(
+                ?namespace,
+                ?name,
+                error = invalid.error,
+                "an object cannot be read; what was decided for it stands"
+            );
             None
         }
     }

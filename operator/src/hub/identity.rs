@@ -18,7 +18,9 @@ pub enum IdentityError {
     #[error("cannot read or create ConfigMap {SYSTEM_NAMESPACE}/{IDENTITY}")]
     Api(#[source] Box<kube::Error>),
     /// Somebody damaged it.
-    #[error("ConfigMap {SYSTEM_NAMESPACE}/{IDENTITY} must hold an id and a whole number as epoch: restore it from a backup")]
+    #[error(
+        "ConfigMap {SYSTEM_NAMESPACE}/{IDENTITY} must hold an id and a whole number as epoch: restore it from a backup"
+    )]
     Damaged,
 }
 
@@ -31,14 +33,22 @@ pub(super) async fn identity(client: &Client) -> Result<Hub, IdentityError> {
         None => match maps.create(&PostParams::default(), &fresh()).await {
             Ok(map) => map,
             // Another replica was faster.
-            Err(kube::Error::Api(status)) if status.is_already_exists() => maps.get(IDENTITY).await.map_err(api)?,
+            Err(kube::Error::Api(status)) if status.is_already_exists() => {
+                maps.get(IDENTITY).await.map_err(api)?
+            }
             Err(error) => return Err(api(error)),
         },
     };
     let field = |name: &str| map.data.as_ref().and_then(|data| data.get(name));
-    let epoch = field("epoch").and_then(|epoch| epoch.parse().ok()).filter(|epoch| *epoch >= 1);
+    let epoch = field("epoch")
+        .and_then(|epoch| epoch.parse().ok())
+        .filter(|epoch| *epoch >= 1);
     match (field("id").filter(|id| !id.is_empty()), epoch) {
-        (Some(id), Some(epoch)) => Ok(Hub { id: Uid::from(id.as_str()), epoch, leader_epoch: 0 }),
+        (Some(id), Some(epoch)) => Ok(Hub {
+            id: Uid::from(id.as_str()),
+            epoch,
+            leader_epoch: 0,
+        }),
         _ => Err(IdentityError::Damaged),
     }
 }
@@ -49,7 +59,10 @@ fn fresh() -> ConfigMap {
         ("epoch".to_owned(), "1".to_owned()),
     ]);
     ConfigMap {
-        metadata: ObjectMeta { name: Some(IDENTITY.to_owned()), ..ObjectMeta::default() },
+        metadata: ObjectMeta {
+            name: Some(IDENTITY.to_owned()),
+            ..ObjectMeta::default()
+        },
         data: Some(data),
         ..ConfigMap::default()
     }

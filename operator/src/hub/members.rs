@@ -40,7 +40,11 @@ pub(super) struct Members {
 
 impl Members {
     pub(super) fn new(shared: Shared) -> Self {
-        Self { shared, running: BTreeMap::new(), stop: CancellationToken::new() }
+        Self {
+            shared,
+            running: BTreeMap::new(),
+            stop: CancellationToken::new(),
+        }
     }
 
     /// Starts agents for clusters that need one here, and ends those that no longer do.
@@ -48,18 +52,32 @@ impl Members {
         let epoch = world.hub.leader_epoch;
         let mut wanted: BTreeMap<ClusterName, Connection> = BTreeMap::new();
         for (name, slot) in world.clusters() {
-            match slot.state.as_ref().map(|cluster| cluster.connection.clone()) {
+            match slot
+                .state
+                .as_ref()
+                .map(|cluster| cluster.connection.clone())
+            {
                 Ok(connection @ (Connection::Local | Connection::Push(_))) => {
                     wanted.insert(name.clone(), connection);
                 }
                 Ok(Connection::Pull) | Err(_) => {}
             }
         }
-        self.running.retain(|name, (connection, _)| wanted.get(name) == Some(connection));
+        self.running
+            .retain(|name, (connection, _)| wanted.get(name) == Some(connection));
         for (name, connection) in wanted {
             if !self.running.contains_key(&name) {
-                let task = run(self.shared.clone(), name.clone(), connection.clone(), epoch, self.stop.child_token());
-                self.running.insert(name, (connection, AbortOnDropHandle::new(tokio::spawn(task))));
+                let task = run(
+                    self.shared.clone(),
+                    name.clone(),
+                    connection.clone(),
+                    epoch,
+                    self.stop.child_token(),
+                );
+                self.running.insert(
+                    name,
+                    (connection, AbortOnDropHandle::new(tokio::spawn(task))),
+                );
             }
         }
     }
@@ -72,7 +90,13 @@ impl Members {
     }
 }
 
-async fn run(shared: Shared, cluster: ClusterName, connection: Connection, epoch: i64, stop: CancellationToken) {
+async fn run(
+    shared: Shared,
+    cluster: ClusterName,
+    connection: Connection,
+    epoch: i64,
+    stop: CancellationToken,
+) {
     let member = loop {
         match connect(&shared, &cluster, &connection, epoch).await {
             Ok(member) => break member,
@@ -96,15 +120,38 @@ async fn run(shared: Shared, cluster: ClusterName, connection: Connection, epoch
     agent.run(stop).await;
 }
 
-async fn connect(shared: &Shared, cluster: &ClusterName, connection: &Connection, epoch: i64) -> Result<Client, Box<dyn std::error::Error + Send + Sync>> {
-    let Connection::Push(name) = connection else { return Ok(shared.hub.clone()) };
+async fn connect(
+    shared: &Shared,
+    cluster: &ClusterName,
+    connection: &Connection,
+    epoch: i64,
+) -> Result<Client, Box<dyn std::error::Error + Send + Sync>> {
+    let Connection::Push(name) = connection else {
+        return Ok(shared.hub.clone());
+    };
     let secrets: Api<Secret> = Api::namespaced(shared.hub.clone(), SYSTEM_NAMESPACE);
     let secret = secrets.get(name).await?;
-    let text = secret.data.as_ref().and_then(|data| data.get("kubeconfig")).map(|bytes| String::from_utf8_lossy(&bytes.0).into_owned());
-    let text = text.ok_or_else(|| format!("Secret {} has no key kubeconfig: put the cluster's kubeconfig there", secret.name_any()))?;
+    let text = secret
+        .data
+        .as_ref()
+        .and_then(|data| data.get("kubeconfig"))
+        .map(|bytes| String::from_utf8_lossy(&bytes.0).into_owned());
+    let text = text.ok_or_else(|| {
+        format!(
+            "Secret {} has no key kubeconfig: put the cluster's kubeconfig there",
+            secret.name_any()
+        )
+    })?;
     let config = Member::parse(&text)?.config();
-    let member = client(cluster.as_str(), config, Limits::default(), &shared.metrics.requests)?;
+    let member = client(
+        cluster.as_str(),
+        config,
+        Limits::default(),
+        &shared.metrics.requests,
+    )?;
     // Before the first write there, as at the hub: from now on a former leader is refused.
-    Fence::new(member.clone(), SYSTEM_NAMESPACE).raise_to(epoch).await?;
+    Fence::new(member.clone(), SYSTEM_NAMESPACE)
+        .raise_to(epoch)
+        .await?;
     Ok(member)
 }

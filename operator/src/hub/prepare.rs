@@ -16,24 +16,66 @@ pub(super) const PREPARED: &str = "jiuzhou.io/prepared";
 pub(super) const MANAGER: &str = "jiuzhou-hub";
 
 /// Sets up the place of one cluster. Safe to repeat.
-pub(super) async fn prepare(client: &Client, cluster: &ClusterName, leader_epoch: i64) -> Result<(), kube::Error> {
+pub(super) async fn prepare(
+    client: &Client,
+    cluster: &ClusterName,
+    leader_epoch: i64,
+) -> Result<(), kube::Error> {
     let place = cluster_namespace(cluster);
     let apply = PatchParams::apply(MANAGER).force();
     let namespaces: Api<Namespace> = Api::all(client.clone());
-    namespaces.patch(&place, &apply, &Patch::Apply(&namespace(&place, cluster, leader_epoch, false))).await?;
+    namespaces
+        .patch(
+            &place,
+            &apply,
+            &Patch::Apply(&namespace(&place, cluster, leader_epoch, false)),
+        )
+        .await?;
     let hub = subject("jiuzhou-hub", SYSTEM_NAMESPACE);
     let agent = subject("agent", &place);
-    bind(client, &place, "jiuzhou-hub-cluster-namespace", "jiuzhou-hub", &hub, leader_epoch).await?;
+    bind(
+        client,
+        &place,
+        "jiuzhou-hub-cluster-namespace",
+        "jiuzhou-hub",
+        &hub,
+        leader_epoch,
+    )
+    .await?;
     let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), &place);
     let account = json!({
         "apiVersion": "v1", "kind": "ServiceAccount",
         "metadata": metadata("agent", Some(&place), cluster, leader_epoch),
         "automountServiceAccountToken": false,
     });
-    accounts.patch("agent", &apply, &Patch::Apply(&account)).await?;
-    bind(client, &place, "jiuzhou-agent-hub", "jiuzhou-agent", &agent, leader_epoch).await?;
-    bind(client, CONTENT_NAMESPACE, "jiuzhou-content-reader", &format!("agent-{cluster}"), &agent, leader_epoch).await?;
-    namespaces.patch(&place, &apply, &Patch::Apply(&namespace(&place, cluster, leader_epoch, true))).await?;
+    accounts
+        .patch("agent", &apply, &Patch::Apply(&account))
+        .await?;
+    bind(
+        client,
+        &place,
+        "jiuzhou-agent-hub",
+        "jiuzhou-agent",
+        &agent,
+        leader_epoch,
+    )
+    .await?;
+    bind(
+        client,
+        CONTENT_NAMESPACE,
+        "jiuzhou-content-reader",
+        &format!("agent-{cluster}"),
+        &agent,
+        leader_epoch,
+    )
+    .await?;
+    namespaces
+        .patch(
+            &place,
+            &apply,
+            &Patch::Apply(&namespace(&place, cluster, leader_epoch, true)),
+        )
+        .await?;
     Ok(())
 }
 
@@ -45,8 +87,16 @@ fn namespace(name: &str, cluster: &ClusterName, leader_epoch: i64, prepared: boo
     json!({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
 }
 
-fn metadata(name: &str, namespace: Option<&str>, cluster: &ClusterName, leader_epoch: i64) -> Value {
-    let labels = BTreeMap::from([(label::MANAGED_BY, label::MANAGED_BY_VALUE), ("jiuzhou.io/cluster", cluster.as_str())]);
+fn metadata(
+    name: &str,
+    namespace: Option<&str>,
+    cluster: &ClusterName,
+    leader_epoch: i64,
+) -> Value {
+    let labels = BTreeMap::from([
+        (label::MANAGED_BY, label::MANAGED_BY_VALUE),
+        ("jiuzhou.io/cluster", cluster.as_str()),
+    ]);
     let mut metadata = json!({
         "name": name, "labels": labels, "annotations": {label::LEADER_EPOCH: leader_epoch.to_string()},
     });
@@ -56,11 +106,29 @@ fn metadata(name: &str, namespace: Option<&str>, cluster: &ClusterName, leader_e
     metadata
 }
 
-fn subject(name: &str, namespace: &str) -> Value {
+pub(super) fn subject(name: &str, namespace: &str) -> Value {
     json!({"kind": "ServiceAccount", "name": name, "namespace": namespace})
 }
 
-async fn bind(client: &Client, namespace: &str, role: &str, name: &str, subject: &Value, leader_epoch: i64) -> Result<(), kube::Error> {
+/// Gives the hub a role in one namespace.
+pub(super) async fn bind_hub(
+    client: &Client,
+    namespace: &str,
+    role: &str,
+    hub: &Value,
+    leader_epoch: i64,
+) -> Result<(), kube::Error> {
+    bind(client, namespace, role, role, hub, leader_epoch).await
+}
+
+async fn bind(
+    client: &Client,
+    namespace: &str,
+    role: &str,
+    name: &str,
+    subject: &Value,
+    leader_epoch: i64,
+) -> Result<(), kube::Error> {
     let bindings: Api<RoleBinding> = Api::namespaced(client.clone(), namespace);
     let binding = json!({
         "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding",
@@ -72,6 +140,12 @@ async fn bind(client: &Client, namespace: &str, role: &str, name: &str, subject:
         "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role},
         "subjects": [subject],
     });
-    bindings.patch(name, &PatchParams::apply(MANAGER).force(), &Patch::Apply(&binding)).await?;
+    bindings
+        .patch(
+            name,
+            &PatchParams::apply(MANAGER).force(),
+            &Patch::Apply(&binding),
+        )
+        .await?;
     Ok(())
 }

@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use crds::{App, AppName, AppStatus, ClusterName, MemberCluster, MemberClusterStatus, NamespaceName, Region, RegionName, RegionStatus, Uid};
+use crds::{
+    App, AppName, AppStatus, ClusterName, MemberCluster, MemberClusterStatus, NamespaceName,
+    Region, RegionName, RegionStatus, Uid,
+};
 use futures::{StreamExt as _, stream};
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client};
@@ -85,15 +88,22 @@ impl Statuses {
         loop {
             let (due, next) = self.take_due();
             if due.is_empty() {
-                let pause = next.map_or(Duration::from_hours(1), |at| at.saturating_duration_since(Instant::now()));
+                let pause = next.map_or(Duration::from_hours(1), |at| {
+                    at.saturating_duration_since(Instant::now())
+                });
                 tokio::select! {
                     () = self.news.notified() => {}
                     () = tokio::time::sleep(pause) => {}
                 }
                 continue;
             }
-            let writes = due.into_iter().map(|(owner, status)| self.one(client, leadership.epoch(), owner, status));
-            stream::iter(writes).buffer_unordered(CONCURRENCY).for_each(|()| async {}).await;
+            let writes = due
+                .into_iter()
+                .map(|(owner, status)| self.one(client, leadership.epoch(), owner, status));
+            stream::iter(writes)
+                .buffer_unordered(CONCURRENCY)
+                .for_each(|()| async {})
+                .await;
         }
     }
 
@@ -104,8 +114,18 @@ impl Statuses {
     fn take_due(&self) -> (Vec<(Owner, Status)>, Option<Instant>) {
         let now = Instant::now();
         let mut waiting = self.lock();
-        let due: Vec<Owner> = waiting.wanted.iter().filter(|(_, (_, at))| *at <= now).map(|(o, _)| o.clone()).take(64).collect();
-        let taken = due.into_iter().filter_map(|owner| waiting.wanted.remove_entry(&owner)).map(|(o, (s, _))| (o, s)).collect();
+        let due: Vec<Owner> = waiting
+            .wanted
+            .iter()
+            .filter(|(_, (_, at))| *at <= now)
+            .map(|(o, _)| o.clone())
+            .take(64)
+            .collect();
+        let taken = due
+            .into_iter()
+            .filter_map(|owner| waiting.wanted.remove_entry(&owner))
+            .map(|(o, (s, _))| (o, s))
+            .collect();
         (taken, waiting.wanted.values().map(|(_, at)| *at).min())
     }
 
@@ -113,19 +133,31 @@ impl Statuses {
         let result = write_one(client, epoch, &owner, &status).await;
         let mut waiting = self.lock();
         match result {
-            Ok(()) => drop(waiting.written.insert(owner, (status, Instant::now() + INTERVAL))),
+            Ok(()) => drop(
+                waiting
+                    .written
+                    .insert(owner, (status, Instant::now() + INTERVAL)),
+            ),
             // The object is gone or another one of that name: nobody waits for this status.
             Err(kube::Error::Api(answer)) if answer.is_not_found() || answer.is_conflict() => {}
             Err(error) => {
                 let error: &dyn std::error::Error = &error;
                 tracing::warn!(error, ?owner, "status not written");
-                waiting.wanted.entry(owner).or_insert((status, Instant::now() + INTERVAL));
+                waiting
+                    .wanted
+                    .entry(owner)
+                    .or_insert((status, Instant::now() + INTERVAL));
             }
         }
     }
 }
 
-async fn write_one(client: &Client, epoch: i64, owner: &Owner, status: &Status) -> Result<(), kube::Error> {
+async fn write_one(
+    client: &Client,
+    epoch: i64,
+    owner: &Owner,
+    status: &Status,
+) -> Result<(), kube::Error> {
     let params = PatchParams::apply(MANAGER).force();
     let mut body = match status {
         Status::App(status) => json!(status),
@@ -134,21 +166,36 @@ async fn write_one(client: &Client, epoch: i64, owner: &Owner, status: &Status) 
     };
     body["leaderEpoch"] = json!(epoch);
     let object = |kind: &str, metadata: Value| {
-        Patch::Apply(json!({"apiVersion": "jiuzhou.io/v1alpha1", "kind": kind, "metadata": metadata, "status": body}))
+        Patch::Apply(
+            json!({"apiVersion": "jiuzhou.io/v1alpha1", "kind": kind, "metadata": metadata, "status": body}),
+        )
     };
     match owner {
         Owner::App(namespace, name, uid) => {
             let api: Api<App> = Api::namespaced(client.clone(), namespace.as_str());
-            let patch = object("App", json!({"name": name, "namespace": namespace, "uid": uid}));
+            let patch = object(
+                "App",
+                json!({"name": name, "namespace": namespace, "uid": uid}),
+            );
             api.patch_status(name.as_str(), &params, &patch).await?;
         }
         Owner::Region(name) => {
             let api: Api<Region> = Api::all(client.clone());
-            api.patch_status(name.as_str(), &params, &object("Region", json!({"name": name}))).await?;
+            api.patch_status(
+                name.as_str(),
+                &params,
+                &object("Region", json!({"name": name})),
+            )
+            .await?;
         }
         Owner::Cluster(name) => {
             let api: Api<MemberCluster> = Api::all(client.clone());
-            api.patch_status(name.as_str(), &params, &object("MemberCluster", json!({"name": name}))).await?;
+            api.patch_status(
+                name.as_str(),
+                &params,
+                &object("MemberCluster", json!({"name": name})),
+            )
+            .await?;
         }
     }
     Ok(())

@@ -25,7 +25,11 @@ struct Hub {
     leader: i64,
 }
 
-const HUB: Hub = Hub { id: "hub-1", epoch: 1, leader: 3 };
+const HUB: Hub = Hub {
+    id: "hub-1",
+    epoch: 1,
+    leader: 3,
+};
 
 impl Hub {
     fn slice(&self, entries: &[Entry]) -> Arc<AssignmentSliceSpec> {
@@ -43,7 +47,9 @@ impl Hub {
 }
 
 fn slices(list: &[(&str, Arc<AssignmentSliceSpec>)]) -> Slices {
-    list.iter().map(|(name, slice)| ((*name).into(), slice.clone())).collect()
+    list.iter()
+        .map(|(name, slice)| ((*name).into(), slice.clone()))
+        .collect()
 }
 
 fn held(list: &[(&str, Arc<AssignmentSliceSpec>)]) -> Held {
@@ -56,39 +62,64 @@ fn held(list: &[(&str, Arc<AssignmentSliceSpec>)]) -> Held {
 #[test]
 fn newer_entries_are_taken_over_and_named() {
     let mut held = held(&[("a", HUB.slice(&[entry("x", 1), entry("y", 1)]))]);
-    let taken = held.take(&CLUSTER.into(), &slices(&[("a", HUB.slice(&[entry("x", 2), entry("y", 1)]))]));
+    let taken = held.take(
+        &CLUSTER.into(),
+        &slices(&[("a", HUB.slice(&[entry("x", 2), entry("y", 1)]))]),
+    );
     assert_eq!(taken.changed, BTreeSet::from(["x".into()]));
     assert_eq!(held.entries["x"].entry.generation, 2);
 }
 
 #[test]
 fn a_missing_slice_and_a_missing_entry_change_nothing() {
-    let mut held = held(&[("a", HUB.slice(&[entry("x", 1)])), ("b", HUB.slice(&[entry("y", 2)]))]);
+    let mut held = held(&[
+        ("a", HUB.slice(&[entry("x", 1)])),
+        ("b", HUB.slice(&[entry("y", 2)])),
+    ]);
     let before = held.entries.clone();
     assert_eq!(held.take(&CLUSTER.into(), &Slices::new()), Taken::default());
     let later = Hub { leader: 4, ..HUB };
     let mut shortened = (*later.slice(&[])).clone();
     shortened.sequence = 2;
-    assert_eq!(held.take(&CLUSTER.into(), &slices(&[("b", Arc::new(shortened))])), Taken::default());
+    assert_eq!(
+        held.take(&CLUSTER.into(), &slices(&[("b", Arc::new(shortened))])),
+        Taken::default()
+    );
     assert_eq!(held.entries, before);
 }
 
 #[test]
 fn during_a_move_the_higher_generation_counts_whatever_the_order_of_slices() {
     let mut held = held(&[("a", HUB.slice(&[entry("x", 1)]))]);
-    let both = slices(&[("a", HUB.slice(&[entry("x", 1)])), ("b", HUB.slice(&[entry("x", 2)]))]);
+    let both = slices(&[
+        ("a", HUB.slice(&[entry("x", 1)])),
+        ("b", HUB.slice(&[entry("x", 2)])),
+    ]);
     assert_eq!(held.take(&CLUSTER.into(), &both).suspicion, None);
     assert_eq!(held.entries["x"].entry.generation, 2);
     let mut restarted = Held::default();
-    restarted.take(&CLUSTER.into(), &slices(&[("a", HUB.slice(&[entry("x", 2)])), ("b", HUB.slice(&[entry("x", 1)]))]));
+    restarted.take(
+        &CLUSTER.into(),
+        &slices(&[
+            ("a", HUB.slice(&[entry("x", 2)])),
+            ("b", HUB.slice(&[entry("x", 1)])),
+        ]),
+    );
     assert_eq!(restarted.entries["x"].entry.generation, 2);
 }
 
 #[test]
 fn another_hub_freezes_every_change() {
     let mut held = held(&[("a", HUB.slice(&[entry("x", 1)]))]);
-    let impostor = Hub { id: "hub-2", epoch: 9, leader: 9 };
-    let taken = held.take(&CLUSTER.into(), &slices(&[("a", impostor.slice(&[entry("x", 9)]))]));
+    let impostor = Hub {
+        id: "hub-2",
+        epoch: 9,
+        leader: 9,
+    };
+    let taken = held.take(
+        &CLUSTER.into(),
+        &slices(&[("a", impostor.slice(&[entry("x", 9)]))]),
+    );
     assert!(matches!(taken.suspicion, Some(Frozen::OtherHub { .. })));
     assert_eq!(held.entries["x"].entry.generation, 1);
 }
@@ -103,7 +134,10 @@ fn a_restored_hub_shows_by_an_older_slice_or_an_older_entry() {
     ] {
         let mut held = held(&[("a", HUB.slice(&[entry("x", 5)]))]);
         let taken = held.take(&CLUSTER.into(), &older);
-        assert!(matches!(taken.suspicion, Some(Frozen::OlderHub { .. })), "{older:?}");
+        assert!(
+            matches!(taken.suspicion, Some(Frozen::OlderHub { .. })),
+            "{older:?}"
+        );
         assert_eq!(held.entries["x"].entry.generation, 5);
     }
 }
@@ -111,20 +145,31 @@ fn a_restored_hub_shows_by_an_older_slice_or_an_older_entry() {
 #[test]
 fn once_frozen_nothing_is_taken_over_until_the_hub_epoch_is_raised() {
     let mut held = held(&[("a", HUB.slice(&[entry("x", 5)]))]);
-    held.freeze(Frozen::OlderHub { evidence: String::new() });
+    held.freeze(Frozen::OlderHub {
+        evidence: String::new(),
+    });
     let overtaken = slices(&[("a", HUB.slice(&[entry("x", 9)]))]);
     assert!(held.take(&CLUSTER.into(), &overtaken).changed.is_empty());
     let acknowledged = Hub { epoch: 2, ..HUB };
-    let taken = held.take(&CLUSTER.into(), &slices(&[("a", acknowledged.slice(&[entry("x", 2)]))]));
+    let taken = held.take(
+        &CLUSTER.into(),
+        &slices(&[("a", acknowledged.slice(&[entry("x", 2)]))]),
+    );
     assert_eq!(taken.changed, BTreeSet::from(["x".into()]));
     assert_eq!(held.frozen, None);
 }
 
 #[test]
 fn slices_that_are_not_yet_rewritten_after_an_acknowledgement_raise_no_suspicion() {
-    let mut held = held(&[("a", HUB.slice(&[entry("x", 5)])), ("b", HUB.slice(&[entry("y", 6)]))]);
+    let mut held = held(&[
+        ("a", HUB.slice(&[entry("x", 5)])),
+        ("b", HUB.slice(&[entry("y", 6)])),
+    ]);
     let raised = Hub { epoch: 2, ..HUB };
-    let half = slices(&[("a", raised.slice(&[entry("x", 5)])), ("b", HUB.slice(&[entry("y", 6)]))]);
+    let half = slices(&[
+        ("a", raised.slice(&[entry("x", 5)])),
+        ("b", HUB.slice(&[entry("y", 6)])),
+    ]);
     assert_eq!(held.take(&CLUSTER.into(), &half).suspicion, None);
     assert_eq!(held.take(&CLUSTER.into(), &half), Taken::default());
 }
@@ -132,7 +177,10 @@ fn slices_that_are_not_yet_rewritten_after_an_acknowledgement_raise_no_suspicion
 #[test]
 fn decisions_for_another_cluster_are_refused() {
     let mut held = Held::default();
-    let taken = held.take(&"cluster-2".into(), &slices(&[("a", HUB.slice(&[entry("x", 1)]))]));
+    let taken = held.take(
+        &"cluster-2".into(),
+        &slices(&[("a", HUB.slice(&[entry("x", 1)]))]),
+    );
     assert!(matches!(taken.suspicion, Some(Frozen::OtherCluster { .. })));
     assert!(held.entries.is_empty());
 }
@@ -140,19 +188,29 @@ fn decisions_for_another_cluster_are_refused() {
 #[test]
 fn a_new_hub_is_served_only_at_an_administrators_word() {
     let mut held = held(&[("a", HUB.slice(&[entry("x", 5)]))]);
-    let rebuilt = Hub { id: "hub-2", epoch: 1, leader: 1 };
+    let rebuilt = Hub {
+        id: "hub-2",
+        epoch: 1,
+        leader: 1,
+    };
     let theirs = slices(&[("a", rebuilt.slice(&[entry("x", 1)]))]);
     let why = held.take(&CLUSTER.into(), &theirs).suspicion.unwrap();
     held.freeze(why);
     held.acknowledge_hub(&"hub-3".into());
     assert!(held.frozen.is_some());
     held.acknowledge_hub(&"hub-2".into());
-    assert_eq!(held.take(&CLUSTER.into(), &theirs).changed, BTreeSet::from(["x".into()]));
+    assert_eq!(
+        held.take(&CLUSTER.into(), &theirs).changed,
+        BTreeSet::from(["x".into()])
+    );
 }
 
 #[test]
 fn only_removed_apps_that_no_slice_names_are_forgotten() {
-    let gone = Entry { state: EntryState::Removed, ..entry("x", 2) };
+    let gone = Entry {
+        state: EntryState::Removed,
+        ..entry("x", 2)
+    };
     let named = slices(&[("a", HUB.slice(&[gone, entry("y", 1)]))]);
     let mut held = Held::default();
     held.take(&CLUSTER.into(), &named);

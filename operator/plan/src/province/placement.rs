@@ -16,7 +16,7 @@ use crds::{ClusterName, HpaBounds, RegionName, Stage, Uid};
 use super::regions::Fleet;
 use crate::amount::Resources;
 use crate::report::{Choice, ClusterVerdict, Shortage};
-use crate::world::{AppLedger, AppSlot, Footprint, LedgerEntry, ValidApp, World};
+use crate::world::{AppLedger, AppSlot, Footprint, ValidApp, World};
 
 pub use filter::Refusal;
 pub(crate) use filter::{Class, Consequence, class_of};

@@ -246,12 +246,11 @@ impl Walk<'_> {
                 return soaking;
             }
         }
-        let (wave, waiting) = (None, None);
         Progress {
             open: usize::MAX,
-            wave,
+            wave: None,
             state: RolloutState::Complete,
-            waiting,
+            waiting: None,
         }
     }
 

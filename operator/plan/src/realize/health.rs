@@ -27,11 +27,25 @@ enum Verdict {
 
 impl Health {
     /// The health of an object by its kind, generation, spec and status.
-    pub fn of(kind: Kind, name: &str, generation: i64, spec_replicas: Option<i32>, status: &Value) -> Self {
+    pub fn of(
+        kind: Kind,
+        name: &str,
+        generation: i64,
+        spec_replicas: Option<i32>,
+        status: &Value,
+    ) -> Self {
         let number = |field: &str| {
-            status.get(field).and_then(Value::as_i64).and_then(|n| i32::try_from(n).ok()).unwrap_or(0)
+            status
+                .get(field)
+                .and_then(Value::as_i64)
+                .and_then(|n| i32::try_from(n).ok())
+                .unwrap_or(0)
         };
-        let observed = status.get("observedGeneration").and_then(Value::as_i64).unwrap_or(0) >= generation;
+        let observed = status
+            .get("observedGeneration")
+            .and_then(Value::as_i64)
+            .unwrap_or(0)
+            >= generation;
         match kind {
             Kind::Deployment => {
                 let wanted = spec_replicas.unwrap_or(1);
@@ -40,8 +54,14 @@ impl Health {
                     && number("updatedReplicas") >= wanted
                     && number("availableReplicas") >= wanted
                     && number("replicas") <= number("updatedReplicas");
-                let failure = observed.then(|| deadline_exceeded(name, wanted, ready, status)).flatten();
-                Self { verdict: verdict(done, failure), wanted, ready }
+                let failure = observed
+                    .then(|| deadline_exceeded(name, wanted, ready, status))
+                    .flatten();
+                Self {
+                    verdict: verdict(done, failure),
+                    wanted,
+                    ready,
+                }
             }
             Kind::StatefulSet => {
                 let wanted = spec_replicas.unwrap_or(1);
@@ -49,19 +69,31 @@ impl Health {
                 let current = revision("currentRevision") == revision("updateRevision")
                     || number("updatedReplicas") >= wanted;
                 let done = observed && current && number("readyReplicas") >= wanted;
-                Self { verdict: verdict(done, None), wanted, ready: number("readyReplicas") }
+                Self {
+                    verdict: verdict(done, None),
+                    wanted,
+                    ready: number("readyReplicas"),
+                }
             }
             Kind::DaemonSet => {
                 let wanted = number("desiredNumberScheduled");
                 let done = observed
                     && number("updatedNumberScheduled") >= wanted
                     && number("numberAvailable") >= wanted;
-                Self { verdict: verdict(done, None), wanted, ready: number("numberReady") }
+                Self {
+                    verdict: verdict(done, None),
+                    wanted,
+                    ready: number("numberReady"),
+                }
             }
             Kind::Job => {
                 let condition = |kind: &str| has_condition(status, kind, "True");
                 let failure = condition("Failed").then(|| format!("Job {name} failed").into());
-                Self { verdict: verdict(condition("Complete"), failure), wanted: 0, ready: 0 }
+                Self {
+                    verdict: verdict(condition("Complete"), failure),
+                    wanted: 0,
+                    ready: 0,
+                }
             }
             Kind::ServiceAccount
             | Kind::ConfigMap
@@ -96,11 +128,16 @@ fn verdict(done: bool, failure: Option<Box<str>>) -> Verdict {
 
 fn condition<'a>(status: &'a Value, kind: &str) -> Option<&'a Value> {
     let conditions = status.get("conditions")?.as_array()?;
-    conditions.iter().find(|c| c.get("type").and_then(Value::as_str) == Some(kind))
+    conditions
+        .iter()
+        .find(|c| c.get("type").and_then(Value::as_str) == Some(kind))
 }
 
 fn has_condition(status: &Value, kind: &str, value: &str) -> bool {
-    condition(status, kind).and_then(|c| c.get("status")).and_then(Value::as_str) == Some(value)
+    condition(status, kind)
+        .and_then(|c| c.get("status"))
+        .and_then(Value::as_str)
+        == Some(value)
 }
 
 fn deadline_exceeded(name: &str, wanted: i32, ready: i32, status: &Value) -> Option<Box<str>> {
@@ -114,6 +151,9 @@ fn deadline_exceeded(name: &str, wanted: i32, ready: i32, status: &Value) -> Opt
 /// Replicas wanted and ready over all workloads of an App.
 pub(super) fn replicas(objects: &[&Seen]) -> (i32, i32) {
     objects.iter().fold((0, 0), |(wanted, ready), seen| {
-        (wanted.saturating_add(seen.health.wanted), ready.saturating_add(seen.health.ready))
+        (
+            wanted.saturating_add(seen.health.wanted),
+            ready.saturating_add(seen.health.ready),
+        )
     })
 }

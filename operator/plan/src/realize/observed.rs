@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crds::{ContentHash, NamespaceName, Reason, Uid};
 use serde::{Deserialize, Serialize};
 
+use super::secrets::{Delivered, SecretKey, Undelivered};
 use super::{FIGHT_REPAIRS, FIGHT_WINDOW, Health};
 use crate::object::{Kind, ObjectKey};
 
@@ -25,6 +26,16 @@ pub struct Observed {
     pub settled: BTreeMap<ObjectKey, Settled>,
     /// What the API server refused.
     pub refused: BTreeMap<ObjectKey, Refused>,
+    /// Whether the cluster is the hub's own: the tenants' Secrets are there already.
+    pub home: bool,
+    /// Versions of the Secrets that the hub copied for this cluster, by name of the copy.
+    pub copies: BTreeMap<Box<str>, Box<str>>,
+    /// Secrets that were delivered.
+    pub delivered: BTreeMap<SecretKey, Delivered>,
+    /// Secrets that could not be delivered.
+    pub undelivered: BTreeMap<SecretKey, Undelivered>,
+    /// Secrets that were taken back, and for which App.
+    pub withdrawn: BTreeSet<(SecretKey, Uid)>,
     by_app: BTreeMap<Uid, BTreeSet<ObjectKey>>,
 }
 
@@ -89,7 +100,12 @@ impl Settled {
 
     /// When the agent may repair again, if it repaired too often.
     pub(super) fn fight_ends(&self, now: i64) -> Option<i64> {
-        let recent: Vec<i64> = self.repairs.iter().copied().filter(|at| now - at < FIGHT_WINDOW).collect();
+        let recent: Vec<i64> = self
+            .repairs
+            .iter()
+            .copied()
+            .filter(|at| now - at < FIGHT_WINDOW)
+            .collect();
         (recent.len() >= FIGHT_REPAIRS).then(|| recent[recent.len() - FIGHT_REPAIRS] + FIGHT_WINDOW)
     }
 }
@@ -130,15 +146,29 @@ pub enum Access {
 }
 
 impl Observed {
+    /// Nothing observed yet; `home` says whether the cluster is the hub's own.
+    pub fn new(home: bool) -> Self {
+        Self {
+            home,
+            ..Self::default()
+        }
+    }
+
     /// Takes in an object. Returns the Apps concerned.
     pub fn see(&mut self, key: ObjectKey, seen: Seen) -> BTreeSet<Uid> {
         let before = self.objects.get(&key);
-        if before == Some(&seen) || before.is_some_and(|b| crate::world::older(&seen.resource_version, &b.resource_version)) {
+        if before == Some(&seen)
+            || before
+                .is_some_and(|b| crate::world::older(&seen.resource_version, &b.resource_version))
+        {
             return BTreeSet::new();
         }
         let mut concerned = self.unlink(&key);
         if let Some(owner) = &seen.owner {
-            self.by_app.entry(owner.clone()).or_default().insert(key.clone());
+            self.by_app
+                .entry(owner.clone())
+                .or_default()
+                .insert(key.clone());
             concerned.insert(owner.clone());
         }
         self.objects.insert(key, seen);
@@ -167,11 +197,18 @@ impl Observed {
 
     /// Apps that own objects.
     pub fn owners(&self) -> impl Iterator<Item = &Uid> {
-        self.by_app.iter().filter(|(_, keys)| !keys.is_empty()).map(|(uid, _)| uid)
+        self.by_app
+            .iter()
+            .filter(|(_, keys)| !keys.is_empty())
+            .map(|(uid, _)| uid)
     }
 
     /// Objects of a kind that are known.
     pub fn keys_of_kind(&self, kind: Kind) -> BTreeSet<ObjectKey> {
-        self.objects.keys().filter(|key| key.kind == kind).cloned().collect()
+        self.objects
+            .keys()
+            .filter(|key| key.kind == kind)
+            .cloned()
+            .collect()
     }
 }

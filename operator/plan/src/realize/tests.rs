@@ -35,11 +35,21 @@ struct Bed {
 
 impl Bed {
     fn new(manifests: &[Value]) -> Self {
-        let content = AppContent { manifests: manifests.to_vec(), images: vec![], workload: None, overrides: vec![] };
+        let content = AppContent {
+            manifests: manifests.to_vec(),
+            images: vec![],
+            workload: None,
+            overrides: vec![],
+        };
         let mut observed = Observed::default();
-        observed.namespaces.insert("health".into(), Namespace::Ready);
+        observed
+            .namespaces
+            .insert("health".into(), Namespace::Ready);
         observed.kinds = Kind::ALL.iter().copied().collect();
-        observed.access = Kind::ALL.iter().map(|kind| (("health".into(), *kind), Access::Allowed)).collect();
+        observed.access = Kind::ALL
+            .iter()
+            .map(|kind| (("health".into(), *kind), Access::Allowed))
+            .collect();
         let entry = Entry {
             uid: "uid-1".into(),
             namespace: "health".into(),
@@ -49,15 +59,29 @@ impl Bed {
             content: "0".repeat(20).into(),
             pack: "c-1".to_owned(),
             overrides: vec![],
-            stages: vec![Stage { replicas: Some(3), ..Stage::default() }],
+            stages: vec![Stage {
+                replicas: Some(3),
+                ..Stage::default()
+            }],
             secrets: vec![],
             take_over: TakeOver::Never,
         };
-        Self { entry, content, observed, management: Management::Manage }
+        Self {
+            entry,
+            content,
+            observed,
+            management: Management::Manage,
+        }
     }
 
     fn realize_at(&self, now: i64) -> Realized {
-        realize(&self.entry, ContentState::Here(&self.content), self.management, &self.observed, now)
+        realize(
+            &self.entry,
+            ContentState::Here(&self.content),
+            self.management,
+            &self.observed,
+            now,
+        )
     }
 
     fn realize(&self) -> Realized {
@@ -78,7 +102,12 @@ impl Bed {
 
     /// Puts an object into the cluster, as applied or as somebody made it.
     fn exists(&mut self, key: &ObjectKey, applied: Option<&Apply>, owner: Option<&str>) {
-        let generation = match self.observed.objects.get(key).map(|seen| seen.stamp.clone()) {
+        let generation = match self
+            .observed
+            .objects
+            .get(key)
+            .map(|seen| seen.stamp.clone())
+        {
             Some(Stamp::Generation(generation)) => generation + 1,
             Some(Stamp::Version(_)) | None => 1,
         };
@@ -89,12 +118,19 @@ impl Bed {
             owner: owner.map(Uid::from),
             applied: applied.map(|a| a.hash.clone()),
             deleting: false,
-            replicas: applied.and_then(|a| a.body.pointer("/spec/replicas")?.as_i64()).map(|n| i32::try_from(n).unwrap()),
+            replicas: applied
+                .and_then(|a| a.body.pointer("/spec/replicas")?.as_i64())
+                .map(|n| i32::try_from(n).unwrap()),
             hold_until: None,
             health: Health::default(),
         };
         if let Some(apply) = applied {
-            let settled = Settled { uid: seen.uid.clone(), hash: apply.hash.clone(), stamp: seen.stamp.clone(), repairs: vec![] };
+            let settled = Settled {
+                uid: seen.uid.clone(),
+                hash: apply.hash.clone(),
+                stamp: seen.stamp.clone(),
+                repairs: vec![],
+            };
             self.observed.settled.insert(key.clone(), settled);
         }
         self.observed.see(key.clone(), seen);
@@ -109,15 +145,21 @@ impl Bed {
 }
 
 fn key(kind: Kind, name: &str) -> ObjectKey {
-    ObjectKey { kind, namespace: "health".into(), name: name.into() }
+    ObjectKey {
+        kind,
+        namespace: "health".into(),
+        name: name.into(),
+    }
 }
 
 fn applies(realized: &Realized) -> Vec<&Apply> {
-    let apply = |a| match a {
-        &Action::Apply(ref apply) => Some(&**apply),
-        Action::Fetch { .. } | Action::CreateNamespace(_) | Action::Ask(..) | Action::Delete { .. } | Action::LetGo { .. } => None,
-    };
-    realized.actions.iter().filter_map(apply).collect()
+    let mut applies = Vec::new();
+    for action in &realized.actions {
+        if let Action::Apply(apply) = action {
+            applies.push(apply.as_ref());
+        }
+    }
+    applies
 }
 
 #[test]
@@ -149,44 +191,90 @@ fn the_first_apply_takes_no_field_from_anybody() {
 #[test]
 fn content_is_fetched_before_anything_is_done() {
     let bed = Bed::new(&[deployment("web")]);
-    let realized = realize(&bed.entry, ContentState::Unknown, bed.management, &bed.observed, NOW);
-    assert_eq!(realized.actions, [Action::Fetch { pack: "c-1".to_owned(), hash: bed.entry.content.clone() }]);
+    let realized = realize(
+        &bed.entry,
+        ContentState::Unknown,
+        bed.management,
+        &bed.observed,
+        NOW,
+    );
+    assert_eq!(
+        realized.actions,
+        [Action::Fetch {
+            pack: "c-1".to_owned(),
+            hash: bed.entry.content.clone()
+        }]
+    );
 }
 
 #[test]
 fn missing_content_is_reported_and_what_runs_is_kept() {
     let mut bed = Bed::new(&[deployment("web")]);
     bed.carry_out();
-    let realized = realize(&bed.entry, ContentState::Missing("gone"), bed.management, &bed.observed, NOW);
+    let realized = realize(
+        &bed.entry,
+        ContentState::Missing("gone"),
+        bed.management,
+        &bed.observed,
+        NOW,
+    );
     assert_eq!(realized.actions, []);
     assert_eq!(realized.report.reason, Some(Reason::ContentMissing));
-    assert!(realized.report.content.is_some(), "the report says that something still runs");
+    assert!(
+        realized.report.content.is_some(),
+        "the report says that something still runs"
+    );
 }
 
 #[test]
 fn the_namespace_comes_first_and_a_foreign_one_is_left_alone() {
     let mut bed = Bed::new(&[deployment("web")]);
     bed.observed.namespaces.clear();
-    assert_eq!(bed.realize().actions, [Action::CreateNamespace("health".into())]);
-    bed.observed.namespaces.insert("health".into(), Namespace::Foreign);
+    assert_eq!(
+        bed.realize().actions,
+        [Action::CreateNamespace("health".into())]
+    );
+    bed.observed
+        .namespaces
+        .insert("health".into(), Namespace::Foreign);
     let realized = bed.realize();
-    assert_eq!((realized.actions.len(), realized.report.reason), (0, Some(Reason::NotManaged)));
-    bed.observed.namespaces.insert("health".into(), Namespace::Terminating);
+    assert_eq!(
+        (realized.actions.len(), realized.report.reason),
+        (0, Some(Reason::NotManaged))
+    );
+    bed.observed
+        .namespaces
+        .insert("health".into(), Namespace::Terminating);
     let realized = bed.realize();
-    assert_eq!((realized.actions.len(), realized.report.state), (0, ReportState::Progressing));
+    assert_eq!(
+        (realized.actions.len(), realized.report.state),
+        (0, ReportState::Progressing)
+    );
 }
 
 #[test]
 fn the_tenants_right_is_asked_once_per_kind_and_a_no_is_final_for_it_alone() {
     let mut bed = Bed::new(&[deployment("a"), deployment("b"), service("a")]);
-    bed.observed.access.remove(&("health".into(), Kind::Deployment));
+    bed.observed
+        .access
+        .remove(&("health".into(), Kind::Deployment));
     let realized = bed.realize();
-    let asks = realized.actions.iter().filter(|a| matches!(a, Action::Ask(..))).count();
+    let asks = realized
+        .actions
+        .iter()
+        .filter(|a| matches!(a, Action::Ask(..)))
+        .count();
     assert_eq!((asks, applies(&realized).len()), (1, 1));
-    bed.observed.access.insert(("health".into(), Kind::Deployment), Access::Denied);
+    bed.observed
+        .access
+        .insert(("health".into(), Kind::Deployment), Access::Denied);
     let realized = bed.realize();
     assert_eq!(realized.report.reason, Some(Reason::Forbidden));
-    assert_eq!(applies(&realized).len(), 1, "the Service is applied all the same");
+    assert_eq!(
+        applies(&realized).len(),
+        1,
+        "the Service is applied all the same"
+    );
 }
 
 #[test]
@@ -204,7 +292,10 @@ fn a_kind_that_is_not_listed_yet_is_waited_for() {
     bed.observed.kinds.remove(&Kind::Deployment);
     bed.observed.listing.insert(Kind::Deployment);
     let realized = bed.realize();
-    assert_eq!((realized.actions.len(), realized.report.state), (0, ReportState::Progressing));
+    assert_eq!(
+        (realized.actions.len(), realized.report.state),
+        (0, ReportState::Progressing)
+    );
 }
 
 #[test]
@@ -212,7 +303,10 @@ fn an_unmanaged_object_is_not_taken_over_unless_the_app_says_so() {
     let mut bed = Bed::new(&[deployment("web")]);
     bed.exists(&key(Kind::Deployment, "web"), None, None);
     let realized = bed.realize();
-    assert_eq!((realized.actions.len(), realized.report.reason), (0, Some(Reason::NotManaged)));
+    assert_eq!(
+        (realized.actions.len(), realized.report.reason),
+        (0, Some(Reason::NotManaged))
+    );
     bed.entry.take_over = TakeOver::Always;
     assert!(applies(&bed.realize())[0].force);
 }
@@ -223,7 +317,10 @@ fn an_object_of_another_app_is_never_touched() {
     bed.exists(&key(Kind::Deployment, "web"), None, Some("uid-2"));
     bed.entry.take_over = TakeOver::Always;
     let realized = bed.realize();
-    assert_eq!((realized.actions.len(), realized.report.reason), (0, Some(Reason::OwnedByOther)));
+    assert_eq!(
+        (realized.actions.len(), realized.report.reason),
+        (0, Some(Reason::OwnedByOther))
+    );
 }
 
 #[test]
@@ -265,13 +362,24 @@ fn after_five_repairs_in_ten_minutes_the_agent_stops_and_says_so() {
     bed.carry_out();
     let web = key(Kind::Deployment, "web");
     for at in 0..5 {
-        bed.observed.settled.get_mut(&web).unwrap().repaired(NOW + at);
+        bed.observed
+            .settled
+            .get_mut(&web)
+            .unwrap()
+            .repaired(NOW + at);
     }
     bed.change(&web, |seen| seen.stamp = Stamp::Generation(9));
     let realized = bed.realize_at(NOW + 10);
-    assert_eq!((realized.actions.len(), realized.report.reason), (0, Some(Reason::Conflict)));
+    assert_eq!(
+        (realized.actions.len(), realized.report.reason),
+        (0, Some(Reason::Conflict))
+    );
     assert_eq!(realized.wake_at, Some(NOW + FIGHT_WINDOW));
-    assert_eq!(applies(&bed.realize_at(NOW + FIGHT_WINDOW + 5)).len(), 1, "later it tries again");
+    assert_eq!(
+        applies(&bed.realize_at(NOW + FIGHT_WINDOW + 5)).len(),
+        1,
+        "later it tries again"
+    );
 }
 
 #[test]
@@ -279,7 +387,11 @@ fn new_content_is_applied_also_in_the_middle_of_a_fight() {
     let mut bed = Bed::new(&[deployment("web")]);
     bed.carry_out();
     for at in 0..5 {
-        bed.observed.settled.get_mut(&key(Kind::Deployment, "web")).unwrap().repaired(NOW + at);
+        bed.observed
+            .settled
+            .get_mut(&key(Kind::Deployment, "web"))
+            .unwrap()
+            .repaired(NOW + at);
     }
     bed.entry.stages[0].replicas = Some(9);
     assert_eq!(applies(&bed.realize()).len(), 1);
@@ -294,17 +406,27 @@ fn a_held_object_is_left_alone_until_its_time() {
         seen.hold_until = Some(NOW + 500);
     });
     let realized = bed.realize();
-    assert_eq!((realized.actions.len(), realized.wake_at), (0, Some(NOW + 500)));
+    assert_eq!(
+        (realized.actions.len(), realized.wake_at),
+        (0, Some(NOW + 500))
+    );
     assert_eq!(applies(&bed.realize_at(NOW + 500)).len(), 1);
 }
 
 #[test]
 fn the_clock_goes_through_the_stages() {
     let mut bed = Bed::new(&[deployment("web")]);
-    bed.entry.stages.push(Stage { not_before: Some(Timestamp::from_millis(NOW + 5_000)), replicas: Some(8), hpa: None });
+    bed.entry.stages.push(Stage {
+        not_before: Some(Timestamp::from_millis(NOW + 5_000)),
+        replicas: Some(8),
+        hpa: None,
+    });
     let replicas = |realized: &Realized| applies(realized)[0].body["spec"]["replicas"].clone();
     let before = bed.realize();
-    assert_eq!((replicas(&before), before.wake_at), (json!(3), Some(NOW + 5_000)));
+    assert_eq!(
+        (replicas(&before), before.wake_at),
+        (json!(3), Some(NOW + 5_000))
+    );
     assert_eq!(replicas(&bed.realize_at(NOW + 5_000)), json!(8));
 }
 
@@ -314,7 +436,10 @@ fn an_autoscaler_takes_the_replicas_over_without_a_moment_unowned() {
     bed.carry_out();
     bed.content.manifests.push(autoscaler("web"));
     let realized = bed.realize();
-    let web = applies(&realized).into_iter().find(|a| a.key.kind == Kind::Deployment).unwrap();
+    let web = applies(&realized)
+        .into_iter()
+        .find(|a| a.key.kind == Kind::Deployment)
+        .unwrap();
     assert_eq!(web.hand_over, Some(3), "co-owned before it is let go");
     assert_eq!(web.body.pointer("/spec/replicas"), None);
 }
@@ -322,10 +447,22 @@ fn an_autoscaler_takes_the_replicas_over_without_a_moment_unowned() {
 #[test]
 fn an_autoscaler_gets_this_clusters_bounds() {
     let mut bed = Bed::new(&[deployment("web"), autoscaler("web")]);
-    bed.entry.stages = vec![Stage { hpa: Some(HpaBounds { min: 2, max: 6 }), ..Stage::default() }];
+    bed.entry.stages = vec![Stage {
+        hpa: Some(HpaBounds { min: 2, max: 6 }),
+        ..Stage::default()
+    }];
     let realized = bed.realize();
-    let hpa = applies(&realized).into_iter().find(|a| a.key.kind == Kind::HorizontalPodAutoscaler).unwrap();
-    assert_eq!((&hpa.body["spec"]["minReplicas"], &hpa.body["spec"]["maxReplicas"]), (&json!(2), &json!(6)));
+    let hpa = applies(&realized)
+        .into_iter()
+        .find(|a| a.key.kind == Kind::HorizontalPodAutoscaler)
+        .unwrap();
+    assert_eq!(
+        (
+            &hpa.body["spec"]["minReplicas"],
+            &hpa.body["spec"]["maxReplicas"]
+        ),
+        (&json!(2), &json!(6))
+    );
 }
 
 #[test]
@@ -336,8 +473,14 @@ fn what_the_content_no_longer_holds_is_deleted_and_nothing_else() {
     bed.exists(&key(Kind::Service, "other"), None, Some("uid-2"));
     bed.content.manifests.pop();
     let realized = bed.realize();
-    let deletes: Vec<_> = realized.actions.iter().filter(|a| matches!(a, Action::Delete { .. })).collect();
-    assert!(matches!(deletes[..], [Action::Delete { key, .. }] if *key == self::key(Kind::Service, "web")));
+    let deletes: Vec<_> = realized
+        .actions
+        .iter()
+        .filter(|a| matches!(a, Action::Delete { .. }))
+        .collect();
+    assert!(
+        matches!(deletes[..], [Action::Delete { key, .. }] if *key == self::key(Kind::Service, "web"))
+    );
 }
 
 #[test]
@@ -347,11 +490,17 @@ fn removal_deletes_exactly_what_is_ours_and_reports_when_it_is_gone() {
     bed.exists(&key(Kind::Service, "foreign"), None, None);
     bed.entry.state = EntryState::Removed;
     let realized = bed.realize();
-    assert_eq!((realized.actions.len(), realized.report.state), (2, ReportState::Removing));
+    assert_eq!(
+        (realized.actions.len(), realized.report.state),
+        (2, ReportState::Removing)
+    );
     bed.observed.lose(&key(Kind::Deployment, "web"));
     bed.observed.lose(&key(Kind::Service, "web"));
     let realized = bed.realize();
-    assert_eq!((realized.actions.len(), realized.report.state), (0, ReportState::Removed));
+    assert_eq!(
+        (realized.actions.len(), realized.report.state),
+        (0, ReportState::Removed)
+    );
     assert_eq!(realized.report.content, None);
 }
 
@@ -370,7 +519,10 @@ fn an_object_on_its_way_out_is_not_deleted_twice() {
     bed.change(&key(Kind::Deployment, "web"), |seen| seen.deleting = true);
     bed.entry.state = EntryState::Removed;
     let realized = bed.realize();
-    assert_eq!((realized.actions.len(), realized.report.state), (0, ReportState::Removing));
+    assert_eq!(
+        (realized.actions.len(), realized.report.state),
+        (0, ReportState::Removing)
+    );
 }
 
 #[test]
@@ -394,31 +546,61 @@ fn in_an_observed_cluster_writes_become_words() {
     bed.entry.take_over = TakeOver::Always;
     bed.exists(&key(Kind::Service, "web"), None, None);
     let realized = bed.realize();
-    assert_eq!((realized.actions.len(), realized.report.state), (0, ReportState::Observed));
+    assert_eq!(
+        (realized.actions.len(), realized.report.state),
+        (0, ReportState::Observed)
+    );
     let message = realized.report.message.unwrap();
-    assert!(message.contains("create 1, take over 1, change 0 and delete 0"), "{message}");
+    assert!(
+        message.contains("create 1, take over 1, change 0 and delete 0"),
+        "{message}"
+    );
 }
 
 #[test]
 fn what_the_server_refused_is_tried_again_later_or_when_it_changed() {
     let mut bed = Bed::new(&[deployment("web")]);
     let hash = applies(&bed.realize())[0].hash.clone();
-    let refused = Refused { hash, reason: Reason::Rejected, message: "spec.x: must be y".into(), retry_at: NOW + 900 };
-    bed.observed.refused.insert(key(Kind::Deployment, "web"), refused);
+    let refused = Refused {
+        hash,
+        reason: Reason::Rejected,
+        message: "spec.x: must be y".into(),
+        retry_at: NOW + 900,
+    };
+    bed.observed
+        .refused
+        .insert(key(Kind::Deployment, "web"), refused);
     let realized = bed.realize();
-    assert_eq!((realized.actions.len(), realized.wake_at), (0, Some(NOW + 900)));
-    assert_eq!(realized.report.message.as_deref(), Some("spec.x: must be y"));
+    assert_eq!(
+        (realized.actions.len(), realized.wake_at),
+        (0, Some(NOW + 900))
+    );
+    assert_eq!(
+        realized.report.message.as_deref(),
+        Some("spec.x: must be y")
+    );
     assert_eq!(applies(&bed.realize_at(NOW + 900)).len(), 1);
     bed.entry.stages[0].replicas = Some(4);
-    assert_eq!(applies(&bed.realize()).len(), 1, "a change is tried at once");
+    assert_eq!(
+        applies(&bed.realize()).len(),
+        1,
+        "a change is tried at once"
+    );
 }
 
 #[test]
 fn a_busy_server_is_no_fault_of_the_app() {
     let mut bed = Bed::new(&[deployment("web")]);
     let hash = applies(&bed.realize())[0].hash.clone();
-    let refused = Refused { hash, reason: Reason::InProgress, message: "timeout".into(), retry_at: NOW + 900 };
-    bed.observed.refused.insert(key(Kind::Deployment, "web"), refused);
+    let refused = Refused {
+        hash,
+        reason: Reason::InProgress,
+        message: "timeout".into(),
+        retry_at: NOW + 900,
+    };
+    bed.observed
+        .refused
+        .insert(key(Kind::Deployment, "web"), refused);
     assert_eq!(bed.realize().report.state, ReportState::Progressing);
 }
 
@@ -431,11 +613,30 @@ fn a_workload_past_its_deadline_is_unhealthy_and_one_on_its_way_is_progressing()
         json!({"observedGeneration": 1, "replicas": 3, "updatedReplicas": 3, "readyReplicas": 1, "availableReplicas": 1,
                "conditions": [{"type": "Progressing", "reason": reason}]})
     };
-    bed.change(&web, |seen| seen.health = Health::of(Kind::Deployment, "web", 1, Some(3), &status("ReplicaSetUpdated")));
+    bed.change(&web, |seen| {
+        seen.health = Health::of(
+            Kind::Deployment,
+            "web",
+            1,
+            Some(3),
+            &status("ReplicaSetUpdated"),
+        );
+    });
     assert_eq!(bed.realize().report.state, ReportState::Progressing);
-    bed.change(&web, |seen| seen.health = Health::of(Kind::Deployment, "web", 1, Some(3), &status("ProgressDeadlineExceeded")));
+    bed.change(&web, |seen| {
+        seen.health = Health::of(
+            Kind::Deployment,
+            "web",
+            1,
+            Some(3),
+            &status("ProgressDeadlineExceeded"),
+        );
+    });
     let report = bed.realize().report;
-    assert_eq!((report.state, report.replicas, report.ready), (ReportState::Unhealthy, 3, 1));
+    assert_eq!(
+        (report.state, report.replicas, report.ready),
+        (ReportState::Unhealthy, 3, 1)
+    );
 }
 
 #[test]

@@ -25,7 +25,9 @@ pub struct Answer {
 impl AppReport {
     /// The answer for every cluster: those the App runs on first.
     pub fn answers(&self, fleet: &Fleet) -> Vec<Answer> {
-        let mut answers: Vec<Answer> = (0..fleet.clusters.len()).map(|at| self.answer(fleet, at)).collect();
+        let mut answers: Vec<Answer> = (0..fleet.clusters.len())
+            .map(|at| self.answer(fleet, at))
+            .collect();
         answers.sort_by_key(|answer| (!answer.chosen, answer.cluster.clone()));
         answers
     }
@@ -60,8 +62,12 @@ impl AppReport {
     fn not_weighed(&self) -> String {
         match (&self.parked, self.shortage) {
             (Some(parked), _) => format!("the App is parked: {}", parked.message),
-            (None, Some(Shortage::PredecessorRemains { .. })) => "an earlier App of the same name is still being removed".to_owned(),
-            (None, Some(_) | None) => "qualifies; the App has what it asks for elsewhere and stays where it is".to_owned(),
+            (None, Some(Shortage::PredecessorRemains { .. })) => {
+                "an earlier App of the same name is still being removed".to_owned()
+            }
+            (None, Some(_) | None) => {
+                "qualifies; the App has what it asks for elsewhere and stays where it is".to_owned()
+            }
         }
     }
 }
@@ -82,22 +88,32 @@ impl std::fmt::Display for Refusal {
             Self::RegionParked => "its Region is missing or parked: see its conditions",
             Self::Deleting => "the MemberCluster is being deleted",
             Self::NotJoined => "no agent has reported from it yet",
-            Self::IdentityChanged => "the cluster behind the name is another one than the one that joined",
+            Self::IdentityChanged => {
+                "the cluster behind the name is another one than the one that joined"
+            }
             Self::HubRefused => "its agent refuses this hub",
             Self::ObserveOnly => "it is only observed and spec.takeOver is Never",
             Self::Releasing => "it is being released",
             Self::OutsideRegions => "it lies outside spec.placement.regions.within",
             Self::Level => "its Region's level is not in spec.placement.regions.levels",
-            Self::RegionLabels => "its Region's labels do not match spec.placement.regions.selector",
+            Self::RegionLabels => {
+                "its Region's labels do not match spec.placement.regions.selector"
+            }
             Self::ClusterLabels => "its labels do not match spec.placement.clusters",
             Self::Zone { has, needs } => {
                 return write!(f, "it stands in zone {has:?}, spec.zone asks for {needs:?}");
             }
             Self::Grade { has, needs } => {
-                return write!(f, "it may hold data up to grade {has:?}, spec.dataGrade is {needs:?}");
+                return write!(
+                    f,
+                    "it may hold data up to grade {has:?}, spec.dataGrade is {needs:?}"
+                );
             }
             Self::Protection { has, needs } => {
-                return write!(f, "its protection level is {has}, spec.protectionLevel asks for {needs}");
+                return write!(
+                    f,
+                    "its protection level is {has}, spec.protectionLevel asks for {needs}"
+                );
             }
             Self::RegionClosed => "its Region takes no placements at this time",
             Self::OutOfContact => "it is out of contact",

@@ -1,0 +1,353 @@
+//! How long the plan of a whole province takes: 10,000 Apps on 102 clusters, on one core.
+//!
+//! The reference is the least that a program which looks at every App must do: serialising the same
+//! Apps to JSON once, on the same core, in the same run. All times are CPU time of the one thread;
+//! of several runs the median counts.
+
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::Parser;
+use crds::{
+    App, AssignmentSlice, ClusterName, ClusterReport, MemberCluster, Region, ReportEntry,
+    ReportSlice, ReportSliceSpec, ReportState,
+};
+use e2e::measure::{median, print, round, say, usage::thread_cpu};
+use plan::{
+    Planner, World, check,
+    world::{Hub, Settings, StoredContent},
+};
+use serde_json::{Value, json};
+
+/// How long the plan of a whole province takes.
+#[derive(Parser)]
+struct Args {
+    /// Number of Apps
+    #[arg(long, default_value_t = 10_000)]
+    apps: usize,
+    /// Number of clusters
+    #[arg(long, default_value_t = 102)]
+    clusters: usize,
+    /// Given by Cargo
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+const TENANTS: usize = 100;
+const NOW: i64 = 1_800_000_000_000;
+/// Runs of which the median counts.
+const RUNS: usize = 5;
+/// Turns within which a province comes to rest, several times over.
+const TURNS_MAX: usize = 30;
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    match speed(&args)
+        .and_then(|()| packing(args.apps, 10))
+        .and_then(|()| packing(1, 334))
+    {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            say(&format!("plan: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn speed(args: &Args) -> Result<()> {
+    let draft = |n| app(n, 12, &json!({"maxRegions": 3}), "Capacity");
+    let apps: Vec<App> = (0..args.apps).map(draft).collect::<Result<_>>()?;
+    let reference = timed(RUNS, || {
+        serde_json::to_vec(&apps).map(drop).context("serialise")
+    })?;
+    let mut world = province(args.clusters)?;
+    apps.iter().for_each(|app| world.apply_app(app));
+    let report = |name: &str, seconds: f64, target_ms: Option<f64>| {
+        say(&format!(
+            "{name:24} {:8.2} ms, reference {:.2} ms",
+            seconds * 1e3,
+            reference * 1e3
+        ));
+        print(&json!({
+            "bench": "plan", "measure": name, "apps": args.apps, "clusters": args.clusters,
+            "milliseconds": round(seconds * 1e3), "target_milliseconds": target_ms,
+            "reference": {"what": "serialising the same Apps to JSON once", "milliseconds": round(reference * 1e3)},
+            "ratio": round(seconds / reference),
+        }))
+    };
+    let cold = timed(RUNS, || {
+        drop(Planner::default().plan(&world));
+        Ok(())
+    })?;
+    report("cold, nothing placed", cold, Some(500.0))?;
+    let judged = Planner::default().plan(&world);
+    anyhow::ensure!(
+        check(&world, &judged).is_empty(),
+        "the plan breaks an invariant"
+    );
+    let judging = timed(RUNS, || {
+        drop(check(&world, &judged));
+        Ok(())
+    })?;
+    report("second judge", judging, None)?;
+    let mut planner = Planner::default();
+    rest(&mut world, &mut planner, &apps)?;
+    let settled = timed(RUNS, || {
+        drop(Planner::default().plan(&world));
+        Ok(())
+    })?;
+    report("cold, everything placed", settled, Some(500.0))?;
+    let mut changes = Vec::new();
+    for n in 0..RUNS * 2 {
+        let number = n * args.apps / (RUNS * 2);
+        world.apply_app(&app(number, 15, &json!({"maxRegions": 3}), "Capacity")?);
+        changes.push(timed(1, || Ok(drop(planner.plan(&world))))?);
+    }
+    report(
+        "one change",
+        median(changes).context("changes")?,
+        Some(20.0),
+    )?;
+    let mut beats = Vec::new();
+    for _ in 0..RUNS {
+        hear(&mut world, args.clusters);
+        beats.push(timed(1, || Ok(drop(planner.plan(&world))))?);
+    }
+    report(
+        "after heartbeats",
+        median(beats).context("heartbeats")?,
+        None,
+    )
+}
+
+/// Bytes in the hub for each App in each cluster when every App runs in all clusters.
+fn packing(count: usize, clusters: usize) -> Result<()> {
+    let draft = |n| app(n, 2, &json!({}), "Duplicate");
+    let apps: Vec<App> = (0..count).map(draft).collect::<Result<_>>()?;
+    let mut world = province(clusters)?;
+    apps.iter().for_each(|app| world.apply_app(app));
+    let stored = rest(&mut world, &mut Planner::default(), &apps)?;
+    let targets = count * clusters;
+    let reference: usize = apps
+        .iter()
+        .map(|app| serde_json::to_vec(app).map_or(0, |json| json.len()))
+        .sum();
+    #[expect(clippy::cast_precision_loss, reason = "sizes far below 2^52")]
+    let (bytes, copies) = (
+        stored.bytes as f64 / targets as f64,
+        reference as f64 / count as f64,
+    );
+    say(&format!(
+        "{count} Apps on {clusters} clusters: {bytes:.0} bytes per target in {} objects",
+        stored.objects
+    ));
+    print(&json!({
+        "bench": "plan", "measure": "packing", "apps": count, "clusters": clusters, "targets": targets,
+        "objects": stored.objects, "bytes_per_target": round(bytes), "target_bytes": 500,
+        "reference": {"what": "one copy of the App per target", "bytes_per_target": round(copies)},
+        "ratio": round(bytes / copies),
+    }))
+}
+
+/// Median CPU seconds of some runs.
+fn timed(runs: usize, mut work: impl FnMut() -> Result<()>) -> Result<f64> {
+    let mut seconds = Vec::new();
+    for _ in 0..runs {
+        let began = thread_cpu();
+        work()?;
+        seconds.push((thread_cpu() - began).as_secs_f64());
+    }
+    median(seconds).context("at least one run")
+}
+
+/// What lies in the hub besides Apps and Contents.
+struct Stored {
+    objects: usize,
+    bytes: usize,
+}
+
+/// Carries plans out as a well-behaved fleet would until nothing is written any more; says how
+/// much is stored then.
+fn rest(world: &mut World, planner: &mut Planner, apps: &[App]) -> Result<Stored> {
+    let mut stored = std::collections::BTreeMap::new();
+    for turn in 0..TURNS_MAX {
+        let clusters = world.clusters().count();
+        hear(world, clusters);
+        let plan = planner.plan(world);
+        let quiet = plan.slices.is_empty() && planner.report().changed.is_empty();
+        for content in plan.contents {
+            let hashes = content.items.into_iter().map(|item| item.hash).collect();
+            let known = StoredContent {
+                tenant: content.tenant,
+                hashes,
+                created: NOW,
+            };
+            world.apply_content(&content.name, known);
+        }
+        for write in plan.slices {
+            let report = ReportSlice::new(
+                &write.name,
+                ReportSliceSpec {
+                    entries: write.spec.entries.iter().map(healthy).collect(),
+                },
+            );
+            let mut slice = AssignmentSlice::new(&write.name, write.spec);
+            slice.metadata.resource_version = Some((turn + 1).to_string());
+            let bytes = serde_json::to_vec(&slice)?.len() + serde_json::to_vec(&report)?.len();
+            stored.insert((write.cluster.clone(), write.name.clone()), bytes);
+            world.apply_slice(&write.cluster, slice, Some(world.now));
+            world.apply_report(&write.cluster, report);
+        }
+        write_statuses(world, planner, apps)?;
+        world.now += 1_000;
+        if quiet && turn > 0 {
+            let bytes = stored.values().sum();
+            return Ok(Stored {
+                objects: stored.len() * 2,
+                bytes,
+            });
+        }
+    }
+    anyhow::bail!("the province does not come to rest within {TURNS_MAX} turns")
+}
+
+fn healthy(entry: &crds::Entry) -> ReportEntry {
+    let replicas = entry
+        .stages
+        .first()
+        .and_then(|stage| stage.replicas)
+        .unwrap_or(1);
+    ReportEntry {
+        uid: entry.uid.clone(),
+        generation: entry.generation,
+        content: Some(entry.content.clone()),
+        state: ReportState::Healthy,
+        replicas,
+        ready: replicas,
+        reason: None,
+        message: None,
+    }
+}
+
+fn write_statuses(world: &mut World, planner: &Planner, apps: &[App]) -> Result<()> {
+    let report = planner.report();
+    for uid in &report.changed {
+        let number: usize = uid
+            .as_str()
+            .trim_start_matches("uid-")
+            .parse()
+            .context("our own UIDs")?;
+        let mut app = apps[number].clone();
+        app.status = report.apps.get(uid).map(|app| app.status.clone());
+        world.apply_app(&app);
+    }
+    for (name, status) in &report.clusters {
+        let number: usize = name
+            .as_str()
+            .trim_start_matches("cluster-")
+            .parse()
+            .context("our own names")?;
+        let mut cluster = cluster(number)?;
+        cluster.status = Some(status.clone());
+        world.apply_cluster(&cluster);
+    }
+    Ok(())
+}
+
+fn hear(world: &mut World, clusters: usize) {
+    for n in 0..clusters {
+        world.apply_heartbeat(&ClusterName::from(format!("cluster-{n:03}")), world.now);
+    }
+}
+
+/// Cities of nine counties each, one cluster in every county.
+fn province(clusters: usize) -> Result<World> {
+    let hub = Hub {
+        id: "hub".into(),
+        epoch: 1,
+        leader_epoch: 1,
+    };
+    let mut world = World::new(hub, Settings::default());
+    (world.now, world.started) = (NOW, NOW);
+    world.apply_region(&region("zhejiang", "Province", 0, None)?);
+    for n in 0..clusters {
+        let city = format!("city-{:02}", n / 9 + 1);
+        if n % 9 == 0 {
+            world.apply_region(&region(&city, "City", (n / 9 + 1) * 100, Some("zhejiang"))?);
+        }
+        let code = (n / 9 + 1) * 100 + n % 9 + 1;
+        world.apply_region(&region(
+            &format!("county-{n:03}"),
+            "County",
+            code,
+            Some(&city),
+        )?);
+        world.apply_cluster(&cluster(n)?);
+        let report = report(&format!("uid-of-{n}"), 20_000 + 10 * n)?;
+        world.apply_cluster_report(format!("cluster-{n:03}").into(), &report);
+    }
+    for tenant in 0..TENANTS {
+        world.apply_namespace(
+            format!("tenant-{tenant:02}").into(),
+            format!("ns-{tenant}").into(),
+        );
+    }
+    hear(&mut world, clusters);
+    Ok(world)
+}
+
+fn region(name: &str, level: &str, code: usize, parent: Option<&str>) -> Result<Region> {
+    let code = format!("{}", 330_000 + code);
+    let spec = json!({"displayName": name, "level": level, "code": code, "parent": parent});
+    object("Region", json!({"name": name, "generation": 1}), spec)
+}
+
+fn cluster(n: usize) -> Result<MemberCluster> {
+    let spec = json!({
+        "regionName": format!("county-{n:03}"), "zone": "ExtranetPublic", "protectionLevel": 3,
+        "maxDataGrade": "Important", "management": "Manage", "connection": {"pull": {}},
+    });
+    object(
+        "MemberCluster",
+        json!({"name": format!("cluster-{n:03}"), "generation": 1}),
+        spec,
+    )
+}
+
+fn report(uid: &str, cores: usize) -> Result<ClusterReport> {
+    let list = |cpu: usize, memory: usize| json!([{"name": "cpu", "quantity": cpu.to_string()}, {"name": "memory", "quantity": format!("{memory}Gi")}]);
+    let spec = json!({
+        "clusterUID": uid, "agentVersion": "0.1.0", "kubernetesVersion": "v1.33.1",
+        "nodes": {"total": 50, "ready": 50},
+        "allocatable": list(cores, cores * 4), "others": list(cores / 10, cores / 5),
+    });
+    object("ClusterReport", json!({"name": "cluster"}), spec)
+}
+
+fn app(n: usize, replicas: i32, placement: &Value, division: &str) -> Result<App> {
+    let requests = json!({"requests": {"cpu": "500m", "memory": "1Gi"}});
+    let container = json!({"name": "web", "image": format!("registry.example/web-{n}:1"), "resources": requests});
+    let name = json!({"name": format!("web-{n}")});
+    let metadata = json!({
+        "name": format!("web-{n}"), "namespace": format!("tenant-{:02}", n % TENANTS),
+        "uid": format!("uid-{n:05}"), "generation": replicas, "finalizers": [crds::APP_FINALIZER],
+        "creationTimestamp": "2026-01-01T00:00:00Z",
+    });
+    let spec = json!({
+        "zone": "ExtranetPublic", "dataGrade": "General", "placement": placement,
+        "replicas": {"total": replicas, "division": division},
+        "manifests": [
+            {"apiVersion": "v1", "kind": "Service", "metadata": name},
+            {
+                "apiVersion": "apps/v1", "kind": "Deployment", "metadata": name,
+                "spec": {"template": {"spec": {"containers": [container]}}},
+            },
+        ],
+    });
+    object("App", metadata, spec)
+}
+
+fn object<T: serde::de::DeserializeOwned>(kind: &str, metadata: Value, spec: Value) -> Result<T> {
+    let object = json!({"apiVersion": "jiuzhou.io/v1alpha1", "kind": kind, "metadata": metadata, "spec": spec});
+    serde_json::from_value(object).with_context(|| format!("a {kind} as its schema says"))
+}

@@ -1,0 +1,89 @@
+//! When Apps say that they are Ready, by one watch of their statuses at the hub.
+//!
+//! A watch costs the API server next to nothing: what it sends is encoded once for the hub's own
+//! watch and this one. Listing a thousand Apps again and again would cost more than is measured.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use anyhow::{Context, Result};
+use futures::StreamExt as _;
+use kube::{
+    Api, Client, ResourceExt as _,
+    api::{ApiResource, DynamicObject},
+    runtime::watcher::{self, Event, watcher},
+};
+use tokio::{sync::watch, task::JoinSet};
+
+/// Each App of one namespace, and whether it is Ready as it is now.
+pub struct Readiness {
+    seen: watch::Receiver<BTreeMap<String, bool>>,
+    _task: JoinSet<()>,
+}
+
+impl Readiness {
+    /// Starts watching.
+    pub fn watch(client: Client, namespace: &str) -> Self {
+        let kind = ApiResource::erase::<crds::App>(&());
+        let api: Api<DynamicObject> = Api::namespaced_with(client, namespace, &kind);
+        let (sender, seen) = watch::channel(BTreeMap::new());
+        let mut task = JoinSet::new();
+        task.spawn(async move {
+            let mut events = std::pin::pin!(watcher(api, watcher::Config::default()));
+            while let Some(event) = events.next().await {
+                // An interrupted watch is taken up again by the watcher itself.
+                let Ok(event) = event else { continue };
+                sender.send_modify(|seen| take(seen, &event));
+            }
+        });
+        Self { seen, _task: task }
+    }
+
+    /// Waits until `count` Apps are there and all of them are Ready.
+    pub async fn reach(&mut self, count: usize, limit: Duration) -> Result<()> {
+        let ready = |seen: &BTreeMap<String, bool>| {
+            seen.len() == count && seen.values().all(|ready| *ready)
+        };
+        if let Ok(reached) = tokio::time::timeout(limit, self.seen.wait_for(ready)).await {
+            return reached.map(drop).context("the watch ended");
+        }
+        let seen = self.seen.borrow();
+        let late: Vec<&String> = seen
+            .iter()
+            .filter(|(_, ready)| !**ready)
+            .map(|(name, _)| name)
+            .collect();
+        anyhow::bail!(
+            "waited {} s for {count} Apps to be Ready; {} are there, {} of them not Ready: {:?}",
+            limit.as_secs(),
+            seen.len(),
+            late.len(),
+            late.iter().take(3).collect::<Vec<_>>()
+        )
+    }
+}
+
+fn take(seen: &mut BTreeMap<String, bool>, event: &Event<DynamicObject>) {
+    match event {
+        Event::Init => seen.clear(),
+        Event::InitDone => {}
+        Event::Apply(app) | Event::InitApply(app) => {
+            seen.insert(app.name_any(), is_ready(app));
+        }
+        Event::Delete(app) => {
+            seen.remove(&app.name_any());
+        }
+    }
+}
+
+fn is_ready(app: &DynamicObject) -> bool {
+    let status = &app.data["status"];
+    let conditions = status["conditions"]
+        .as_array()
+        .map(Vec::as_slice)
+        .unwrap_or_default();
+    app.metadata.deletion_timestamp.is_none()
+        && status["observedGeneration"].as_i64() == app.metadata.generation
+        && conditions
+            .iter()
+            .any(|c| c["type"] == "Ready" && c["status"] == "True")
+}

@@ -1,0 +1,135 @@
+//! Commands that need no cluster: exit codes, messages, formats.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+fn jiuzhou(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_jiuzhou"))
+        .args(arguments)
+        .env_remove("KUBECONFIG")
+        .env("HOME", "/nonexistent")
+        .output()
+        .unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn examples(folder: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../crds/examples")
+        .join(folder)
+}
+
+#[test]
+fn a_usage_error_exits_with_64_and_says_how_to_go_on() {
+    for arguments in [
+        &["simulat"][..],
+        &["explain", "app"],
+        &["explain", "quota", "x"],
+        &["lint"],
+        &["agent", "--cluster", "Not_a_name", "--hub-kubeconfig", "x"],
+    ] {
+        let output = jiuzhou(arguments);
+        assert_eq!(
+            output.status.code(),
+            Some(64),
+            "{arguments:?}: {}",
+            text(&output.stderr)
+        );
+        assert!(
+            text(&output.stderr).contains("--help"),
+            "{}",
+            text(&output.stderr)
+        );
+    }
+}
+
+#[test]
+fn help_is_no_error() {
+    let output = jiuzhou(&["--help"]);
+    assert_eq!(output.status.code(), Some(0));
+    for command in [
+        "hub", "agent", "status", "explain", "simulate", "lint", "crds",
+    ] {
+        assert!(
+            text(&output.stdout).contains(command),
+            "{command} is missing from the help"
+        );
+    }
+}
+
+#[test]
+fn as_a_plugin_of_kubectl_it_names_itself_so() {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("plugin");
+    std::fs::create_dir_all(&folder).unwrap();
+    let plugin = folder.join("kubectl-jiuzhou");
+    // What an earlier run left there would be in the way.
+    let _absent = std::fs::remove_file(&plugin);
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_jiuzhou"), &plugin).unwrap();
+    let output = Command::new(&plugin)
+        .args(["status", "--help"])
+        .output()
+        .unwrap();
+    assert!(
+        text(&output.stdout).contains("Usage: kubectl jiuzhou status"),
+        "{}",
+        text(&output.stdout)
+    );
+}
+
+#[test]
+fn crds_prints_exactly_the_committed_yaml() {
+    let printed = text(&jiuzhou(&["crds"]).stdout);
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../crds/yaml");
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let yaml = std::fs::read_to_string(entry.unwrap().path()).unwrap();
+        assert!(
+            printed.contains(yaml.trim()),
+            "a CRD is missing from the output"
+        );
+    }
+}
+
+#[test]
+fn lint_finds_nothing_in_the_good_examples_and_something_in_each_bad_one() {
+    let good = examples("good");
+    let output = jiuzhou(&["lint", "-f", good.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stdout));
+    for entry in std::fs::read_dir(examples("bad")).unwrap() {
+        let file = entry.unwrap().path();
+        let output = jiuzhou(&["lint", "-f", file.to_str().unwrap()]);
+        assert_eq!(output.status.code(), Some(1), "{}", file.display());
+    }
+}
+
+#[test]
+fn lint_answers_programs_in_json_with_kind_and_version() {
+    let bad = examples("bad").join("app-without-zone.yaml");
+    let output = jiuzhou(&["lint", "-o", "json", "-f", bad.to_str().unwrap()]);
+    let value: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(
+        (value["kind"].as_str(), value["apiVersion"].as_str()),
+        (Some("LintReport"), Some("cli.jiuzhou.io/v1"))
+    );
+    assert_eq!(value["findings"][0]["kind"], "App");
+}
+
+#[test]
+fn without_a_kubeconfig_the_message_says_what_to_set() {
+    let output = jiuzhou(&["status"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        text(&output.stderr).contains("KUBECONFIG"),
+        "{}",
+        text(&output.stderr)
+    );
+}
+
+#[test]
+fn nothing_is_coloured_when_it_does_not_go_to_a_terminal() {
+    let bad = examples("bad").join("app-without-zone.yaml");
+    let output = jiuzhou(&["lint", "-f", bad.to_str().unwrap()]);
+    assert!(!output.stdout.contains(&0x1b));
+}
