@@ -43,8 +43,9 @@ impl Readiness {
         let ready = |seen: &BTreeMap<String, bool>| {
             seen.len() == count && seen.values().all(|ready| *ready)
         };
-        if let Ok(reached) = tokio::time::timeout(limit, self.seen.wait_for(ready)).await {
-            return reached.map(drop).context("the watch ended");
+        let reached = async { self.seen.wait_for(ready).await.map(drop) };
+        if let Ok(reached) = tokio::time::timeout(limit, reached).await {
+            return reached.context("the watch ended");
         }
         let seen = self.seen.borrow();
         let late: Vec<&String> = seen

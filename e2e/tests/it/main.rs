@@ -1,10 +1,25 @@
 //! Tests on real control planes. One binary: starting a fleet costs seconds, linking too.
+#![expect(
+    clippy::unwrap_used,
+    reason = "what a test's helper cannot have ends the test, with its place"
+)]
 
 mod admit_crds;
 mod admit_policies;
 mod admit_rbac;
 mod admit_support;
+mod apply_claims;
+mod apply_management;
+mod apply_objects;
+mod apply_scaling;
+mod apply_secrets;
+mod fault_chaos;
+mod fault_rest;
+mod fault_support;
 mod fleet;
 mod kubelet;
+mod outage_hub;
+mod outage_ledger;
+mod outage_member;
 mod sandbox;
 mod support;

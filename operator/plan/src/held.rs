@@ -43,13 +43,16 @@ pub struct HeldEntry {
     pub traceparent: Option<Arc<str>>,
 }
 
-/// How far a slice has come. Later ones are greater.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+/// How far a slice had come, and what it let the agent do: all that tells a new version from the one
+/// that was accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Mark {
     hub_epoch: i64,
     leader_epoch: i64,
     sequence: i64,
+    /// Changes without a new entry, and so without a new sequence.
+    management: Management,
 }
 
 /// Why an agent refuses every change.
@@ -293,6 +296,7 @@ fn mark(slice: &AssignmentSliceSpec) -> Mark {
         hub_epoch: slice.hub_epoch,
         leader_epoch: slice.leader_epoch,
         sequence: slice.sequence,
+        management: slice.management,
     }
 }
 

@@ -4,25 +4,23 @@
 //! touches what another App or nobody owns, deletes only what an entry says is removed or what
 //! content the agent has read no longer holds, and asks before it acts for a tenant.
 
+mod action;
 mod health;
 mod observed;
+mod outcome;
 mod secrets;
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
-use crds::{
-    ContentHash, Entry, EntryState, HpaBounds, Management, NamespaceName, Reason, ReportEntry,
-    ReportState, TakeOver, Uid,
-};
-use serde_json::Value;
+use crds::{Entry, EntryState, HpaBounds, Management, Reason, ReportEntry, ReportState, TakeOver};
 
+pub use action::{Action, Apply};
 pub use health::Health;
 pub use observed::{Access, Namespace, Observed, Refused, Seen, Settled, Stamp};
 pub use secrets::{Deliver, Delivered, SecretKey, Undelivered, Withdraw};
 
 use crate::content::AppContent;
-use crate::object::{Kind, ObjectKey};
+use crate::object::ObjectKey;
 use crate::render::{RenderError, RenderFor, Rendered, render};
 
 /// Repairs of one object within [`FIGHT_WINDOW`] after which somebody else evidently wants it
@@ -30,62 +28,6 @@ use crate::render::{RenderError, RenderFor, Rendered, render};
 pub const FIGHT_REPAIRS: usize = 5;
 /// The time within which repairs count as one fight, in milliseconds.
 pub const FIGHT_WINDOW: i64 = 600_000;
-
-/// One write, read or question.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Action {
-    /// Fetch content that the agent does not have.
-    Fetch {
-        /// Content object.
-        pack: String,
-        /// Content.
-        hash: ContentHash,
-    },
-    /// Create the tenant's namespace, with the rights the agent needs in it.
-    CreateNamespace(NamespaceName),
-    /// Ask whether the tenant may have objects of a kind.
-    Ask(NamespaceName, Kind),
-    /// Apply an object.
-    Apply(Box<Apply>),
-    /// Delete an object, if it is still exactly this one.
-    Delete {
-        /// The object.
-        key: ObjectKey,
-        /// Its UID.
-        uid: Uid,
-        /// Its version.
-        resource_version: Box<str>,
-    },
-    /// Deliver a Secret that the App names.
-    Deliver(Box<Deliver>),
-    /// Take back a Secret that the App named.
-    Withdraw(Box<Withdraw>),
-    /// Remove the marks of ownership, and nothing else.
-    LetGo {
-        /// The object.
-        key: ObjectKey,
-        /// Its UID.
-        uid: Uid,
-    },
-}
-
-/// An object to apply.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Apply {
-    /// The object.
-    pub key: ObjectKey,
-    /// How it is to be.
-    pub body: Arc<Value>,
-    /// Hash of that.
-    pub hash: ContentHash,
-    /// Whether fields that others own are taken over. Not on the first apply of an object that
-    /// was not there: if somebody created one meanwhile, it is not ours.
-    pub force: bool,
-    /// Replicas to co-own under another manager first, when an autoscaler takes the field over.
-    pub hand_over: Option<i32>,
-    /// Whether this repairs what somebody changed.
-    pub repair: bool,
-}
 
 /// What is known of an entry's content.
 #[derive(Clone, Copy, Debug)]
@@ -443,64 +385,6 @@ impl<'a> Work<'a> {
             ));
         }
     }
-
-    fn finish(self) -> Realized {
-        let objects: Vec<&Seen> = self
-            .observed
-            .objects_of(&self.entry.uid)
-            .filter_map(|key| self.observed.objects.get(key))
-            .collect();
-        let (wanted, ready) = health::replicas(&objects);
-        let failure = self.failures.first();
-        let unhealthy = self.health.iter().find_map(|h| h.failure());
-        let busy = !self.actions.is_empty() || self.health.iter().any(|h| h.is_progressing());
-        // Going, gone and merely observed say all there is; otherwise a failure outweighs the rest.
-        let settled = self.state.filter(|state| {
-            matches!(
-                state,
-                ReportState::Removed | ReportState::Removing | ReportState::Observed
-            )
-        });
-        let failure = failure.filter(|_| settled.is_none());
-        let (state, reason, message) = match (failure, self.state, unhealthy) {
-            (Some((reason, message)), ..) => {
-                (ReportState::Failed, Some(*reason), Some(message.clone()))
-            }
-            (None, Some(state), _) => (state, None, self.message),
-            (None, None, Some(why)) => (
-                ReportState::Unhealthy,
-                Some(Reason::Unhealthy),
-                Some(why.to_owned()),
-            ),
-            (None, None, None) if busy => (ReportState::Progressing, None, self.message),
-            (None, None, None) => (ReportState::Healthy, None, None),
-        };
-        let report = ReportEntry {
-            uid: self.entry.uid.clone(),
-            generation: self.entry.generation,
-            content: (!objects.is_empty()).then(|| self.entry.content.clone()),
-            state,
-            replicas: wanted,
-            ready,
-            reason,
-            message: message.map(shorten),
-        };
-        Realized {
-            actions: self.actions,
-            report,
-            wake_at: self.wake_at,
-        }
-    }
-}
-
-/// Messages are bounded by the schema.
-fn shorten(mut message: String) -> String {
-    const MAX: usize = 256;
-    if message.chars().count() > MAX {
-        message = message.chars().take(MAX - 1).collect();
-        message.push('…');
-    }
-    message
 }
 
 #[cfg(test)]

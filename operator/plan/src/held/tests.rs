@@ -60,6 +60,19 @@ fn held(list: &[(&str, Arc<AssignmentSliceSpec>)]) -> Held {
 }
 
 #[test]
+fn what_the_agent_may_do_is_taken_over_although_no_entry_changed() {
+    let slice = HUB.slice(&[entry("x", 1)]);
+    let mut held = held(&[("a", slice.clone())]);
+    let observe = AssignmentSliceSpec {
+        management: Management::Observe,
+        ..(*slice).clone()
+    };
+    let taken = held.take(&CLUSTER.into(), &slices(&[("a", Arc::new(observe))]));
+    assert_eq!(taken, Taken::default());
+    assert_eq!(held.management, Management::Observe);
+}
+
+#[test]
 fn newer_entries_are_taken_over_and_named() {
     let mut held = held(&[("a", HUB.slice(&[entry("x", 1), entry("y", 1)]))]);
     let taken = held.take(

@@ -154,7 +154,8 @@ impl Planner {
     pub(super) fn knows(&self, uid: &Uid, placed: &Placed) -> bool {
         self.memos
             .get(uid)
-            .is_some_and(|memo| memo.placed.as_ref() == Some(placed))
+            .and_then(|memo| memo.placed.as_ref())
+            .is_some_and(|known| known.same_outcome(placed))
     }
 
     /// Remembers what was placed on the room there was.

@@ -4,23 +4,25 @@
 //! what is missing is decided anew, on the room that is left after every earlier decision was
 //! debited, in one order: tier, then age, then UID.
 
+mod choose;
 mod divide;
 mod filter;
 mod room;
+mod standing;
 
-use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use crds::{ClusterName, HpaBounds, RegionName, Stage, Uid};
+use crds::{HpaBounds, RegionName, Stage};
 
 use super::regions::Fleet;
-use crate::amount::Resources;
 use crate::report::{Choice, ClusterVerdict, Shortage};
-use crate::world::{AppLedger, AppSlot, Footprint, ValidApp, World};
 
+use choose::{ByRegion, choose_regions};
 pub use filter::Refusal;
-pub(crate) use filter::{Class, Consequence, class_of};
+pub(crate) use filter::{Class, class_of};
 pub(crate) use room::Room;
+pub(crate) use standing::{Standing, charges, current, standing};
 
 /// Position of a cluster in the fleet.
 pub(crate) type At = usize;
@@ -39,7 +41,7 @@ pub(crate) struct Placed {
     /// What is missing, if anything.
     pub(crate) shortage: Option<Shortage>,
     /// Candidates that were weighed and what came of it; empty when nothing had to be weighed.
-    pub(crate) weighed: Vec<(At, ClusterVerdict)>,
+    pub(crate) weighed: Arc<[(At, ClusterVerdict)]>,
 }
 
 /// What runs in one cluster.
@@ -92,136 +94,20 @@ impl Load {
     }
 }
 
-/// What an App has now, by what the ledger or, where a slice was lost, the reports say.
-pub(crate) fn current(fleet: &Fleet, ledger: Option<&AppLedger>) -> BTreeMap<At, Load> {
-    let mut now = BTreeMap::new();
-    let Some(ledger) = ledger else { return now };
-    for (cluster, report) in &ledger.reports {
-        if let (Some(at), true) = (fleet.position(cluster), report.content.is_some()) {
-            now.insert(at, Load::Replicas(report.replicas));
-        }
-    }
-    for (cluster, held) in &ledger.entries {
-        let Some(at) = fleet.position(cluster) else {
-            continue;
-        };
-        if held.entry.state.is_present() {
-            now.insert(at, Load::of_stages(&held.entry.stages));
-        } else {
-            now.remove(&at);
-        }
-    }
-    now
-}
-
-/// What an App is charged in each cluster, by the ledger: also for removals that no agent has
-/// acknowledged yet, and also while the App is parked.
-pub(crate) fn charges(
-    fleet: &Fleet,
-    print: &Footprint,
-    ledger: Option<&AppLedger>,
-) -> Vec<(At, Resources)> {
-    let Some(ledger) = ledger else {
-        return Vec::new();
-    };
-    let entries = ledger.entries.iter();
-    let decided = entries.map(|(cluster, held)| (cluster, Load::of_stages(&held.entry.stages)));
-    // Where a slice was lost, what is reported to run is held all the same.
-    let lost = ledger.reports.iter().filter(|(cluster, report)| {
-        report.content.is_some() && !ledger.entries.contains_key(*cluster)
-    });
-    let running = lost.map(|(cluster, report)| (cluster, Load::Replicas(report.replicas)));
-    let charge = |(cluster, load): (&ClusterName, Load)| {
-        Some((fleet.position(cluster)?, room::debit(print, load)))
-    };
-    decided.chain(running).filter_map(charge).collect()
-}
-
-/// Where an App stands before anything is decided anew.
-pub(crate) struct Standing<'a> {
-    pub(crate) app: &'a ValidApp,
-    pub(crate) uid: &'a Uid,
-    /// Clusters that it has and may keep.
-    pub(crate) keep: BTreeMap<At, Load>,
-    /// Those of them that it could not take anew.
-    pub(crate) stays: BTreeSet<At>,
-    /// Clusters that it has and of which too little is known to decide anything.
-    pub(crate) frozen: BTreeMap<At, Load>,
-    /// Clusters that it has and must leave.
-    pub(crate) leaving: BTreeMap<At, Load>,
-    /// Clusters that are being released with it.
-    pub(crate) releasing: BTreeSet<At>,
-    /// Clusters that it may take in addition.
-    pub(crate) open: Vec<At>,
-    /// Clusters that it may take once its predecessor is gone from there.
-    pub(crate) blocked: usize,
-}
-
-/// Splits what an App has into what it may keep and what it must leave.
-pub(crate) fn standing<'a>(
-    world: &World,
-    fleet: &Fleet,
-    class: &Class,
-    slot: &'a AppSlot,
-    app: &'a ValidApp,
-) -> Standing<'a> {
-    let mut standing = Standing {
-        app,
-        uid: &slot.uid,
-        keep: BTreeMap::new(),
-        stays: BTreeSet::new(),
-        frozen: BTreeMap::new(),
-        leaving: BTreeMap::new(),
-        releasing: BTreeSet::new(),
-        open: Vec::new(),
-        blocked: 0,
-    };
-    for (at, load) in current(fleet, world.ledger(&slot.uid)) {
-        match class.refusal(at).map(Refusal::consequence) {
-            Some(Consequence::Freeze) => drop(standing.frozen.insert(at, load)),
-            Some(Consequence::Leave) => drop(standing.leaving.insert(at, load)),
-            Some(Consequence::LetGo) => drop(standing.releasing.insert(at)),
-            Some(Consequence::Stay) => {
-                standing.stays.insert(at);
-                standing.keep.insert(at, load);
-            }
-            None => drop(standing.keep.insert(at, load)),
-        }
-    }
-    let blocked = predecessors(world, fleet, slot);
-    let free = |at: &At| !standing.keep.contains_key(at) && !blocked.contains(at);
-    standing.open = class.feasible().iter().copied().filter(free).collect();
-    standing.blocked = class
-        .feasible()
-        .iter()
-        .filter(|at| blocked.contains(at))
-        .count();
-    standing
-}
-
-/// Clusters in which an earlier App of the same name has not been removed yet.
-fn predecessors(world: &World, fleet: &Fleet, slot: &AppSlot) -> BTreeSet<At> {
-    let mut blocked = BTreeSet::new();
-    let key = (slot.namespace.clone(), slot.name.clone());
-    let holders = world.entry_names.get(&key).into_iter().flatten();
-    for uid in holders.filter(|uid| **uid != slot.uid) {
-        let ledger = world.ledger(uid);
-        let clusters = ledger.into_iter().flat_map(|l| l.entries.keys());
-        blocked.extend(clusters.filter_map(|cluster| fleet.position(cluster)));
-    }
-    blocked
-}
-
 /// Keeps what adds up without looking at any room; `None` when something has to be decided anew.
 pub(crate) fn settled(fleet: &Fleet, standing: &Standing<'_>) -> Option<Placed> {
+    if standing.keep.is_empty() && standing.frozen.is_empty() {
+        return None;
+    }
     let regions = regions_of(fleet, standing.keep.keys());
     let bounds = RegionBounds::of(standing, regions.len());
     if !standing.leaving.is_empty() || regions.len() > bounds.most || regions.len() < bounds.least {
         return None;
     }
-    let mut unused = BTreeSet::new();
+    let mut unused: Vec<&RegionName> = Vec::new();
     if regions.len() < bounds.most {
-        unused = regions_of(fleet, standing.open.iter());
+        unused.extend(standing.open.iter().filter_map(|at| region(fleet, *at)));
+        unused.dedup();
         unused.retain(|r| !regions.contains(r) && divide::wants(standing.app, r));
     }
     if !regions
@@ -264,6 +150,23 @@ impl RegionBounds {
 }
 
 impl Placed {
+    /// Whether the same was decided, on whatever room.
+    pub(crate) fn same_outcome(&self, other: &Self) -> bool {
+        let Self {
+            targets,
+            frozen,
+            leaving,
+            releasing,
+            shortage,
+            weighed: _,
+        } = self;
+        *targets == other.targets
+            && *frozen == other.frozen
+            && *leaving == other.leaving
+            && *releasing == other.releasing
+            && *shortage == other.shortage
+    }
+
     /// What holds of an App whatever is decided.
     fn standing(standing: &Standing<'_>) -> Self {
         let (frozen, releasing) = (standing.frozen.clone(), standing.releasing.clone());
@@ -280,42 +183,37 @@ pub(crate) fn place(fleet: &Fleet, standing: &Standing<'_>, room: &mut Room) -> 
     let kept = regions_of(fleet, standing.keep.keys()).len();
     let bounds = RegionBounds::of(standing, kept);
     let mut placed = Placed::standing(standing);
-    let chosen = choose_regions(fleet, standing, room, bounds.most, &mut placed.weighed);
+    let mut weighed = Vec::new();
+    let chosen = choose_regions(fleet, standing, room, bounds.most, &mut weighed);
     if chosen.len() < bounds.least {
         // Nothing could replace what the App would leave, so it leaves nothing.
         placed.targets.clone_from(&standing.keep);
         placed.targets.extend(&standing.leaving);
         placed.shortage = Some(match (standing.blocked, placed.targets.is_empty()) {
-            (1.., true) => Shortage::PredecessorRemains {
-                clusters: standing.blocked,
-            },
-            (0, true) if placed.weighed.is_empty() && chosen.is_empty() => {
-                Shortage::NoClusterQualifies
-            }
+            (clusters @ 1.., true) => Shortage::PredecessorRemains { clusters },
+            (0, true) if weighed.is_empty() && chosen.is_empty() => Shortage::NoClusterQualifies,
             _ => Shortage::TooFewRegions {
                 found: (chosen.len() + standing.frozen.len()).min(bounds.asked.saturating_sub(1)),
                 needed: bounds.asked,
             },
         });
-        return placed;
+    } else {
+        (placed.targets, placed.shortage) = divide::divide(standing, &chosen, bounds.least, room);
+        let had = standing.keep.keys().chain(standing.leaving.keys());
+        placed.leaving = had
+            .copied()
+            .filter(|at| !placed.targets.contains_key(at))
+            .collect();
+        for (at, load) in &placed.targets {
+            let (score, count) = (room.score(*at), load.count());
+            let had = standing.keep.get(at).map(|load| load.count());
+            let more = (count - had.unwrap_or(0)).max(0);
+            room.take(*at, &standing.app.footprint, more, had.is_none());
+            weighed.push((*at, ClusterVerdict::Chosen(Choice { count, score })));
+        }
     }
-    (placed.targets, placed.shortage) = divide::divide(standing, &chosen, bounds.least, room);
-    let had = standing.keep.keys().chain(standing.leaving.keys());
-    placed.leaving = had
-        .copied()
-        .filter(|at| !placed.targets.contains_key(at))
-        .collect();
-    for (at, load) in &placed.targets {
-        let score = room.score(*at);
-        let had = standing.keep.get(at).map(|load| load.count());
-        let more = (load.count() - had.unwrap_or(0)).max(0);
-        room.take(*at, &standing.app.footprint, more, had.is_none());
-        let choice = Choice {
-            count: load.count(),
-            score,
-        };
-        placed.weighed.push((*at, ClusterVerdict::Chosen(choice)));
-    }
+    weighed.sort_by_key(|(at, _)| *at);
+    placed.weighed = weighed.into();
     placed
 }
 
@@ -330,71 +228,4 @@ fn regions_of(
     clusters
         .filter_map(|at| region(fleet, *at.borrow()))
         .collect()
-}
-
-/// Clusters by region: those an App has first, then the ones with most room.
-pub(crate) type ByRegion = BTreeMap<RegionName, Vec<At>>;
-
-/// The regions to use: those the App has, then the best of the others. Of these, regions that can
-/// take a fair share come before those that cannot, heavy ones before light ones, empty ones before
-/// full ones.
-fn choose_regions(
-    fleet: &Fleet,
-    standing: &Standing<'_>,
-    room: &Room,
-    most: usize,
-    weighed: &mut Vec<(At, ClusterVerdict)>,
-) -> ByRegion {
-    let mut by_region: BTreeMap<&RegionName, Vec<At>> = BTreeMap::new();
-    for at in standing.keep.keys().chain(&standing.open) {
-        if let Some(region) = region(fleet, *at) {
-            by_region.entry(region).or_default().push(*at);
-        }
-    }
-    let fair = divide::fair_share(standing, by_region.len().min(most));
-    let mut ranked = Vec::new();
-    for (region, mut clusters) in by_region {
-        if !divide::wants(standing.app, region) {
-            weighed.extend(clusters.iter().map(|at| (*at, ClusterVerdict::NoWeight)));
-            continue;
-        }
-        clusters.sort_by_key(|at| (!standing.keep.contains_key(at), -room.score(*at), *at));
-        let new = !clusters.iter().any(|at| standing.keep.contains_key(at));
-        let mut fits = fair;
-        if new {
-            let fit = clusters
-                .iter()
-                .map(|at| divide::could_start(standing, room, *at));
-            fits = fit.fold(0, i32::saturating_add);
-            if fits == 0 {
-                weighed.extend(clusters.iter().map(|at| (*at, ClusterVerdict::NoRoom)));
-                continue;
-            }
-        }
-        let score = clusters.iter().map(|at| room.score(*at)).max().unwrap_or(0);
-        let tie = spread(standing.uid, region);
-        let weight = Reverse(divide::weight_of(standing.app, region));
-        ranked.push((new, fits < fair, weight, -score, tie, region, clusters));
-    }
-    ranked.sort();
-    for (_, _, _, score, .., clusters) in ranked.iter().skip(most) {
-        let enough = ClusterVerdict::EnoughRegions { score: -score };
-        weighed.extend(clusters.iter().map(|at| (*at, enough)));
-    }
-    let chosen = ranked.into_iter().take(most);
-    chosen
-        .map(|(.., region, clusters)| (region.clone(), clusters))
-        .collect()
-}
-
-/// Breaks ties differently for every App, so that equal regions fill evenly (FNV-1a).
-fn spread(uid: &Uid, region: &RegionName) -> u64 {
-    let bytes = uid
-        .as_str()
-        .bytes()
-        .chain([0])
-        .chain(region.as_str().bytes());
-    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
-    })
 }

@@ -22,6 +22,10 @@ pub struct Fleet {
     pub parked: BTreeMap<RegionName, Parked>,
     /// All clusters, by name.
     pub clusters: Vec<ClusterView>,
+    /// Positions of all clusters of which the region is known, region by region.
+    pub(crate) by_region: Vec<usize>,
+    /// For every cluster the number of its region, which is quicker to compare than its name.
+    pub(crate) region_numbers: Vec<Option<usize>>,
 }
 
 /// A region in the tree.
@@ -162,6 +166,16 @@ pub(crate) fn fleet(world: &World) -> (Fleet, Option<i64>) {
             reach,
         });
     }
+    let region = |at: usize| Some(&fleet.clusters[at].cluster.as_ref().ok()?.region);
+    let mut by_region: Vec<usize> = (0..fleet.clusters.len())
+        .filter(|at| region(*at).is_some())
+        .collect();
+    by_region.sort_by_key(|at| (region(*at), *at));
+    let mut names: Vec<&RegionName> = by_region.iter().filter_map(|at| region(*at)).collect();
+    names.dedup();
+    let number = |at: usize| names.binary_search(&region(at)?).ok();
+    fleet.region_numbers = (0..fleet.clusters.len()).map(number).collect();
+    fleet.by_region = by_region;
     (fleet, wake.at)
 }
 

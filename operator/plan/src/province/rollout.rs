@@ -221,19 +221,19 @@ impl Walk<'_> {
     /// Goes through the waves to the first that is not done.
     fn go(&self, wake: &mut Wake) -> Progress {
         let waves: BTreeSet<usize> = self.members.iter().map(|m| m.wave).collect();
-        let Some(memory) = self.memory else {
+        let Some(written) = self.memory else {
             let first = waves.first().copied().unwrap_or(0);
             let waiting = Waiting::Wave {
                 wave: self.label(first),
             };
             return self.at(first, 0, RolloutState::InProgress, waiting);
         };
-        if let Some(stopped) = self.stopped(memory) {
+        if let Some(stopped) = self.stopped(written) {
             return stopped;
         }
         for at in waves {
-            if let Some(held) = self.held_before(at, wake) {
-                return held;
+            if let Some(waits) = self.held_before(at, wake) {
+                return waits;
             }
             let done = proven(self.app, self.of(at));
             if !done {
@@ -242,7 +242,7 @@ impl Walk<'_> {
                 };
                 return self.at(at, at + 1, RolloutState::InProgress, waiting);
             }
-            if let Some(soaking) = self.soaking(at, memory, wake) {
+            if let Some(soaking) = self.soaking(at, written, wake) {
                 return soaking;
             }
         }

@@ -1,6 +1,7 @@
 use super::*;
-use crds::{Stage, Timestamp};
-use serde_json::json;
+use crate::object::Kind;
+use crds::{Stage, Timestamp, Uid};
+use serde_json::{Value, json};
 
 const NOW: i64 = 1_000_000;
 

@@ -1,6 +1,5 @@
 //! What was decided for an App and why, and the status users read.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crds::{
@@ -34,7 +33,7 @@ pub struct AppReport {
     /// Clusters it is placed on.
     pub targets: Vec<TargetReport>,
     /// Candidates that were weighed in the turn that placed it.
-    pub(crate) weighed: BTreeMap<ClusterName, ClusterVerdict>,
+    pub(crate) weighed: Arc<[(usize, ClusterVerdict)]>,
     /// Refusals of all clusters.
     pub(crate) class: Option<Arc<Class>>,
     /// Status for users, without the epoch of its writer.
@@ -74,10 +73,11 @@ impl AppReport {
         self.class.as_ref()?.refusal(at)
     }
 
-    /// What came of the clusters that qualify, in the turn that placed the App; empty when what it
-    /// had stood without being weighed.
-    pub fn weighed(&self) -> &BTreeMap<ClusterName, ClusterVerdict> {
-        &self.weighed
+    /// What came of a cluster that qualifies, by its position in the fleet, in the turn that placed
+    /// the App; `None` when what it had stood without being weighed.
+    pub fn verdict(&self, at: usize) -> Option<ClusterVerdict> {
+        let found = self.weighed.binary_search_by_key(&at, |(at, _)| *at).ok()?;
+        Some(self.weighed[found].1)
     }
 }
 
@@ -153,8 +153,6 @@ pub(crate) fn app_report(fleet: &Fleet, facts: &AppFacts<'_>, now: i64) -> AppRe
         .iter()
         .map(|(at, load)| target(fleet, facts, *at, *load))
         .collect();
-    let verdict =
-        |(at, verdict): &(usize, ClusterVerdict)| (fleet.clusters[*at].name.clone(), *verdict);
     let waiting = facts.rolled.and_then(|r| r.waiting.clone());
     let mut report = AppReport {
         uid: facts.slot.uid.clone(),
@@ -164,7 +162,7 @@ pub(crate) fn app_report(fleet: &Fleet, facts: &AppFacts<'_>, now: i64) -> AppRe
         shortage: facts.placed.shortage,
         waiting,
         targets,
-        weighed: facts.placed.weighed.iter().map(verdict).collect(),
+        weighed: facts.placed.weighed.clone(),
         class: facts.class.cloned(),
         status: AppStatus::default(),
     };

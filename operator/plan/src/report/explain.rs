@@ -35,18 +35,18 @@ impl AppReport {
     fn answer(&self, fleet: &Fleet, at: usize) -> Answer {
         let view = &fleet.clusters[at];
         let target = self.targets.iter().find(|t| t.cluster == view.name);
-        let verdict = self.weighed.get(&view.name);
+        let verdict = self.verdict(at);
         let refusal = self.class.as_ref().and_then(|class| class.refusal(at));
         let score = match verdict {
             Some(ClusterVerdict::Chosen(choice)) => Some(choice.score),
-            Some(ClusterVerdict::EnoughRegions { score }) => Some(*score),
+            Some(ClusterVerdict::EnoughRegions { score }) => Some(score),
             Some(ClusterVerdict::NoRoom | ClusterVerdict::NoWeight) | None => None,
         };
         let why = match (target, refusal, verdict) {
             (Some(_), Some(refusal), _) => format!("stays although {refusal}"),
             (Some(target), None, _) => format!("placed; {:?}", target.state),
             (None, Some(refusal), _) => refusal.to_string(),
-            (None, None, Some(verdict)) => not_chosen(verdict).to_owned(),
+            (None, None, Some(verdict)) => not_chosen(&verdict).to_owned(),
             (None, None, None) => self.not_weighed(),
         };
         Answer {

@@ -1,6 +1,6 @@
 //! Dividing an App's replicas over regions, and each region's share over its clusters.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use crds::{Division, HpaBounds, RegionName};
 
@@ -79,22 +79,33 @@ pub(crate) fn wants(app: &ValidApp, region: &RegionName) -> bool {
     }
 }
 
-/// How many replicas could start in a cluster in which the App is not; for an App without a number
-/// of replicas, 1 when it fits.
-pub(crate) fn could_start(standing: &Standing<'_>, room: &Room, at: At) -> i32 {
-    let task = task(standing);
-    let by_capacity = task
-        .as_ref()
-        .is_some_and(|t| t.division == Division::Capacity);
-    if by_capacity && !room.known(at) {
-        return 0;
+/// What an App needs of a cluster to start there.
+pub(crate) struct Start {
+    by_capacity: bool,
+    most: i32,
+}
+
+impl Start {
+    pub(crate) fn of(standing: &Standing<'_>) -> Self {
+        let task = task(standing);
+        let by_capacity = task
+            .as_ref()
+            .is_some_and(|t| t.division == Division::Capacity);
+        Self {
+            by_capacity,
+            most: task.map_or(1, |t| t.total),
+        }
     }
-    let most = task.map_or(1, |t| t.total);
-    if most == 0 {
-        // Nothing at all fits anywhere.
-        return 1;
+
+    /// How many replicas could start in a cluster in which the App is not; for an App without a
+    /// number of replicas, 1 when it fits. Nothing at all fits anywhere.
+    pub(crate) fn fits(&self, app: &ValidApp, room: &Room, at: At) -> i32 {
+        match self.most {
+            _ if self.by_capacity && !room.known(at) => 0,
+            0 => 1,
+            most => room.fit(at, &app.footprint, true).min(most),
+        }
     }
-    room.fit(at, &standing.app.footprint, true).min(most)
 }
 
 /// What a region counts for when there are more than the App may use.
@@ -121,7 +132,7 @@ pub(crate) fn fair_share(standing: &Standing<'_>, regions: usize) -> i32 {
 pub(crate) fn adds_up(
     fleet: &Fleet,
     standing: &Standing<'_>,
-    unused: &BTreeSet<&RegionName>,
+    unused: &[&RegionName],
 ) -> Option<BTreeMap<At, Load>> {
     let counts: BTreeMap<At, i32> = standing
         .keep

@@ -118,7 +118,7 @@ impl Class {
         self.refusals[at].as_ref()
     }
 
-    /// Clusters that qualify.
+    /// Clusters that qualify, region by region.
     pub(crate) fn feasible(&self) -> &[At] {
         &self.feasible
     }
@@ -131,7 +131,10 @@ pub(crate) fn class_of(fleet: &Fleet, app: &ValidApp) -> Arc<Class> {
         .iter()
         .map(|c| refusal(fleet, app, c))
         .collect();
-    let feasible = (0..refusals.len())
+    let feasible = fleet
+        .by_region
+        .iter()
+        .copied()
         .filter(|at| refusals[*at].is_none())
         .collect();
     Arc::new(Class { refusals, feasible })

@@ -17,6 +17,8 @@ struct ClusterRoom {
     known: bool,
     total: Resources,
     free: Resources,
+    /// How empty it is, 0 to 1000; asked for far more often than it changes.
+    score: i64,
 }
 
 impl Room {
@@ -28,7 +30,13 @@ impl Room {
             let known = report.is_some_and(|r| r.nodes.total > 0);
             let (total, managed) = report.map(fleet_capacity).unwrap_or_default();
             let free = total.minus(&managed.at_least(&debits[at]));
-            ClusterRoom { known, total, free }
+            let score = free.headroom(&total);
+            ClusterRoom {
+                known,
+                total,
+                free,
+                score,
+            }
         };
         Self(fleet.clusters.iter().enumerate().map(room).collect())
     }
@@ -52,19 +60,19 @@ impl Room {
 
     /// Takes replicas of an App from the room.
     pub(crate) fn take(&mut self, at: At, app: &Footprint, replicas: i32, first: bool) {
-        let free = &mut self.0[at].free;
+        let room = &mut self.0[at];
         let mut need = Resources::default();
         need.add(&app.per_replica, i64::from(replicas));
         if first {
             need.add(&app.fixed, 1);
         }
-        *free = free.minus(&need);
+        room.free = room.free.minus(&need);
+        room.score = room.free.headroom(&room.total);
     }
 
     /// How empty a cluster is, 0 to 1000.
     pub(crate) fn score(&self, at: At) -> i64 {
-        let room = &self.0[at];
-        room.free.headroom(&room.total)
+        self.0[at].score
     }
 }
 

@@ -1,0 +1,131 @@
+//! What an App has, and what of it it may keep.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crds::{ClusterName, Uid};
+
+use super::filter::Consequence;
+use super::{At, Class, Load, Refusal, room};
+use crate::amount::Resources;
+use crate::province::regions::Fleet;
+use crate::world::{AppLedger, AppSlot, Footprint, ValidApp, World};
+
+/// What an App has now, by what the ledger or, where a slice was lost, the reports say.
+pub(crate) fn current(fleet: &Fleet, ledger: Option<&AppLedger>) -> BTreeMap<At, Load> {
+    let mut now = BTreeMap::new();
+    let Some(ledger) = ledger else { return now };
+    for (cluster, report) in &ledger.reports {
+        if let (Some(at), true) = (fleet.position(cluster), report.content.is_some()) {
+            now.insert(at, Load::Replicas(report.replicas));
+        }
+    }
+    for (cluster, held) in &ledger.entries {
+        let Some(at) = fleet.position(cluster) else {
+            continue;
+        };
+        if held.entry.state.is_present() {
+            now.insert(at, Load::of_stages(&held.entry.stages));
+        } else {
+            now.remove(&at);
+        }
+    }
+    now
+}
+
+/// What an App is charged in each cluster, by the ledger: also for removals that no agent has
+/// acknowledged yet, and also while the App is parked.
+pub(crate) fn charges(
+    fleet: &Fleet,
+    print: &Footprint,
+    ledger: Option<&AppLedger>,
+) -> Vec<(At, Resources)> {
+    let Some(ledger) = ledger else {
+        return Vec::new();
+    };
+    let entries = ledger.entries.iter();
+    let decided = entries.map(|(cluster, held)| (cluster, Load::of_stages(&held.entry.stages)));
+    // Where a slice was lost, what is reported to run is held all the same.
+    let lost = ledger.reports.iter().filter(|(cluster, report)| {
+        report.content.is_some() && !ledger.entries.contains_key(*cluster)
+    });
+    let running = lost.map(|(cluster, report)| (cluster, Load::Replicas(report.replicas)));
+    let charge = |(cluster, load): (&ClusterName, Load)| {
+        Some((fleet.position(cluster)?, room::debit(print, load)))
+    };
+    decided.chain(running).filter_map(charge).collect()
+}
+
+/// Where an App stands before anything is decided anew.
+pub(crate) struct Standing<'a> {
+    pub(crate) app: &'a ValidApp,
+    pub(crate) uid: &'a Uid,
+    /// Clusters that it has and may keep.
+    pub(crate) keep: BTreeMap<At, Load>,
+    /// Those of them that it could not take anew.
+    pub(crate) stays: BTreeSet<At>,
+    /// Clusters that it has and of which too little is known to decide anything.
+    pub(crate) frozen: BTreeMap<At, Load>,
+    /// Clusters that it has and must leave.
+    pub(crate) leaving: BTreeMap<At, Load>,
+    /// Clusters that are being released with it.
+    pub(crate) releasing: BTreeSet<At>,
+    /// Clusters that it may take in addition.
+    pub(crate) open: Vec<At>,
+    /// Clusters that it may take once its predecessor is gone from there.
+    pub(crate) blocked: usize,
+}
+
+/// Splits what an App has into what it may keep and what it must leave.
+pub(crate) fn standing<'a>(
+    world: &World,
+    fleet: &Fleet,
+    class: &Class,
+    slot: &'a AppSlot,
+    app: &'a ValidApp,
+) -> Standing<'a> {
+    let mut standing = Standing {
+        app,
+        uid: &slot.uid,
+        keep: BTreeMap::new(),
+        stays: BTreeSet::new(),
+        frozen: BTreeMap::new(),
+        leaving: BTreeMap::new(),
+        releasing: BTreeSet::new(),
+        open: Vec::new(),
+        blocked: 0,
+    };
+    for (at, load) in current(fleet, world.ledger(&slot.uid)) {
+        match class.refusal(at).map(Refusal::consequence) {
+            Some(Consequence::Freeze) => drop(standing.frozen.insert(at, load)),
+            Some(Consequence::Leave) => drop(standing.leaving.insert(at, load)),
+            Some(Consequence::LetGo) => drop(standing.releasing.insert(at)),
+            Some(Consequence::Stay) => {
+                standing.stays.insert(at);
+                standing.keep.insert(at, load);
+            }
+            None => drop(standing.keep.insert(at, load)),
+        }
+    }
+    let blocked = predecessors(world, fleet, slot);
+    let free = |at: &At| !standing.keep.contains_key(at) && !blocked.contains(at);
+    standing.open = class.feasible().iter().copied().filter(free).collect();
+    standing.blocked = class
+        .feasible()
+        .iter()
+        .filter(|at| blocked.contains(at))
+        .count();
+    standing
+}
+
+/// Clusters in which an earlier App of the same name has not been removed yet.
+fn predecessors(world: &World, fleet: &Fleet, slot: &AppSlot) -> BTreeSet<At> {
+    let mut blocked = BTreeSet::new();
+    let key = (slot.namespace.clone(), slot.name.clone());
+    let holders = world.entry_names.get(&key).into_iter().flatten();
+    for uid in holders.filter(|uid| **uid != slot.uid) {
+        let ledger = world.ledger(uid);
+        let clusters = ledger.into_iter().flat_map(|l| l.entries.keys());
+        blocked.extend(clusters.filter_map(|cluster| fleet.position(cluster)));
+    }
+    blocked
+}

@@ -1,0 +1,65 @@
+//! The writes, reads and questions an agent carries out.
+
+use std::sync::Arc;
+
+use crds::{ContentHash, NamespaceName, Uid};
+use serde_json::Value;
+
+use super::secrets::{Deliver, Withdraw};
+use crate::object::{Kind, ObjectKey};
+
+/// One write, read or question.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// Fetch content that the agent does not have.
+    Fetch {
+        /// Content object.
+        pack: String,
+        /// Content.
+        hash: ContentHash,
+    },
+    /// Create the tenant's namespace, with the rights the agent needs in it.
+    CreateNamespace(NamespaceName),
+    /// Ask whether the tenant may have objects of a kind.
+    Ask(NamespaceName, Kind),
+    /// Apply an object.
+    Apply(Box<Apply>),
+    /// Delete an object, if it is still exactly this one.
+    Delete {
+        /// The object.
+        key: ObjectKey,
+        /// Its UID.
+        uid: Uid,
+        /// Its version.
+        resource_version: Box<str>,
+    },
+    /// Deliver a Secret that the App names.
+    Deliver(Box<Deliver>),
+    /// Take back a Secret that the App named.
+    Withdraw(Box<Withdraw>),
+    /// Remove the marks of ownership, and nothing else.
+    LetGo {
+        /// The object.
+        key: ObjectKey,
+        /// Its UID.
+        uid: Uid,
+    },
+}
+
+/// An object to apply.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Apply {
+    /// The object.
+    pub key: ObjectKey,
+    /// How it is to be.
+    pub body: Arc<Value>,
+    /// Hash of that.
+    pub hash: ContentHash,
+    /// Whether fields that others own are taken over. Not on the first apply of an object that
+    /// was not there: if somebody created one meanwhile, it is not ours.
+    pub force: bool,
+    /// Replicas to co-own under another manager first, when an autoscaler takes the field over.
+    pub hand_over: Option<i32>,
+    /// Whether this repairs what somebody changed.
+    pub repair: bool,
+}

@@ -1,0 +1,23 @@
+//! The plan, tried on a simulated province.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "what helps tests may fail as tests may; clippy knows only the tests themselves"
+)]
+
+mod province;
+
+mod check;
+mod contents;
+mod division;
+mod filters;
+mod fleet;
+mod gate;
+mod moves;
+mod properties;
+mod purity;
+mod removal;
+mod slices;
+mod statuses;
+mod waves;

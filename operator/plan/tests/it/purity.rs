@@ -1,0 +1,44 @@
+//! The crate that decides cannot do I/O: nothing it depends on can.
+
+use std::process::Command;
+
+const BANNED: [&str; 8] = [
+    "tokio",
+    "hyper",
+    "kube-client",
+    "kube-runtime",
+    "reqwest",
+    "mio",
+    "socket2",
+    "rand",
+];
+
+#[test]
+fn nothing_the_plan_depends_on_does_io_runs_tasks_or_draws_numbers() {
+    let tree = Command::new(env!("CARGO"))
+        .args([
+            "tree",
+            "--package",
+            "plan",
+            "--edges",
+            "normal",
+            "--prefix",
+            "none",
+        ])
+        .args(["--format", "{p}", "--offline", "--locked"])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .unwrap();
+    let tree = String::from_utf8(tree.stdout).unwrap();
+    let crates: Vec<&str> = tree
+        .lines()
+        .filter_map(|line| line.split(' ').next())
+        .collect();
+    assert!(
+        crates.contains(&"plan") && crates.contains(&"crds"),
+        "the tree is that of the plan"
+    );
+    for banned in BANNED {
+        assert!(!crates.contains(&banned), "plan depends on {banned}");
+    }
+}

@@ -1,0 +1,204 @@
+//! What the agent hears: of its cluster, and of the hub.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use crds::{ContentHash, NamespaceName, Uid, label};
+use plan::content::AppContent;
+use plan::object::{Kind, ObjectKey};
+use plan::realize::{Namespace, Seen};
+
+use super::{Content, RETRY, State};
+use crate::agent::events::Heard;
+use crate::agent::hub_side::Fetched;
+use crate::agent::member::BOUND;
+use crate::agent::secrets::Copied;
+use crate::agent::view::View;
+use crate::runtime::watch::Change;
+
+impl State {
+    pub(crate) fn hear(&mut self, heard: Heard) {
+        match heard {
+            Heard::Slices(change) => self.hear_slices(change),
+            Heard::Copies(change) => self.hear_copies(change),
+            Heard::Objects(kind, change) => self.hear_objects(kind, change),
+            Heard::Namespaces(change) => self.hear_namespaces(change),
+            Heard::Nodes(change) => match change {
+                Change::Replaced(all) => self.capacity.replace_nodes(&all),
+                Change::Applied(one) => self.capacity.see_node(&one),
+                Change::Deleted(one) => self
+                    .capacity
+                    .lose_node(one.metadata.name.as_deref().unwrap_or_default()),
+            },
+            Heard::Pods(change) => match change {
+                Change::Replaced(all) => self.capacity.replace_pods(&all),
+                Change::Applied(one) => self.capacity.see_pod(&one),
+                Change::Deleted(one) => self.capacity.lose_pod(&one),
+            },
+            Heard::Content(pack, fetched) => self.hear_content(&pack, &fetched),
+            Heard::Kinds(_) => {}
+        }
+    }
+
+    pub(super) fn hear_slices(
+        &mut self,
+        change: Change<(Box<str>, Arc<crds::AssignmentSliceSpec>)>,
+    ) {
+        match change {
+            Change::Replaced(all) => self.slices = all.into_iter().collect(),
+            Change::Applied((name, slice)) => drop(self.slices.insert(name, slice)),
+            Change::Deleted((name, _)) => drop(self.slices.remove(&name)),
+        }
+        self.slices_known = true;
+        self.take();
+    }
+
+    pub(super) fn hear_copies(&mut self, change: Change<Copied>) {
+        self.vault.hear(change);
+        self.observed.copies = self.vault.versions();
+        let users = self
+            .held
+            .entries
+            .iter()
+            .filter(|(_, held)| !held.entry.secrets.is_empty());
+        self.dirty.extend(users.map(|(uid, _)| uid.clone()));
+    }
+
+    pub(super) fn hear_objects(&mut self, kind: Kind, change: Change<(ObjectKey, Box<Seen>)>) {
+        match change {
+            Change::Replaced(all) => {
+                let mut gone = self.observed.keys_of_kind(kind);
+                for (key, seen) in all {
+                    gone.remove(&key);
+                    self.dirty.extend(self.observed.see(key, *seen));
+                }
+                for key in gone {
+                    self.dirty.extend(self.observed.lose(&key));
+                }
+                if self.observed.listing.remove(&kind) {
+                    self.observed.kinds.insert(kind);
+                    self.dirty.extend(self.held.entries.keys().cloned());
+                }
+            }
+            Change::Applied((key, seen)) => self.dirty.extend(self.observed.see(key, *seen)),
+            Change::Deleted((key, seen)) => {
+                // A late echo of an object that was meanwhile created anew says nothing.
+                if self
+                    .observed
+                    .objects
+                    .get(&key)
+                    .is_some_and(|now| now.uid == seen.uid)
+                {
+                    self.dirty.extend(self.observed.lose(&key));
+                }
+            }
+        }
+    }
+
+    pub(super) fn hear_namespaces(&mut self, change: Change<View>) {
+        match change {
+            Change::Replaced(all) => {
+                let new: BTreeMap<_, _> = all.iter().map(|view| self.namespace(view)).collect();
+                let names: BTreeSet<_> = new
+                    .keys()
+                    .chain(self.observed.namespaces.keys())
+                    .cloned()
+                    .collect();
+                for name in names {
+                    match new.get(&name) {
+                        Some(namespace) => self.see_namespace(&name, *namespace),
+                        None => self.lose_namespace(&name),
+                    }
+                }
+            }
+            Change::Applied(view) => {
+                let (name, namespace) = self.namespace(&view);
+                self.see_namespace(&name, namespace);
+            }
+            Change::Deleted(view) => {
+                let (name, _) = self.namespace(&view);
+                self.lose_namespace(&name);
+            }
+        }
+    }
+
+    pub(super) fn namespace(&self, view: &View) -> (NamespaceName, Namespace) {
+        let meta = &view.metadata;
+        let labels = meta.labels.as_ref();
+        let managed = labels
+            .and_then(|l| l.get(label::MANAGED_BY))
+            .is_some_and(|v| v == label::MANAGED_BY_VALUE);
+        let bound = meta.annotations.as_ref().and_then(|a| a.get(BOUND)) == Some(&self.identity);
+        let namespace = match (meta.deletion_timestamp.is_some(), managed, bound) {
+            (true, ..) => Namespace::Terminating,
+            (false, true, true) => Namespace::Ready,
+            (false, true, false) => Namespace::Unbound,
+            // In the hub's own cluster the tenant's namespace is the one its Apps live in.
+            (false, false, _) if self.local => Namespace::Unbound,
+            (false, false, _) => Namespace::Foreign,
+        };
+        (meta.name.clone().unwrap_or_default().into(), namespace)
+    }
+
+    pub(super) fn see_namespace(&mut self, name: &NamespaceName, namespace: Namespace) {
+        if self.observed.namespaces.insert(name.clone(), namespace) != Some(namespace) {
+            self.touch_namespace(name);
+        }
+    }
+
+    pub(super) fn lose_namespace(&mut self, name: &NamespaceName) {
+        self.observed.namespaces.remove(name);
+        self.touch_namespace(name);
+    }
+
+    pub(super) fn touch_namespace(&mut self, name: &NamespaceName) {
+        let here = self
+            .held
+            .entries
+            .iter()
+            .filter(|(_, held)| held.entry.namespace == *name);
+        self.dirty.extend(here.map(|(uid, _)| uid.clone()));
+    }
+
+    pub(super) fn hear_content(&mut self, pack: &str, fetched: &Result<Option<Fetched>, String>) {
+        let now = jiff::Timestamp::now().as_millisecond();
+        let missing = |why: &str| Content::Missing {
+            why: why.to_owned(),
+            retry_at: now + RETRY,
+        };
+        let waiting: Vec<(Uid, ContentHash)> = self
+            .held
+            .entries
+            .iter()
+            .filter(|(_, held)| {
+                held.entry.pack == pack
+                    && !matches!(
+                        self.contents.get(&held.entry.content),
+                        Some(Content::Here(_))
+                    )
+            })
+            .map(|(uid, held)| (uid.clone(), held.entry.content.clone()))
+            .collect();
+        let items: BTreeMap<ContentHash, Result<Arc<AppContent>, String>> = match fetched {
+            Ok(Some(items)) => items.iter().cloned().collect(),
+            Ok(None) | Err(_) => BTreeMap::new(),
+        };
+        for (uid, hash) in waiting {
+            let content = match (items.get(&hash), fetched) {
+                (Some(Ok(content)), _) => Content::Here(content.clone()),
+                (Some(Err(why)), _) => missing(why),
+                (None, Err(_)) => {
+                    // The hub is away: nobody is at fault, so nothing is reported.
+                    self.contents.remove(&hash);
+                    self.wakes.insert(uid, now + RETRY);
+                    continue;
+                }
+                (None, Ok(Some(_))) => missing(&format!("pack {pack} does not hold it")),
+                (None, Ok(None)) => missing(&format!("pack {pack} does not exist at the hub")),
+            };
+            self.unsaved = true;
+            self.contents.insert(hash, content);
+            self.dirty.insert(uid);
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! What the agent learns from what came of its actions.
+
+use crds::{ContentHash, Reason, ReportState, Uid};
+use plan::object::ObjectKey;
+use plan::realize::{Access, Delivered, Namespace, Refused, Seen, Settled, Undelivered};
+
+use super::{ALLOWED_FOR, DENIED_FOR, RETRY, SECRET_RETRY, State};
+use crate::agent::member::Outcome;
+
+impl State {
+    /// Takes in what came of the actions. Returns whether any failed.
+    #[expect(
+        clippy::too_many_lines,
+        reason = "a flat table, one arm for each outcome; it reads best whole"
+    )]
+    pub(crate) fn learn(&mut self, outcomes: Vec<Outcome>, now: i64) -> bool {
+        let mut failed = false;
+        for outcome in outcomes {
+            match outcome {
+                Outcome::Applied {
+                    key,
+                    hash,
+                    seen,
+                    repair,
+                } => self.learn_applied(key, hash, *seen, repair.then_some(now)),
+                Outcome::Refused {
+                    key,
+                    hash,
+                    reason,
+                    message,
+                    transient,
+                } => {
+                    failed |= transient;
+                    let message = message.into();
+                    let refused = Refused {
+                        hash,
+                        reason,
+                        message,
+                        retry_at: now,
+                    };
+                    self.learn_refused(key, refused);
+                }
+                Outcome::Deleted(key) | Outcome::LetGo(key) => {
+                    self.observed.settled.remove(&key);
+                    self.dirty.extend(
+                        self.observed
+                            .objects
+                            .get(&key)
+                            .and_then(|seen| seen.owner.clone()),
+                    );
+                    self.unsaved = true;
+                }
+                outcome @ (Outcome::Delivered { .. }
+                | Outcome::Undelivered { .. }
+                | Outcome::Withdrawn { .. }) => {
+                    failed |= self.learn_secret(outcome, now);
+                }
+                Outcome::Access(namespace, kind, access) => {
+                    let hold = if access == Access::Allowed {
+                        ALLOWED_FOR
+                    } else {
+                        DENIED_FOR
+                    };
+                    self.access_until
+                        .insert((namespace.clone(), kind), now + hold);
+                    if self
+                        .observed
+                        .access
+                        .insert((namespace.clone(), kind), access)
+                        != Some(access)
+                    {
+                        self.touch_namespace(&namespace);
+                    }
+                }
+                Outcome::NamespaceReady(name) => self.see_namespace(&name, Namespace::Ready),
+                Outcome::Failed(why) => {
+                    failed = true;
+                    tracing::warn!(why, "an action failed and is tried again");
+                    // Whoever asked for it does so again.
+                    let again: Vec<Uid> = self
+                        .held
+                        .entries
+                        .keys()
+                        .filter(|uid| self.busy(uid))
+                        .cloned()
+                        .collect();
+                    for uid in again {
+                        self.wakes.insert(uid, now + RETRY);
+                    }
+                }
+            }
+        }
+        failed
+    }
+
+    /// Takes in an object as it looks right after it was applied, or repaired at that time.
+    pub(super) fn learn_applied(
+        &mut self,
+        key: ObjectKey,
+        hash: ContentHash,
+        seen: Seen,
+        repaired: Option<i64>,
+    ) {
+        let old = self.observed.settled.remove(&key);
+        let mut settled = Settled {
+            uid: seen.uid.clone(),
+            hash,
+            stamp: seen.stamp.clone(),
+            repairs: old.map(|old| old.repairs).unwrap_or_default(),
+        };
+        repaired.into_iter().for_each(|at| settled.repaired(at));
+        self.observed.settled.insert(key.clone(), settled);
+        self.observed.refused.remove(&key);
+        self.tries.remove(&key);
+        self.dirty.extend(seen.owner.clone());
+        self.dirty.extend(self.observed.see(key, seen));
+        self.unsaved = true;
+    }
+
+    /// Takes in what was refused just now, to be tried again after a pause that doubles.
+    pub(super) fn learn_refused(&mut self, key: ObjectKey, mut refused: Refused) {
+        let tries = self.tries.entry(key.clone()).or_default();
+        *tries = (*tries + 1).min(6);
+        // 1, 2, 4 … 32 s: a mended right or a returned server is noticed within half a minute.
+        refused.retry_at += 500 << *tries;
+        self.dirty.extend(self.owners_of(&key));
+        self.observed.refused.insert(key, refused);
+    }
+
+    /// Takes in what came of a Secret. Returns whether it failed.
+    pub(super) fn learn_secret(&mut self, outcome: Outcome, now: i64) -> bool {
+        match outcome {
+            Outcome::Delivered {
+                key,
+                app,
+                uid,
+                version,
+            } => {
+                self.observed.undelivered.remove(&key);
+                self.observed.withdrawn.remove(&(key.clone(), app.clone()));
+                let before = self.observed.delivered.remove(&key);
+                let mut apps = before.as_ref().map(|d| d.apps.clone()).unwrap_or_default();
+                apps.insert(app.clone());
+                let delivered = Delivered {
+                    uid,
+                    version,
+                    apps,
+                    looked: now,
+                };
+                // Merely looked at again: nothing to remember.
+                let known = before.is_some_and(|before| {
+                    Delivered {
+                        looked: now,
+                        ..before
+                    } == delivered
+                });
+                self.observed.delivered.insert(key, delivered);
+                self.dirty.insert(app);
+                if known {
+                    return false;
+                }
+            }
+            Outcome::Undelivered {
+                key,
+                app,
+                version,
+                reason,
+                message,
+            } => {
+                let refused = Undelivered {
+                    version,
+                    reason,
+                    message: message.into(),
+                    retry_at: now + SECRET_RETRY,
+                };
+                self.observed.undelivered.insert(key, refused);
+                self.dirty.insert(app);
+                return reason == Reason::InProgress;
+            }
+            Outcome::Withdrawn { key, app } => {
+                if let Some(delivered) = self.observed.delivered.get_mut(&key) {
+                    delivered.apps.remove(&app);
+                    // Whoever still names it marks it as its own.
+                    delivered.looked = 0;
+                    self.dirty.extend(delivered.apps.iter().cloned());
+                    if delivered.apps.is_empty() {
+                        self.observed.delivered.remove(&key);
+                    }
+                }
+                self.observed.withdrawn.insert((key, app.clone()));
+                self.dirty.insert(app);
+            }
+            Outcome::Applied { .. }
+            | Outcome::Refused { .. }
+            | Outcome::Deleted(_)
+            | Outcome::LetGo(_)
+            | Outcome::Access(..)
+            | Outcome::NamespaceReady(_)
+            | Outcome::Failed(_) => return false,
+        }
+        self.unsaved = true;
+        false
+    }
+
+    pub(super) fn busy(&self, uid: &Uid) -> bool {
+        self.reports.get(uid).is_none_or(|r| {
+            matches!(
+                r.state,
+                ReportState::Progressing | ReportState::Removing | ReportState::Pending
+            )
+        })
+    }
+
+    /// Apps whose entry is in the namespace of an object.
+    pub(super) fn owners_of(&self, key: &ObjectKey) -> Vec<Uid> {
+        let here = self
+            .held
+            .entries
+            .iter()
+            .filter(|(_, held)| held.entry.namespace == key.namespace);
+        here.filter(|(uid, _)| self.busy(uid))
+            .map(|(uid, _)| uid.clone())
+            .collect()
+    }
+}

@@ -1,0 +1,91 @@
+//! What the agent reports.
+
+use crds::{ClusterReportSpec, Unclaimed, UnclaimedObject};
+use plan::object::{Kind, ObjectKey};
+
+use super::{CAPACITY_INTERVAL, State, UNCLAIMED_SHOWN};
+use crate::agent::capacity::Use;
+use crate::agent::reports::Reports;
+
+impl State {
+    pub(super) fn current_use(&self) -> Use {
+        let managed = self
+            .held
+            .entries
+            .values()
+            .map(|held| held.entry.namespace.clone())
+            .collect();
+        self.capacity.account(&managed)
+    }
+
+    /// Everything there is to report.
+    pub(crate) fn reports(&mut self) -> Reports {
+        let now = jiff::Timestamp::now().as_millisecond();
+        let current = self.current_use();
+        if current != self.reported_use && now >= self.use_due {
+            self.reported_use = current;
+            self.use_due = now + CAPACITY_INTERVAL;
+        }
+        // Before the first list nothing is known of the cluster.
+        let cluster = self.can_decide().then(|| self.cluster_report());
+        Reports {
+            apps: self.reports.clone(),
+            cluster,
+        }
+    }
+
+    pub(super) fn cluster_report(&self) -> ClusterReportSpec {
+        let Use {
+            nodes,
+            allocatable,
+            managed,
+            others,
+        } = self.reported_use.clone();
+        let missing = |kind: &&Kind| {
+            !self.observed.kinds.contains(kind) && !self.observed.listing.contains(kind)
+        };
+        ClusterReportSpec {
+            cluster_uid: self.cluster_uid.clone(),
+            agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+            kubernetes_version: self.version.clone(),
+            hub: self
+                .held
+                .hub
+                .clone()
+                .map(|hub| crds::HubSeen { sequence: 0, ..hub }),
+            frozen: self.held.frozen.as_ref().map(ToString::to_string),
+            nodes,
+            allocatable,
+            managed,
+            others,
+            missing_kinds: Kind::ALL
+                .iter()
+                .filter(missing)
+                .map(|k| format!("{}/{}", k.api_version(), k.name()))
+                .collect(),
+            unclaimed: self.unclaimed(),
+        }
+    }
+
+    pub(super) fn unclaimed(&self) -> Unclaimed {
+        if !self.slices_known {
+            return Unclaimed::default();
+        }
+        let orphans = self
+            .observed
+            .owners()
+            .filter(|uid| !self.held.entries.contains_key(*uid));
+        let keys: Vec<&ObjectKey> = orphans
+            .flat_map(|uid| self.observed.objects_of(uid))
+            .collect();
+        let object = |key: &&ObjectKey| UnclaimedObject {
+            kind: key.kind.name().to_owned(),
+            namespace: key.namespace.to_string(),
+            name: key.name.to_string(),
+        };
+        Unclaimed {
+            count: i32::try_from(keys.len()).unwrap_or(i32::MAX),
+            objects: keys.iter().take(UNCLAIMED_SHOWN).map(object).collect(),
+        }
+    }
+}
