@@ -29,6 +29,9 @@ struct Args {
     /// Number of member clusters
     #[arg(long, default_value_t = 3)]
     members: usize,
+    /// Phases to measure, in order; each needs the ones before
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = Phase::ALL)]
+    phases: Vec<Phase>,
     /// Measure as well with one more member, pushed to over a line that delays each answer by 10 s
     #[arg(long)]
     slow: bool,
@@ -83,7 +86,7 @@ async fn bench(args: &Args) -> Result<()> {
     stage.stop_jiuzhou().await?;
     let mut floor = Contest::floor(&stage, "bench-floor", args.apps, &this).await?;
     let mut created = None;
-    for phase in Phase::ALL {
+    for &phase in &args.phases {
         let (floor_times, floor_costs) = one(&stage, &mut floor, phase, idle, args.apps).await?;
         stage.start_jiuzhou().await?;
         let (times, mut costs) = one(&stage, &mut jiuzhou, phase, idle, args.apps).await?;

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use clap::ValueEnum;
 use futures::future::try_join_all;
 use serde_json::{Value, json};
 
@@ -50,7 +51,7 @@ pub struct Times {
 }
 
 /// What happens to the load.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Phase {
     /// All objects are created at the hub.
     Create,
