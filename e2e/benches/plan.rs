@@ -190,12 +190,7 @@ fn turn(planner: &mut Planner, world: &World) -> Result<f64> {
 type Stored = BTreeMap<(ClusterName, String), usize>;
 
 /// Carries plans out as a well-behaved fleet would until nothing is written any more.
-fn rest(
-    world: &mut World,
-    planner: &mut Planner,
-    apps: &[App],
-    stored: &mut Stored,
-) -> Result<()> {
+fn rest(world: &mut World, planner: &mut Planner, apps: &[App], stored: &mut Stored) -> Result<()> {
     for turn in 0..TURNS_MAX {
         let clusters = world.clusters().count();
         hear(world, clusters);

@@ -107,7 +107,9 @@ impl Agent {
         for kind in state.kinds_to_watch(&discover::served(&self.member).await) {
             watches.objects(&self.member, kind);
         }
-        let (reports, wanted) = watch::channel(state.reports());
+        let mut first = reports::Reports::default();
+        state.bring_up(&mut first);
+        let (reports, wanted) = watch::channel(first);
         let stop = stop.child_token();
         let mut tasks = vec![
             tokio::spawn(reports::write(
@@ -275,12 +277,8 @@ impl Running {
         }
         .instrument(span)
         .await;
-        self.reports.send_if_modified(|reports| {
-            let new = self.state.reports();
-            let changed = *reports != new;
-            *reports = new;
-            changed
-        });
+        self.reports
+            .send_if_modified(|reports| self.state.bring_up(reports));
         self.save(false).await;
         match (failed, acted) {
             (true, _) => TurnOutcome::Failed,

@@ -295,18 +295,8 @@ impl Running {
     /// Statuses that differ from the ones last written, and the gauges.
     fn report(&self) {
         let (world, report) = (&self.gathered.world, self.planner.report());
-        for uid in &report.changed {
-            let Some(app) = report.apps.get(uid) else {
-                continue;
-            };
-            let owner = Owner::App(app.namespace.clone(), app.name.clone(), uid.clone());
-            // What somebody waits for is said at once; progress on the way can wait for the next step.
-            let done =
-                crds::find_condition(&app.status.conditions, crds::ConditionType::Reconciling)
-                    .is_none();
-            self.statuses
-                .want(owner, Status::App(Box::new(app.status.clone())), done);
-        }
+        self.statuses
+            .want_apps(&report.changed, |uid| report.apps.get(uid));
         for (name, slot) in world.regions() {
             let Some(status) = report.regions.get(name) else {
                 continue;

@@ -6,7 +6,7 @@ use crds::{NamespaceName, Nodes, ResourceQuantity};
 use plan::amount::{Resources, parse_quantity};
 use serde_json::Value;
 
-use super::view::View;
+use super::view::{Container, Spec, View};
 
 /// Resources that are reported. Everything else on nodes is of no use to placement.
 fn reported(name: &str) -> bool {
@@ -33,21 +33,16 @@ pub(crate) struct Use {
 impl Capacity {
     /// Takes in a node; one that is not ready or not schedulable offers nothing.
     pub(crate) fn see_node(&mut self, view: &View) {
-        let spec = view.rest.get("spec");
-        let unschedulable = spec
-            .and_then(|s| s.get("unschedulable"))
-            .and_then(Value::as_bool)
-            == Some(true);
-        let status = view.rest.get("status");
-        let conditions = status
-            .and_then(|s| s.get("conditions"))
-            .and_then(Value::as_array);
+        let unschedulable = view.spec.unschedulable == Some(true);
+        let conditions = view.status.get("conditions").and_then(Value::as_array);
         let ready = conditions.into_iter().flatten().any(|c| {
             let text = |field: &str| c.get(field).and_then(Value::as_str);
             text("type") == Some("Ready") && text("status") == Some("True")
         });
-        let offer =
-            (ready && !unschedulable).then(|| amounts(status.and_then(|s| s.get("allocatable"))));
+        let offer = (ready && !unschedulable).then(|| {
+            let allocatable = view.status.get("allocatable").and_then(Value::as_object);
+            amounts(allocatable.into_iter().flatten())
+        });
         self.nodes
             .insert(view.metadata.name.clone().unwrap_or_default(), offer);
     }
@@ -65,20 +60,12 @@ impl Capacity {
     pub(crate) fn see_pod(&mut self, view: &View) {
         let key = pod_key(view);
         self.drop_pod(&key);
-        let spec = view.rest.get("spec");
-        let phase = view
-            .rest
-            .get("status")
-            .and_then(|s| s.get("phase"))
-            .and_then(Value::as_str);
-        let bound = spec
-            .and_then(|s| s.get("nodeName"))
-            .and_then(Value::as_str)
-            .is_some_and(|n| !n.is_empty());
+        let phase = view.status.get("phase").and_then(Value::as_str);
+        let bound = view.spec.node_name.as_ref().is_some_and(|n| !n.is_empty());
         if !bound || matches!(phase, Some("Succeeded" | "Failed")) {
             return;
         }
-        let request = request(spec.unwrap_or(&Value::Null));
+        let request = request(&view.spec);
         self.used.entry(key.0.clone()).or_default().add(&request, 1);
         self.pods.insert(key, request);
     }
@@ -147,9 +134,9 @@ fn pod_key(view: &View) -> (NamespaceName, String) {
     )
 }
 
-fn amounts(list: Option<&Value>) -> Resources {
+fn amounts<'a>(list: impl Iterator<Item = (&'a String, &'a Value)>) -> Resources {
     let mut sum = Resources::default();
-    for (name, quantity) in list.and_then(Value::as_object).into_iter().flatten() {
+    for (name, quantity) in list {
         if let Some(amount) = quantity
             .as_str()
             .filter(|_| reported(name))
@@ -161,19 +148,13 @@ fn amounts(list: Option<&Value>) -> Resources {
     sum
 }
 
-fn request(spec: &Value) -> Resources {
-    let of = |container: &Value| amounts(container.pointer("/resources/requests"));
-    let list = |field: &str| {
-        spec.get(field)
-            .and_then(Value::as_array)
-            .into_iter()
-            .flatten()
-    };
+fn request(spec: &Spec) -> Resources {
+    let of = |container: &Container| amounts(container.resources.requests.iter());
     let mut sum = Resources::default();
-    for container in list("containers") {
+    for container in &spec.containers {
         sum.add(&of(container), 1);
     }
-    for container in list("initContainers") {
+    for container in &spec.init_containers {
         sum = sum.at_least(&of(container));
     }
     sum.set("pods", 1);

@@ -197,11 +197,11 @@ impl Store {
 
 /// Packs a snapshot. Equal snapshots give equal bytes, so that nothing is written twice.
 pub(crate) fn pack(snapshot: &Snapshot) -> Vec<u8> {
+    // Written in one piece: the encoder clears its whole buffer for each write, however small.
+    let json = serde_json::to_vec(snapshot).expect("a snapshot is plain data");
     let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
-    serde_json::to_writer(&mut encoder, snapshot)
-        .expect("a snapshot is plain data, and a Vec takes all bytes");
     encoder
-        .flush()
+        .write_all(&json)
         .and_then(|()| encoder.finish())
         .expect("a Vec takes all bytes")
 }

@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::hash::{Hash, Hasher};
 
 use crds::{ContentHash, NamespaceName, Uid, label};
@@ -12,45 +13,118 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::core::{ApiResource, DynamicResourceScope};
 use plan::object::{Kind, ObjectKey};
 use plan::realize::{Health, Seen, Stamp};
+use serde::de::{self, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 /// An object of any kind.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct View {
-    #[serde(deserialize_with = "slim")]
     pub(crate) metadata: ObjectMeta,
-    /// Everything else.
-    #[serde(flatten)]
-    pub(crate) rest: BTreeMap<String, Value>,
+    pub(crate) spec: Spec,
+    pub(crate) status: Value,
+    /// Of kinds without a generation, everything else: only there a change of theirs shows.
+    rest: BTreeMap<String, Value>,
+}
+
+/// What is read of a spec: replicas of a workload, and the needs of a pod or a node's state.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct Spec {
+    pub(crate) replicas: Option<i64>,
+    pub(crate) unschedulable: Option<bool>,
+    pub(crate) node_name: Option<String>,
+    pub(crate) containers: Vec<Container>,
+    pub(crate) init_containers: Vec<Container>,
+}
+
+/// A container of a pod.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Container {
+    pub(crate) resources: Requirements,
+}
+
+/// What a container asks for.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Requirements {
+    pub(crate) requests: BTreeMap<String, Value>,
+}
+
+impl<'de> Deserialize<'de> for View {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(Fields)
+    }
+}
+
+/// Reads an object field by field. The API server sends the metadata before the spec; if not, the
+/// spec is kept whole, as that of a kind without a generation.
+struct Fields;
+
+impl<'de> Visitor<'de> for Fields {
+    type Value = View;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a Kubernetes object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<View, A::Error> {
+        let mut view = View::default();
+        while let Some(field) = map.next_key::<String>()? {
+            let counted = view.generation().is_some();
+            match field.as_str() {
+                "metadata" => view.metadata = map.next_value::<Slim>()?.into(),
+                "status" => view.status = map.next_value()?,
+                "spec" if counted => view.spec = map.next_value()?,
+                // Objects of a list come without them, so they tell nothing.
+                "apiVersion" | "kind" => {
+                    map.next_value::<IgnoredAny>()?;
+                }
+                _ if counted => {
+                    map.next_value::<IgnoredAny>()?;
+                }
+                _ => {
+                    let value: Value = map.next_value()?;
+                    if field == "spec" {
+                        view.spec = Spec::deserialize(&value).map_err(de::Error::custom)?;
+                    }
+                    view.rest.insert(field, value);
+                }
+            }
+        }
+        Ok(view)
+    }
 }
 
 /// Metadata without what nobody here reads.
-fn slim<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectMeta, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Slim {
-        name: Option<String>,
-        namespace: Option<String>,
-        uid: Option<String>,
-        resource_version: Option<String>,
-        generation: Option<i64>,
-        labels: Option<BTreeMap<String, String>>,
-        annotations: Option<BTreeMap<String, String>>,
-        deletion_timestamp: Option<Time>,
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Slim {
+    name: Option<String>,
+    namespace: Option<String>,
+    uid: Option<String>,
+    resource_version: Option<String>,
+    generation: Option<i64>,
+    labels: Option<BTreeMap<String, String>>,
+    annotations: Option<BTreeMap<String, String>>,
+    deletion_timestamp: Option<Time>,
+}
+
+impl From<Slim> for ObjectMeta {
+    fn from(slim: Slim) -> Self {
+        Self {
+            name: slim.name,
+            namespace: slim.namespace,
+            uid: slim.uid,
+            resource_version: slim.resource_version,
+            generation: slim.generation,
+            labels: slim.labels,
+            annotations: slim.annotations,
+            deletion_timestamp: slim.deletion_timestamp,
+            ..Self::default()
+        }
     }
-    let meta = Slim::deserialize(deserializer)?;
-    Ok(ObjectMeta {
-        name: meta.name,
-        namespace: meta.namespace,
-        uid: meta.uid,
-        resource_version: meta.resource_version,
-        generation: meta.generation,
-        labels: meta.labels,
-        annotations: meta.annotations,
-        deletion_timestamp: meta.deletion_timestamp,
-        ..ObjectMeta::default()
-    })
 }
 
 impl kube::Resource for View {
@@ -98,8 +172,16 @@ pub(crate) fn api_resource(kind: Kind) -> ApiResource {
 }
 
 impl View {
+    /// Its generation, if its kind counts changes.
+    fn generation(&self) -> Option<i64> {
+        self.metadata
+            .generation
+            .filter(|generation| *generation > 0)
+    }
+
     /// The object as the plan sees it.
     pub(crate) fn into_seen(self, kind: Kind) -> (ObjectKey, Seen) {
+        let generation = self.generation();
         let meta = self.metadata;
         let name = meta.name.unwrap_or_default();
         let labels = meta.labels.unwrap_or_default();
@@ -107,14 +189,8 @@ impl View {
         let managed = labels
             .get(label::MANAGED_BY)
             .is_some_and(|v| v == label::MANAGED_BY_VALUE);
-        let replicas = self
-            .rest
-            .get("spec")
-            .and_then(|spec| spec.get("replicas"))
-            .and_then(Value::as_i64);
-        let replicas = replicas.and_then(|n| i32::try_from(n).ok());
-        let generation = meta.generation.filter(|generation| *generation > 0);
-        let status = self.rest.get("status").unwrap_or(&Value::Null);
+        let replicas = self.spec.replicas.and_then(|n| i32::try_from(n).ok());
+        let status = &self.status;
         let seen = Seen {
             uid: meta.uid.unwrap_or_default().into(),
             resource_version: meta.resource_version.unwrap_or_default().into(),
@@ -151,9 +227,42 @@ impl View {
 fn fingerprint(rest: &BTreeMap<String, Value>) -> Stamp {
     // Kept in the snapshot across restarts, so it must not depend on a random seed.
     let mut hasher = std::hash::DefaultHasher::new();
-    for (field, value) in rest.iter().filter(|(field, _)| *field != "status") {
+    for (field, value) in rest {
         field.hash(&mut hasher);
         value.to_string().hash(&mut hasher);
     }
     Stamp::Version(format!("{:016x}", hasher.finish()).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn seen(kind: Kind, object: &Value) -> Seen {
+        serde_json::from_value::<View>(object.clone())
+            .unwrap()
+            .into_seen(kind)
+            .1
+    }
+
+    #[test]
+    fn an_object_without_a_generation_is_the_same_in_a_list_and_in_a_watch() {
+        let listed = json!({"metadata": {"name": "c", "uid": "1"}, "data": {"key": "one"}});
+        let mut watched = listed.clone();
+        watched["apiVersion"] = json!("v1");
+        watched["kind"] = json!("ConfigMap");
+        let stamp = |object: &Value| seen(Kind::ConfigMap, object).stamp;
+        assert_eq!(stamp(&listed), stamp(&watched));
+        watched["data"]["key"] = json!("two");
+        assert_ne!(stamp(&listed), stamp(&watched));
+    }
+
+    #[test]
+    fn a_spec_that_comes_before_the_metadata_is_read_all_the_same() {
+        let text = r#"{"spec":{"replicas":3},"metadata":{"name":"d","generation":2}}"#;
+        let view: View = serde_json::from_str(text).unwrap();
+        let (_, seen) = view.into_seen(Kind::Deployment);
+        assert_eq!((seen.replicas, seen.stamp), (Some(3), Stamp::Generation(2)));
+    }
 }

@@ -1,17 +1,18 @@
 //! Writing statuses: on a task of their own, after assignments, at most once a second per object,
 //! and only what differs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crds::{
-    App, AppName, AppStatus, ClusterName, MemberCluster, MemberClusterStatus, NamespaceName,
-    Region, RegionName, RegionStatus, Uid,
+    App, AppStatus, ClusterName, MemberCluster, MemberClusterStatus, Region, RegionName,
+    RegionStatus, Uid,
 };
 use futures::{StreamExt as _, stream};
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client};
+use plan::report::AppReport;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -21,16 +22,28 @@ use crate::runtime::lease::Leadership;
 
 /// Statuses written at a time: fewer than assignments, which go first.
 const CONCURRENCY: usize = 6;
+/// Statuses taken at a time.
+const BATCH: usize = 64;
 /// Least time between two statuses of one object.
 const INTERVAL: Duration = Duration::from_secs(1);
-/// Time that a first status may wait for the next one: most Apps are done within it, and one write
-/// then says what two would have.
+/// Time that progress may wait for the next step: most Apps are done within it, and one write then
+/// says what two would have.
 const SETTLE: Duration = Duration::from_millis(700);
+/// Time that progress waits longer for each status that waits as well. In a burst the API server
+/// and the members have better things to do than to say of each App that it is on its way.
+const CROWD: Duration = Duration::from_millis(15);
+/// The longest that progress waits.
+const SETTLE_MAX: Duration = Duration::from_secs(15);
+/// Time within which a written status comes back by the watch. What still differs then was changed
+/// by somebody else, and is written again.
+const ECHO: Duration = Duration::from_secs(5);
+/// Pause after a status was not taken.
+const RETRY: Duration = Duration::from_secs(5);
 
 /// An object with a status.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Owner {
-    App(NamespaceName, AppName, Uid),
+    App(Uid),
     Region(RegionName),
     Cluster(ClusterName),
 }
@@ -38,7 +51,7 @@ pub(super) enum Owner {
 /// A status to write.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Status {
-    App(Box<AppStatus>),
+    App(Arc<AppReport>),
     Region(Box<RegionStatus>),
     Cluster(Box<MemberClusterStatus>),
 }
@@ -52,28 +65,116 @@ pub(super) struct Statuses {
 
 #[derive(Default)]
 struct Waiting {
-    wanted: BTreeMap<Owner, (Status, Instant)>,
-    /// Last status written of each object, and when it may be written again.
+    wanted: BTreeMap<Owner, Wanted>,
+    /// Statuses written lately, and when.
     written: BTreeMap<Owner, (Status, Instant)>,
+}
+
+struct Wanted {
+    status: Status,
+    /// When it may be written.
+    due: Instant,
+    /// Whether somebody waits for it; otherwise it says only how far things are.
+    urgent: bool,
+}
+
+impl Waiting {
+    /// How much longer than due progress waits.
+    fn patience(&self) -> Duration {
+        let crowd = u32::try_from(self.wanted.len()).unwrap_or(u32::MAX);
+        CROWD.saturating_mul(crowd).min(SETTLE_MAX)
+    }
+
+    fn waits_with(&self, owner: &Owner, status: &AppStatus) -> bool {
+        self.wanted.get(owner).is_some_and(
+            |wanted| matches!(&wanted.status, Status::App(waiting) if waiting.status == *status),
+        )
+    }
+
+    fn want(&mut self, owner: Owner, status: Status, urgent: bool, now: Instant) {
+        let lately = self.written.get(&owner);
+        let again = lately.map_or(now, |(_, at)| *at + INTERVAL);
+        let due = match lately {
+            Some((written, at)) if *written == status => *at + ECHO,
+            _ if urgent => again.max(now),
+            _ => again.max(now) + SETTLE,
+        };
+        let waits = self
+            .wanted
+            .get(&owner)
+            .filter(|old| old.status == status || !urgent);
+        // News do not push back what already waits, so that constant change is told as well.
+        let due = waits.map_or(due, |old| old.due.min(due));
+        self.wanted.insert(
+            owner,
+            Wanted {
+                status,
+                due,
+                urgent,
+            },
+        );
+    }
+
+    /// Statuses to write now, and when to look again.
+    fn take_due(&mut self, now: Instant) -> (Vec<(Owner, Status)>, Option<Instant>) {
+        self.written.retain(|_, (_, at)| *at + ECHO > now);
+        let patience = self.patience();
+        let at = |wanted: &Wanted| {
+            wanted.due
+                + if wanted.urgent {
+                    Duration::ZERO
+                } else {
+                    patience
+                }
+        };
+        let due: Vec<Owner> = self
+            .wanted
+            .iter()
+            .filter(|(_, wanted)| at(wanted) <= now)
+            .map(|(owner, _)| owner.clone())
+            .take(BATCH)
+            .collect();
+        let taken = due
+            .into_iter()
+            .filter_map(|owner| self.wanted.remove_entry(&owner))
+            .map(|(owner, wanted)| (owner, wanted.status))
+            .collect();
+        (taken, self.wanted.values().map(at).min())
+    }
 }
 
 impl Statuses {
     /// Asks for a status to be written, in place of any that still waits.
     pub(super) fn want(&self, owner: Owner, status: Status, urgent: bool) {
+        self.lock().want(owner, status, urgent, Instant::now());
+        self.news.notify_one();
+    }
+
+    /// Asks for the statuses of exactly these Apps; those of all others came back as written.
+    pub(super) fn want_apps<'a>(
+        &self,
+        apps: &[Uid],
+        report: impl Fn(&Uid) -> Option<&'a Arc<AppReport>>,
+    ) {
         let now = Instant::now();
+        let wanted: BTreeSet<&Uid> = apps.iter().collect();
         let mut waiting = self.lock();
-        let due = match (waiting.written.get(&owner), waiting.wanted.get(&owner)) {
-            (Some((written, _)), _) if *written == status => {
-                waiting.wanted.remove(&owner);
-                return;
+        waiting.wanted.retain(|owner, _| match owner {
+            Owner::App(uid) => wanted.contains(uid),
+            Owner::Region(_) | Owner::Cluster(_) => true,
+        });
+        for uid in apps {
+            let owner = Owner::App(uid.clone());
+            let Some(app) = report(uid) else { continue };
+            if waiting.waits_with(&owner, &app.status) {
+                continue;
             }
-            (_, Some((_, due))) if urgent => (*due).min(now),
-            (_, Some((_, due))) => *due,
-            (Some((_, again)), None) => (*again).max(now),
-            (None, None) if urgent => now,
-            (None, None) => now + SETTLE,
-        };
-        waiting.wanted.insert(owner, (status, due));
+            // What somebody waits for is said at once; progress can wait for the next step.
+            let done =
+                crds::find_condition(&app.status.conditions, crds::ConditionType::Reconciling)
+                    .is_none();
+            waiting.want(owner, Status::App(app.clone()), done, now);
+        }
         drop(waiting);
         self.news.notify_one();
     }
@@ -86,7 +187,7 @@ impl Statuses {
     /// Writes statuses as long as we lead.
     pub(super) async fn write(&self, client: &Client, leadership: &Leadership) {
         loop {
-            let (due, next) = self.take_due();
+            let (due, next) = self.lock().take_due(Instant::now());
             if due.is_empty() {
                 let pause = next.map_or(Duration::from_hours(1), |at| {
                     at.saturating_duration_since(Instant::now())
@@ -111,42 +212,23 @@ impl Statuses {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn take_due(&self) -> (Vec<(Owner, Status)>, Option<Instant>) {
-        let now = Instant::now();
-        let mut waiting = self.lock();
-        let due: Vec<Owner> = waiting
-            .wanted
-            .iter()
-            .filter(|(_, (_, at))| *at <= now)
-            .map(|(o, _)| o.clone())
-            .take(64)
-            .collect();
-        let taken = due
-            .into_iter()
-            .filter_map(|owner| waiting.wanted.remove_entry(&owner))
-            .map(|(o, (s, _))| (o, s))
-            .collect();
-        (taken, waiting.wanted.values().map(|(_, at)| *at).min())
-    }
-
     async fn one(&self, client: &Client, epoch: i64, owner: Owner, status: Status) {
         let result = write_one(client, epoch, &owner, &status).await;
         let mut waiting = self.lock();
         match result {
-            Ok(()) => drop(
-                waiting
-                    .written
-                    .insert(owner, (status, Instant::now() + INTERVAL)),
-            ),
+            Ok(()) => {
+                waiting.written.insert(owner, (status, Instant::now()));
+            }
             // The object is gone or another one of that name: nobody waits for this status.
             Err(kube::Error::Api(answer)) if answer.is_not_found() || answer.is_conflict() => {}
             Err(error) => {
                 let error: &dyn std::error::Error = &error;
                 tracing::warn!(error, ?owner, "status not written");
-                waiting
-                    .wanted
-                    .entry(owner)
-                    .or_insert((status, Instant::now() + INTERVAL));
+                waiting.wanted.entry(owner).or_insert(Wanted {
+                    status,
+                    due: Instant::now() + RETRY,
+                    urgent: false,
+                });
             }
         }
     }
@@ -160,7 +242,7 @@ async fn write_one(
 ) -> Result<(), kube::Error> {
     let params = PatchParams::apply(MANAGER).force();
     let mut body = match status {
-        Status::App(status) => json!(status),
+        Status::App(app) => json!(app.status),
         Status::Region(status) => json!(status),
         Status::Cluster(status) => json!(status),
     };
@@ -170,33 +252,97 @@ async fn write_one(
             json!({"apiVersion": "jiuzhou.io/v1alpha1", "kind": kind, "metadata": metadata, "status": body}),
         )
     };
-    match owner {
-        Owner::App(namespace, name, uid) => {
-            let api: Api<App> = Api::namespaced(client.clone(), namespace.as_str());
-            let patch = object(
-                "App",
-                json!({"name": name, "namespace": namespace, "uid": uid}),
-            );
+    match (owner, status) {
+        (Owner::App(uid), Status::App(at)) => {
+            let api: Api<App> = Api::namespaced(client.clone(), at.namespace.as_str());
+            let metadata = json!({"name": at.name, "namespace": at.namespace, "uid": uid});
+            let patch = object("App", metadata);
+            api.patch_status(at.name.as_str(), &params, &patch).await?;
+        }
+        (Owner::Region(name), _) => {
+            let api: Api<Region> = Api::all(client.clone());
+            let patch = object("Region", json!({"name": name}));
             api.patch_status(name.as_str(), &params, &patch).await?;
         }
-        Owner::Region(name) => {
-            let api: Api<Region> = Api::all(client.clone());
-            api.patch_status(
-                name.as_str(),
-                &params,
-                &object("Region", json!({"name": name})),
-            )
-            .await?;
-        }
-        Owner::Cluster(name) => {
+        (Owner::Cluster(name), _) => {
             let api: Api<MemberCluster> = Api::all(client.clone());
-            api.patch_status(
-                name.as_str(),
-                &params,
-                &object("MemberCluster", json!({"name": name})),
-            )
-            .await?;
+            let patch = object("MemberCluster", json!({"name": name}));
+            api.patch_status(name.as_str(), &params, &patch).await?;
         }
+        (Owner::App(_), Status::Region(_) | Status::Cluster(_)) => {}
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn region(name: &str) -> Owner {
+        Owner::Region(RegionName::from(name.to_owned()))
+    }
+
+    fn status(generation: i64) -> Status {
+        Status::Region(Box::new(RegionStatus {
+            observed_generation: Some(generation),
+            ..RegionStatus::default()
+        }))
+    }
+
+    fn names(taken: &(Vec<(Owner, Status)>, Option<Instant>)) -> Vec<Status> {
+        taken.0.iter().map(|(_, status)| status.clone()).collect()
+    }
+
+    #[test]
+    fn progress_waits_for_what_comes_next_and_one_write_says_both() {
+        let (mut waiting, now) = (Waiting::default(), Instant::now());
+        waiting.want(region("a"), status(1), false, now);
+        assert!(waiting.take_due(now).0.is_empty());
+        waiting.want(region("a"), status(2), true, now + SETTLE / 2);
+        let taken = waiting.take_due(now + SETTLE / 2);
+        assert_eq!(names(&taken), [status(2)]);
+        assert_eq!(taken.1, None);
+    }
+
+    #[test]
+    fn progress_is_told_although_it_never_rests() {
+        let (mut waiting, now) = (Waiting::default(), Instant::now());
+        let mut told = Vec::new();
+        for step in 0..40 {
+            let now = now + Duration::from_millis(100) * step;
+            waiting.want(region("a"), status(step.into()), false, now);
+            told.extend(waiting.take_due(now).0);
+        }
+        assert!(told.len() >= 3, "told {} times in 4 s", told.len());
+    }
+
+    #[test]
+    fn the_more_wait_the_longer_progress_waits_and_what_is_done_does_not() {
+        let (mut waiting, now) = (Waiting::default(), Instant::now());
+        for n in 0..1_000 {
+            waiting.want(region(&format!("r-{n:04}")), status(1), false, now);
+        }
+        waiting.want(region("done"), status(2), true, now);
+        let soon = now + SETTLE + Duration::from_secs(1);
+        assert_eq!(names(&waiting.take_due(soon)), [status(2)]);
+        let late = now + SETTLE + SETTLE_MAX;
+        assert_eq!(waiting.take_due(late).0.len(), BATCH);
+    }
+
+    #[test]
+    fn a_status_that_somebody_else_changed_is_written_again_but_an_echo_is_given_time() {
+        let (mut waiting, now) = (Waiting::default(), Instant::now());
+        waiting.written.insert(region("a"), (status(1), now));
+        waiting.want(region("a"), status(1), true, now);
+        assert!(waiting.take_due(now + INTERVAL).0.is_empty());
+        assert_eq!(names(&waiting.take_due(now + ECHO)), [status(1)]);
+    }
+
+    #[test]
+    fn what_was_written_is_forgotten() {
+        let (mut waiting, now) = (Waiting::default(), Instant::now());
+        waiting.written.insert(region("a"), (status(1), now));
+        let _none = waiting.take_due(now + ECHO);
+        assert!(waiting.written.is_empty());
+    }
 }

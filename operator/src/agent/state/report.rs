@@ -18,20 +18,35 @@ impl State {
         self.capacity.account(&managed)
     }
 
-    /// Everything there is to report.
-    pub(crate) fn reports(&mut self) -> Reports {
+    /// Brings up what is to be reported; says whether anything changed. Most turns change little,
+    /// so only what differs is copied.
+    pub(crate) fn bring_up(&mut self, told: &mut Reports) -> bool {
+        let cluster = self.cluster_due();
+        let mut changed = told.cluster != cluster;
+        told.cluster = cluster;
+        told.apps.retain(|uid, _| {
+            let kept = self.reports.contains_key(uid);
+            changed |= !kept;
+            kept
+        });
+        for (uid, entry) in &self.reports {
+            if told.apps.get(uid) != Some(entry) {
+                told.apps.insert(uid.clone(), entry.clone());
+                changed = true;
+            }
+        }
+        changed
+    }
+
+    /// The report of the cluster. Before the first list nothing is known of it.
+    fn cluster_due(&mut self) -> Option<ClusterReportSpec> {
         let now = jiff::Timestamp::now().as_millisecond();
         let current = self.current_use();
         if current != self.reported_use && now >= self.use_due {
             self.reported_use = current;
             self.use_due = now + CAPACITY_INTERVAL;
         }
-        // Before the first list nothing is known of the cluster.
-        let cluster = self.can_decide().then(|| self.cluster_report());
-        Reports {
-            apps: self.reports.clone(),
-            cluster,
-        }
+        self.can_decide().then(|| self.cluster_report())
     }
 
     pub(super) fn cluster_report(&self) -> ClusterReportSpec {
