@@ -309,7 +309,7 @@ pub struct AppStatus {
     /// Clusters the App is placed on, the worst first; at most 32 of `placementCount`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
-    #[x_kube(merge_strategy = ListMerge::Map(vec!["clusterName".into()]))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub placements: Vec<PlacementStatus>,
     /// Clusters the App is placed on.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -23,3 +23,4 @@ mod outage_ledger;
 mod outage_member;
 mod sandbox;
 mod support;
+mod user_shell;

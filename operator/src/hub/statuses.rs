@@ -20,8 +20,8 @@ use tokio::time::Instant;
 use super::prepare::MANAGER;
 use crate::runtime::lease::Leadership;
 
-/// Statuses written at a time: fewer than assignments, which go first.
-const CONCURRENCY: usize = 6;
+/// Statuses written at a time: far fewer than assignments, which go first.
+const CONCURRENCY: usize = 3;
 /// Statuses taken at a time.
 const BATCH: usize = 64;
 /// Least time between two statuses of one object.
@@ -31,9 +31,9 @@ const INTERVAL: Duration = Duration::from_secs(1);
 const SETTLE: Duration = Duration::from_millis(700);
 /// Time that progress waits longer for each status that waits as well. In a burst the API server
 /// and the members have better things to do than to say of each App that it is on its way.
-const CROWD: Duration = Duration::from_millis(15);
+const CROWD: Duration = Duration::from_millis(25);
 /// The longest that progress waits.
-const SETTLE_MAX: Duration = Duration::from_secs(15);
+const SETTLE_MAX: Duration = Duration::from_secs(25);
 /// Time within which a written status comes back by the watch. What still differs then was changed
 /// by somebody else, and is written again.
 const ECHO: Duration = Duration::from_secs(5);
