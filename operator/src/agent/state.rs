@@ -45,10 +45,10 @@ pub(crate) struct Work {
     pub(crate) traceparent: Option<Arc<str>>,
 }
 
-enum Content {
-    Coming,
-    Missing { why: String, retry_at: i64 },
-    Here(Arc<AppContent>),
+/// Why a pack did not give some content.
+struct Missing {
+    why: String,
+    retry_at: i64,
 }
 
 /// Everything the agent knows.
@@ -63,7 +63,11 @@ pub(crate) struct State {
     slices: Slices,
     slices_known: bool,
     suspicion: Option<Frozen>,
-    contents: BTreeMap<ContentHash, Content>,
+    contents: BTreeMap<ContentHash, Arc<AppContent>>,
+    /// What a pack turned out not to hold. Another pack may: content is the same wherever it is.
+    missing: BTreeMap<(ContentHash, String), Missing>,
+    /// Packs that are being fetched, each at most once at a time.
+    fetching: BTreeSet<String>,
     reports: BTreeMap<Uid, ReportEntry>,
     access_until: BTreeMap<(NamespaceName, Kind), i64>,
     tries: BTreeMap<ObjectKey, u32>,
@@ -92,6 +96,8 @@ impl State {
             slices_known: false,
             suspicion: None,
             contents: BTreeMap::new(),
+            missing: BTreeMap::new(),
+            fetching: BTreeSet::new(),
             reports: BTreeMap::new(),
             access_until: BTreeMap::new(),
             tries: BTreeMap::new(),
@@ -106,6 +112,12 @@ impl State {
         }
     }
 
+    /// Decides an App again at that time, or before if something else asks for it.
+    fn wake(&mut self, uid: Uid, at: i64) {
+        let due = self.wakes.entry(uid).or_insert(at);
+        *due = at.min(*due);
+    }
+
     /// Takes over what an earlier run of the agent knew.
     pub(crate) fn remember(&mut self, found: Found) {
         let Snapshot {
@@ -117,10 +129,7 @@ impl State {
         } = found.snapshot;
         self.held = held;
         self.acknowledged = found.acknowledged;
-        self.contents = contents
-            .into_iter()
-            .map(|(hash, content)| (hash, Content::Here(content)))
-            .collect();
+        self.contents = contents;
         self.observed.settled = settled.into_iter().collect();
         self.observed.delivered = delivered.into_iter().collect();
         self.reports = reports;
@@ -129,13 +138,9 @@ impl State {
 
     /// What the next run of the agent has to know.
     pub(crate) fn snapshot(&self) -> Snapshot {
-        let here = |(hash, content): (&ContentHash, &Content)| match content {
-            Content::Here(content) => Some((hash.clone(), content.clone())),
-            Content::Coming | Content::Missing { .. } => None,
-        };
         Snapshot {
             held: self.held.clone(),
-            contents: self.contents.iter().filter_map(here).collect(),
+            contents: self.contents.clone(),
             settled: self
                 .observed
                 .settled
@@ -226,13 +231,17 @@ impl State {
         let Some(held) = self.held.entries.get(uid) else {
             return;
         };
-        let content = match self.contents.get(&held.entry.content) {
-            Some(Content::Coming) => ContentState::Coming,
-            Some(Content::Missing { why, retry_at }) if *retry_at > now => {
-                ContentState::Missing(why)
-            }
-            None | Some(Content::Missing { .. }) => ContentState::Unknown,
-            Some(Content::Here(content)) => ContentState::Here(content),
+        let (hash, pack) = (&held.entry.content, &held.entry.pack);
+        let missing = self.missing.get(&(hash.clone(), pack.clone()));
+        let content = match (self.contents.get(hash), missing) {
+            (Some(content), _) => ContentState::Here(content),
+            (None, _) if self.fetching.contains(pack) => ContentState::Coming,
+            (None, Some(missing)) if missing.retry_at > now => ContentState::Missing(&missing.why),
+            (None, _) => ContentState::Unknown,
+        };
+        let retry = match content {
+            ContentState::Missing(_) => missing.map(|missing| missing.retry_at),
+            ContentState::Unknown | ContentState::Coming | ContentState::Here(_) => None,
         };
         let realized = realize(
             &held.entry,
@@ -241,18 +250,15 @@ impl State {
             &self.observed,
             now,
         );
-        let retry = match self.contents.get(&held.entry.content) {
-            Some(Content::Missing { retry_at, .. }) => Some(*retry_at),
-            Some(Content::Coming | Content::Here(_)) | None => None,
-        };
         if let Some(at) = realized.wake_at.into_iter().chain(retry).min() {
             self.wakes.insert(uid.clone(), at);
         }
         for action in realized.actions {
             match action {
-                Action::Fetch { pack, hash } => {
-                    self.contents.insert(hash, Content::Coming);
-                    work.fetch.insert(pack);
+                Action::Fetch { pack, .. } => {
+                    if self.fetching.insert(pack.clone()) {
+                        work.fetch.insert(pack);
+                    }
                 }
                 Action::Delete { .. } | Action::LetGo { .. } | Action::Withdraw(_) => {
                     work.destructive.push((uid.clone(), action));
@@ -320,3 +326,6 @@ impl State {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

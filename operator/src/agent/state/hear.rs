@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crds::{ContentHash, NamespaceName, Uid, label};
+use crds::{ContentHash, NamespaceName, label};
 use plan::content::AppContent;
 use plan::object::{Kind, ObjectKey};
 use plan::realize::{Namespace, Seen};
 
-use super::{Content, RETRY, State};
+use super::{Missing, RETRY, State};
 use crate::agent::events::Heard;
 use crate::agent::hub_side::Fetched;
 use crate::agent::member::BOUND;
@@ -160,45 +160,47 @@ impl State {
         self.dirty.extend(here.map(|(uid, _)| uid.clone()));
     }
 
+    /// Takes in what came of fetching a pack. Content is known by its hash alone: two tenants may
+    /// have the same in two packs, and whichever comes first serves both.
     pub(super) fn hear_content(&mut self, pack: &str, fetched: &Result<Option<Fetched>, String>) {
         let now = jiff::Timestamp::now().as_millisecond();
-        let missing = |why: &str| Content::Missing {
-            why: why.to_owned(),
-            retry_at: now + RETRY,
-        };
-        let waiting: Vec<(Uid, ContentHash)> = self
-            .held
-            .entries
-            .iter()
-            .filter(|(_, held)| {
-                held.entry.pack == pack
-                    && !matches!(
-                        self.contents.get(&held.entry.content),
-                        Some(Content::Here(_))
-                    )
-            })
-            .map(|(uid, held)| (uid.clone(), held.entry.content.clone()))
-            .collect();
-        let items: BTreeMap<ContentHash, Result<Arc<AppContent>, String>> = match fetched {
-            Ok(Some(items)) => items.iter().cloned().collect(),
+        self.fetching.remove(pack);
+        let items: BTreeMap<&ContentHash, &Result<Arc<AppContent>, String>> = match fetched {
+            Ok(Some(items)) => items.iter().map(|(hash, item)| (hash, item)).collect(),
             Ok(None) | Err(_) => BTreeMap::new(),
         };
-        for (uid, hash) in waiting {
-            let content = match (items.get(&hash), fetched) {
-                (Some(Ok(content)), _) => Content::Here(content.clone()),
-                (Some(Err(why)), _) => missing(why),
-                (None, Err(_)) => {
+        for (uid, held) in &self.held.entries {
+            let entry = &held.entry;
+            let item = items.get(&entry.content);
+            if let Some(Ok(content)) = item {
+                self.missing
+                    .remove(&(entry.content.clone(), entry.pack.clone()));
+                if !self.contents.contains_key(&entry.content) {
+                    self.contents.insert(entry.content.clone(), content.clone());
+                    self.unsaved = true;
+                }
+                self.dirty.insert(uid.clone());
+                continue;
+            }
+            if entry.pack != pack || self.contents.contains_key(&entry.content) {
+                continue;
+            }
+            let why = match (item, fetched) {
+                (Some(Err(why)), _) => why.clone(),
+                (_, Err(_)) => {
                     // The hub is away: nobody is at fault, so nothing is reported.
-                    self.contents.remove(&hash);
-                    self.wakes.insert(uid, now + RETRY);
+                    self.wakes.insert(uid.clone(), now + RETRY);
                     continue;
                 }
-                (None, Ok(Some(_))) => missing(&format!("pack {pack} does not hold it")),
-                (None, Ok(None)) => missing(&format!("pack {pack} does not exist at the hub")),
+                (_, Ok(Some(_))) => format!("pack {pack} does not hold it"),
+                (_, Ok(None)) => format!("pack {pack} does not exist at the hub"),
             };
-            self.unsaved = true;
-            self.contents.insert(hash, content);
-            self.dirty.insert(uid);
+            let retry_at = now + RETRY;
+            self.missing.insert(
+                (entry.content.clone(), pack.to_owned()),
+                Missing { why, retry_at },
+            );
+            self.dirty.insert(uid.clone());
         }
     }
 }
