@@ -220,15 +220,8 @@ impl<'a> Work<'a> {
         let Some(seen) = self.observed.objects.get(key) else {
             return self.apply(object, None);
         };
-        // Somebody may have stripped our labels; the object is still the one we applied.
-        let known = self
-            .observed
-            .settled
-            .get(key)
-            .is_some_and(|s| s.uid == seen.uid);
         match &seen.owner {
-            Some(owner) if *owner == self.entry.uid => self.keep(object, seen),
-            None if known => self.keep(object, seen),
+            _ if self.is_ours(key, seen) => self.keep(object, seen),
             Some(owner) => self.fail(
                 Reason::OwnedByOther,
                 format!("{key} belongs to the App with UID {owner}: rename it or take it out of one of the two"),
@@ -241,6 +234,17 @@ impl<'a> Work<'a> {
         }
     }
 
+    /// Somebody may have stripped our labels; the object is still the one we applied.
+    fn is_ours(&self, key: &ObjectKey, seen: &Seen) -> bool {
+        let known = || {
+            let settled = self.observed.settled.get(key);
+            settled.is_some_and(|s| s.uid == seen.uid && s.app.as_ref() == Some(&self.entry.uid))
+        };
+        seen.owner
+            .as_ref()
+            .map_or_else(known, |owner| *owner == self.entry.uid)
+    }
+
     /// Keeps an object of ours as it is to be.
     fn keep(&mut self, object: &Rendered, seen: &'a Seen) {
         if seen.deleting {
@@ -249,7 +253,8 @@ impl<'a> Work<'a> {
         }
         let settled = self.observed.settled.get(&object.key);
         let as_applied = settled.is_some_and(|s| s.hash == object.hash && s.stamp == seen.stamp);
-        if as_applied && seen.applied.as_ref() == Some(&object.hash) {
+        let labelled = seen.owner.as_ref() == Some(&self.entry.uid);
+        if as_applied && labelled && seen.applied.as_ref() == Some(&object.hash) {
             self.health.push(&seen.health);
             return;
         }
@@ -279,10 +284,7 @@ impl<'a> Work<'a> {
             return self.fail(refused.reason, refused.message.to_string());
         }
         let settled = self.observed.settled.get(key);
-        let ours = seen.is_some_and(|s| {
-            s.owner.as_ref() == Some(&self.entry.uid)
-                || settled.is_some_and(|known| known.uid == s.uid)
-        });
+        let ours = seen.is_some_and(|seen| self.is_ours(key, seen));
         let repair = settled.is_some_and(|s| s.hash == object.hash);
         if repair && let Some(again) = settled.and_then(|s| s.fight_ends(self.now)) {
             self.wake(again);

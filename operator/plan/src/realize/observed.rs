@@ -37,6 +37,8 @@ pub struct Observed {
     /// Secrets that were taken back, and for which App.
     pub withdrawn: BTreeSet<(SecretKey, Uid)>,
     by_app: BTreeMap<Uid, BTreeSet<ObjectKey>>,
+    /// Objects that lost a label of ownership, and the App that they were applied for.
+    stripped: BTreeMap<ObjectKey, Uid>,
 }
 
 /// An object in the cluster.
@@ -80,6 +82,9 @@ pub struct Settled {
     /// UID of the object.
     #[serde(rename = "u")]
     pub uid: Uid,
+    /// UID of the App that it was applied for.
+    #[serde(rename = "a", default, skip_serializing_if = "Option::is_none")]
+    pub app: Option<Uid>,
     /// Hash of what was applied.
     #[serde(rename = "h")]
     pub hash: ContentHash,
@@ -164,12 +169,17 @@ impl Observed {
             return BTreeSet::new();
         }
         let mut concerned = self.unlink(&key);
-        if let Some(owner) = &seen.owner {
+        let was = self.settled.get(&key).filter(|was| was.uid == seen.uid);
+        let was = was.and_then(|was| was.app.clone());
+        if let (None, Some(app)) = (&seen.owner, &was) {
+            self.stripped.insert(key.clone(), app.clone());
+        }
+        if let Some(owner) = seen.owner.clone().or(was) {
             self.by_app
                 .entry(owner.clone())
                 .or_default()
                 .insert(key.clone());
-            concerned.insert(owner.clone());
+            concerned.insert(owner);
         }
         self.objects.insert(key, seen);
         concerned
@@ -183,24 +193,49 @@ impl Observed {
     }
 
     fn unlink(&mut self, key: &ObjectKey) -> BTreeSet<Uid> {
+        let stripped = self.stripped.remove(key);
         let owner = self.objects.get(key).and_then(|seen| seen.owner.clone());
-        if let Some(keys) = owner.as_ref().and_then(|owner| self.by_app.get_mut(owner)) {
+        let owner = owner.or(stripped);
+        if let Some(owner) = &owner
+            && let Some(keys) = self.by_app.get_mut(owner)
+        {
             keys.remove(key);
+            if keys.is_empty() {
+                self.by_app.remove(owner);
+            }
         }
         owner.into_iter().collect()
     }
 
-    /// Objects that an App owns.
+    /// Takes in that an object was let go: it is nobody's, and was never ours.
+    pub fn let_go(&mut self, key: &ObjectKey) -> BTreeSet<Uid> {
+        self.settled.remove(key);
+        let concerned = self.unlink(key);
+        if let Some(seen) = self.objects.get_mut(key) {
+            seen.owner = None;
+        }
+        concerned
+    }
+
+    /// Takes in that an object was told to go. It counts until it is seen to be gone.
+    pub fn going(&mut self, key: &ObjectKey, uid: &Uid) {
+        if let Some(seen) = self.objects.get_mut(key).filter(|seen| seen.uid == *uid) {
+            seen.deleting = true;
+        }
+        // Of an object that lost its labels, nothing else tells whose it is.
+        if !self.stripped.contains_key(key) {
+            self.settled.remove(key);
+        }
+    }
+
+    /// Objects that an App owns, by their labels or because they were applied for it.
     pub fn objects_of(&self, uid: &Uid) -> impl Iterator<Item = &ObjectKey> {
         self.by_app.get(uid).into_iter().flatten()
     }
 
     /// Apps that own objects.
     pub fn owners(&self) -> impl Iterator<Item = &Uid> {
-        self.by_app
-            .iter()
-            .filter(|(_, keys)| !keys.is_empty())
-            .map(|(uid, _)| uid)
+        self.by_app.keys()
     }
 
     /// Objects of a kind that are known.

@@ -128,6 +128,7 @@ impl Bed {
         if let Some(apply) = applied {
             let settled = Settled {
                 uid: seen.uid.clone(),
+                app: owner.map(Uid::from),
                 hash: apply.hash.clone(),
                 stamp: seen.stamp.clone(),
                 repairs: vec![],
@@ -347,6 +348,51 @@ fn an_object_whose_labels_were_stripped_is_still_ours() {
 }
 
 #[test]
+fn a_label_of_ownership_that_somebody_took_away_alone_is_put_back() {
+    let mut bed = Bed::new(&[deployment("web")]);
+    bed.carry_out();
+    bed.change(&key(Kind::Deployment, "web"), |seen| seen.owner = None);
+    let realized = bed.realize();
+    assert!(applies(&realized)[0].force);
+    assert_eq!(realized.report.state, ReportState::Progressing);
+}
+
+#[test]
+fn an_object_without_its_label_is_removed_released_and_pruned_all_the_same() {
+    let mut bed = Bed::new(&[deployment("web")]);
+    bed.carry_out();
+    bed.change(&key(Kind::Deployment, "web"), |seen| seen.owner = None);
+    bed.content.manifests = vec![];
+    assert!(matches!(bed.realize().actions[..], [Action::Delete { .. }]));
+    bed.entry.state = EntryState::Removed;
+    let realized = bed.realize();
+    assert!(matches!(realized.actions[..], [Action::Delete { .. }]));
+    assert_eq!(realized.report.state, ReportState::Removing);
+    bed.entry.state = EntryState::Released;
+    assert!(matches!(bed.realize().actions[..], [Action::LetGo { .. }]));
+    bed.observed.let_go(&key(Kind::Deployment, "web"));
+    assert_eq!(bed.realize().report.state, ReportState::Removed);
+}
+
+#[test]
+fn an_object_that_lost_its_label_and_is_on_its_way_out_still_counts() {
+    let mut bed = Bed::new(&[deployment("web")]);
+    bed.carry_out();
+    let web = key(Kind::Deployment, "web");
+    bed.change(&web, |seen| seen.owner = None);
+    bed.entry.state = EntryState::Removed;
+    bed.observed.going(&web, &"object-web".into());
+    bed.change(&web, |seen| seen.resource_version = "99".into());
+    let realized = bed.realize();
+    assert_eq!(
+        (realized.actions.len(), realized.report.state),
+        (0, ReportState::Removing)
+    );
+    bed.observed.lose(&web);
+    assert_eq!(bed.realize().report.state, ReportState::Removed);
+}
+
+#[test]
 fn an_object_made_anew_by_somebody_else_under_our_name_is_not_ours() {
     let mut bed = Bed::new(&[deployment("web")]);
     bed.carry_out();
@@ -533,8 +579,8 @@ fn releasing_lets_go_and_deletes_nothing() {
     bed.entry.state = EntryState::Released;
     let realized = bed.realize();
     assert!(matches!(realized.actions[..], [Action::LetGo { .. }]));
+    bed.observed.let_go(&key(Kind::Deployment, "web"));
     bed.change(&key(Kind::Deployment, "web"), |seen| {
-        seen.owner = None;
         seen.resource_version = "99".into();
     });
     assert_eq!(bed.realize().report.state, ReportState::Removed);

@@ -104,6 +104,7 @@ impl State {
         let old = self.observed.settled.remove(&key);
         let mut settled = Settled {
             uid: seen.uid.clone(),
+            app: seen.owner.clone(),
             hash,
             stamp: seen.stamp.clone(),
             repairs: old.map(|old| old.repairs).unwrap_or_default(),
