@@ -85,7 +85,7 @@ impl Agent {
 
     /// Connects, reads the snapshot and starts the watches. The hub is not needed for any of it.
     async fn start(self, stop: &CancellationToken) -> Running {
-        let (member, mut state) = loop {
+        let (member, mut state, served) = loop {
             match self.connect().await {
                 Ok(connected) => break connected,
                 Err(error) => {
@@ -104,7 +104,7 @@ impl Agent {
         if !self.local {
             watches.copies(&hub);
         }
-        for kind in state.kinds_to_watch(&discover::served(&self.member).await) {
+        for kind in state.kinds_to_watch(&served) {
             watches.objects(&self.member, kind);
         }
         let mut first = reports::Reports::default();
@@ -155,10 +155,11 @@ impl Agent {
         }
     }
 
-    async fn connect(&self) -> Result<(Member, State), Box<dyn std::error::Error + Send + Sync>> {
+    async fn connect(&self) -> Result<Connected, Box<dyn std::error::Error + Send + Sync>> {
         let member = Member::connect(self.member.clone(), self.leader_epoch).await?;
         let uid = discover::cluster_uid(&self.member).await?;
         let version = discover::version(&self.member).await?;
+        let served = discover::served(&self.member).await?;
         let mut state = State::new(uid, version, member.identity(), self.local);
         match snapshot::Store::new(self.member.clone(), &self.cluster, self.leader_epoch)
             .read()
@@ -177,9 +178,12 @@ impl Agent {
             }
             Err(error @ snapshot::SnapshotError::Api(_)) => return Err(error.into()),
         }
-        Ok((member, state))
+        Ok((member, state, served))
     }
 }
+
+/// A member cluster that can be used, what is known of it, and the kinds it serves.
+type Connected = (Member, State, Vec<plan::object::Kind>);
 
 struct Running {
     agent: Agent,
