@@ -263,7 +263,7 @@ impl Running {
         async {
             if !destructive.is_empty() {
                 match self.hub.read_slices().await {
-                    Ok(slices) => actions.extend(self.state.confirmed(destructive, &slices)),
+                    Ok(slices) => actions.extend(self.state.confirmed(destructive, &slices, now)),
                     Err(error) => {
                         let error: &dyn std::error::Error = &error;
                         tracing::warn!(error, "deletes wait for the hub to confirm them");

@@ -32,6 +32,15 @@ const TENANT_ACCOUNT: &str = "jiuzhou-tenant";
 /// Annotation on a managed namespace: the identity whose rights there are in place.
 pub(crate) const BOUND: &str = "jiuzhou.io/bound";
 
+/// For whom an action is carried out, and who tries again when it fails.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Asker {
+    /// One App.
+    App(Uid),
+    /// Every App of a namespace.
+    Namespace(NamespaceName),
+}
+
 /// What came of an action.
 #[derive(Debug)]
 pub(crate) enum Outcome {
@@ -48,7 +57,12 @@ pub(crate) enum Outcome {
         message: String,
         transient: bool,
     },
-    Deleted(ObjectKey),
+    Deleted {
+        key: ObjectKey,
+        uid: Uid,
+        /// Whether it is known to be gone already.
+        gone: bool,
+    },
     LetGo(ObjectKey),
     Delivered {
         key: SecretKey,
@@ -152,9 +166,13 @@ impl Member {
     }
 
     /// Carries out actions, a bounded number at a time.
-    pub(crate) async fn carry_out(&self, actions: Vec<Action>, vault: &Vault) -> Vec<Outcome> {
+    pub(crate) async fn carry_out(
+        &self,
+        actions: Vec<(Asker, Action)>,
+        vault: &Vault,
+    ) -> Vec<(Asker, Outcome)> {
         stream::iter(actions)
-            .map(|action| self.one(action, vault))
+            .map(|(asker, action)| async { (asker, self.one(action, vault).await) })
             .buffer_unordered(CONCURRENCY)
             .collect()
             .await
@@ -167,7 +185,7 @@ impl Member {
                 key,
                 uid,
                 resource_version,
-            } => self.delete(key, &uid, &resource_version).await,
+            } => self.delete(key, uid, &resource_version).await,
             Action::Deliver(deliver) => self.deliver(*deliver, vault).await,
             Action::Withdraw(withdraw) => self.withdraw(*withdraw).await,
             Action::LetGo { key, uid } => self.let_go(key, &uid).await,
@@ -252,7 +270,7 @@ impl Member {
         }
     }
 
-    async fn delete(&self, key: ObjectKey, uid: &Uid, resource_version: &str) -> Outcome {
+    async fn delete(&self, key: ObjectKey, uid: Uid, resource_version: &str) -> Outcome {
         let params = DeleteParams {
             preconditions: Some(Preconditions {
                 uid: Some(uid.to_string()),
@@ -260,9 +278,11 @@ impl Member {
             }),
             ..DeleteParams::background()
         };
+        let deleted = |key, gone| Outcome::Deleted { key, uid, gone };
         match self.api(&key).delete(&key.name, &params).await {
-            Ok(_) => Outcome::Deleted(key),
-            Err(kube::Error::Api(status)) if status.is_not_found() => Outcome::Deleted(key),
+            // Background deletion may wait for finalizers: the watch tells when it is gone.
+            Ok(_) => deleted(key, false),
+            Err(kube::Error::Api(status)) if status.is_not_found() => deleted(key, true),
             Err(error) => Outcome::Failed(format!("cannot delete {key}: {error}")),
         }
     }

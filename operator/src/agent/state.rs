@@ -15,6 +15,7 @@ use plan::object::{Kind, ObjectKey};
 use plan::realize::{Action, ContentState, Observed, SecretKey, realize};
 
 use super::capacity::{Capacity, Use};
+use super::member::Asker;
 use super::secrets::Vault;
 use super::snapshot::{Found, Snapshot};
 
@@ -34,7 +35,7 @@ const UNCLAIMED_SHOWN: usize = 16;
 /// Work of one turn.
 #[derive(Default)]
 pub(crate) struct Work {
-    pub(crate) actions: Vec<Action>,
+    pub(crate) actions: Vec<(Asker, Action)>,
     /// Deletes, which wait until the hub confirmed their entries.
     pub(crate) destructive: Vec<(Uid, Action)>,
     /// Secrets that are delivered.
@@ -263,17 +264,19 @@ impl State {
                 Action::Delete { .. } | Action::LetGo { .. } | Action::Withdraw(_) => {
                     work.destructive.push((uid.clone(), action));
                 }
-                Action::Ask(..) | Action::CreateNamespace(_) if work.actions.contains(&action) => {}
+                Action::Ask(..) | Action::CreateNamespace(_) => {
+                    let shared = (Asker::Namespace(held.entry.namespace.clone()), action);
+                    if !work.actions.contains(&shared) {
+                        work.actions.push(shared);
+                    }
+                }
                 // Two Apps may name one Secret: the second finds it delivered in the next turn.
                 Action::Deliver(deliver) if !work.secrets.insert(deliver.key.clone()) => {
                     self.wakes.insert(uid.clone(), now);
                 }
-                Action::Ask(..)
-                | Action::CreateNamespace(_)
-                | Action::Apply(_)
-                | Action::Deliver(_) => {
+                Action::Apply(_) | Action::Deliver(_) => {
                     work.traceparent = work.traceparent.take().or_else(|| held.traceparent.clone());
-                    work.actions.push(action);
+                    work.actions.push((Asker::App(uid.clone()), action));
                 }
             }
         }
@@ -283,35 +286,55 @@ impl State {
         }
     }
 
-    /// The deletes whose entry the hub holds right now, exactly as the agent knows it.
+    /// The deletes whose entry the hub holds right now, exactly as the agent knows it. The others
+    /// wait: the watch of slices may be behind, or the hub is not the one that is served.
     pub(crate) fn confirmed(
-        &self,
+        &mut self,
         destructive: Vec<(Uid, Action)>,
         slices: &Slices,
-    ) -> Vec<Action> {
-        let entries: BTreeMap<&Uid, &crds::Entry> = slices
-            .values()
-            .flat_map(|s| &s.entries)
-            .map(|e| (&e.uid, e))
-            .collect();
+        now: i64,
+    ) -> Vec<(Asker, Action)> {
+        // While an entry moves it stands in two slices, and the higher one counts.
+        let mut live: BTreeMap<&Uid, (i64, &crds::Entry)> = BTreeMap::new();
+        for slice in slices.values().filter(|slice| self.serves(slice)) {
+            for entry in &slice.entries {
+                let newest = live.entry(&entry.uid).or_insert((slice.hub_epoch, entry));
+                if (slice.hub_epoch, entry.generation) > (newest.0, newest.1.generation) {
+                    *newest = (slice.hub_epoch, entry);
+                }
+            }
+        }
         let confirmed = |uid: &Uid| {
-            let held = self.held.entries.get(uid)?;
-            let live = entries.get(uid)?;
-            (live.generation >= held.entry.generation
+            let (Some(held), Some((epoch, live))) = (self.held.entries.get(uid), live.get(uid))
+            else {
+                return false;
+            };
+            (*epoch, live.generation) >= (held.epoch, held.entry.generation)
                 && live.state == held.entry.state
-                && live.content == held.entry.content)
-                .then_some(())
+                && live.content == held.entry.content
         };
-        destructive
+        let (confirmed, waiting): (Vec<_>, Vec<_>) =
+            destructive.into_iter().partition(|(uid, _)| confirmed(uid));
+        self.retry_later(&waiting, now);
+        confirmed
             .into_iter()
-            .filter(|(uid, _)| confirmed(uid).is_some())
-            .map(|(_, action)| action)
+            .map(|(uid, action)| (Asker::App(uid), action))
             .collect()
+    }
+
+    /// Whether a slice is for this cluster and from the hub that is served.
+    fn serves(&self, slice: &crds::AssignmentSliceSpec) -> bool {
+        slice.cluster_uid == self.cluster_uid
+            && self
+                .held
+                .hub
+                .as_ref()
+                .is_some_and(|hub| slice.hub_id == hub.id)
     }
 
     pub(crate) fn retry_later(&mut self, destructive: &[(Uid, Action)], now: i64) {
         for (uid, _) in destructive {
-            self.wakes.insert(uid.clone(), now + RETRY);
+            self.wake(uid.clone(), now + RETRY);
         }
     }
 
@@ -321,7 +344,9 @@ impl State {
         for ((namespace, kind), until) in &mut self.access_until {
             if *until <= now {
                 *until = now + DENIED_FOR;
-                work.actions.push(Action::Ask(namespace.clone(), *kind));
+                let asker = Asker::Namespace(namespace.clone());
+                work.actions
+                    .push((asker, Action::Ask(namespace.clone(), *kind)));
             }
         }
     }

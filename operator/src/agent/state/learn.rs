@@ -1,11 +1,12 @@
 //! What the agent learns from what came of its actions.
 
-use crds::{ContentHash, Reason, ReportState, Uid};
+use crds::{ContentHash, Reason, Uid};
+use plan::held::HeldEntry;
 use plan::object::ObjectKey;
 use plan::realize::{Access, Delivered, Namespace, Refused, Seen, Settled, Undelivered};
 
 use super::{ALLOWED_FOR, DENIED_FOR, RETRY, SECRET_RETRY, State};
-use crate::agent::member::Outcome;
+use crate::agent::member::{Asker, Outcome};
 
 impl State {
     /// Takes in what came of the actions. Returns whether any failed.
@@ -13,9 +14,9 @@ impl State {
         clippy::too_many_lines,
         reason = "a flat table, one arm for each outcome; it reads best whole"
     )]
-    pub(crate) fn learn(&mut self, outcomes: Vec<Outcome>, now: i64) -> bool {
+    pub(crate) fn learn(&mut self, outcomes: Vec<(Asker, Outcome)>, now: i64) -> bool {
         let mut failed = false;
-        for outcome in outcomes {
+        for (asker, outcome) in outcomes {
             match outcome {
                 Outcome::Applied {
                     key,
@@ -39,15 +40,21 @@ impl State {
                         retry_at: now,
                     };
                     self.learn_refused(key, refused);
+                    self.again(asker, now);
                 }
-                Outcome::Deleted(key) | Outcome::LetGo(key) => {
-                    self.observed.settled.remove(&key);
-                    self.dirty.extend(
-                        self.observed
-                            .objects
-                            .get(&key)
-                            .and_then(|seen| seen.owner.clone()),
-                    );
+                Outcome::Deleted { key, uid, gone } => {
+                    self.observed.going(&key, &uid);
+                    let now_there = self.observed.objects.get(&key);
+                    if gone && now_there.is_some_and(|seen| seen.uid == uid) {
+                        self.dirty.extend(self.observed.lose(&key));
+                        self.observed.settled.remove(&key);
+                    }
+                    self.again(asker, now);
+                    self.unsaved = true;
+                }
+                Outcome::LetGo(key) => {
+                    self.dirty.extend(self.observed.let_go(&key));
+                    self.again(asker, now);
                     self.unsaved = true;
                 }
                 outcome @ (Outcome::Delivered { .. }
@@ -76,21 +83,24 @@ impl State {
                 Outcome::Failed(why) => {
                     failed = true;
                     tracing::warn!(why, "an action failed and is tried again");
-                    // Whoever asked for it does so again.
-                    let again: Vec<Uid> = self
-                        .held
-                        .entries
-                        .keys()
-                        .filter(|uid| self.busy(uid))
-                        .cloned()
-                        .collect();
-                    for uid in again {
-                        self.wakes.insert(uid, now + RETRY);
-                    }
+                    self.again(asker, now + RETRY);
                 }
             }
         }
         failed
+    }
+
+    /// Decides again for whomever an action was carried out, at that time.
+    fn again(&mut self, asker: Asker, at: i64) {
+        match asker {
+            Asker::App(uid) => self.wake(uid, at),
+            Asker::Namespace(name) => {
+                let here = |held: &HeldEntry| held.entry.namespace == name;
+                let apps = self.held.entries.iter().filter(|(_, held)| here(held));
+                let apps: Vec<Uid> = apps.map(|(uid, _)| uid.clone()).collect();
+                apps.into_iter().for_each(|uid| self.wake(uid, at));
+            }
+        }
     }
 
     /// Takes in an object as it looks right after it was applied, or repaired at that time.
@@ -124,7 +134,6 @@ impl State {
         *tries = (*tries + 1).min(6);
         // 1, 2, 4 … 32 s: a mended right or a returned server is noticed within half a minute.
         refused.retry_at += 500 << *tries;
-        self.dirty.extend(self.owners_of(&key));
         self.observed.refused.insert(key, refused);
     }
 
@@ -193,7 +202,7 @@ impl State {
             }
             Outcome::Applied { .. }
             | Outcome::Refused { .. }
-            | Outcome::Deleted(_)
+            | Outcome::Deleted { .. }
             | Outcome::LetGo(_)
             | Outcome::Access(..)
             | Outcome::NamespaceReady(_)
@@ -201,26 +210,5 @@ impl State {
         }
         self.unsaved = true;
         false
-    }
-
-    pub(super) fn busy(&self, uid: &Uid) -> bool {
-        self.reports.get(uid).is_none_or(|r| {
-            matches!(
-                r.state,
-                ReportState::Progressing | ReportState::Removing | ReportState::Pending
-            )
-        })
-    }
-
-    /// Apps whose entry is in the namespace of an object.
-    pub(super) fn owners_of(&self, key: &ObjectKey) -> Vec<Uid> {
-        let here = self
-            .held
-            .entries
-            .iter()
-            .filter(|(_, held)| held.entry.namespace == key.namespace);
-        here.filter(|(uid, _)| self.busy(uid))
-            .map(|(uid, _)| uid.clone())
-            .collect()
     }
 }

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use crds::label;
 use crds::{AssignmentSliceSpec, Entry, EntryState, Management, ReportState, Stage, TakeOver};
 use plan::content::AppContent;
-use plan::realize::Access;
+use plan::realize::{Access, Health, Seen, Stamp};
 use serde_json::json;
 
 use super::*;
 use crate::agent::events::Heard;
+use crate::agent::member::Outcome;
 use crate::agent::view::View;
 use crate::runtime::watch::Change;
 
@@ -158,4 +159,147 @@ fn a_pack_that_lacks_the_content_is_said_and_asked_again_later() {
     assert_eq!(state.reports["x"].state, ReportState::Failed);
     let later = state.wakes["x"];
     assert_eq!(state.decide(later).fetch.len(), 1);
+}
+
+fn key(name: &str) -> ObjectKey {
+    ObjectKey {
+        kind: Kind::ConfigMap,
+        namespace: "health".into(),
+        name: name.into(),
+    }
+}
+
+fn seen(app: &str, version: &str) -> Box<Seen> {
+    Box::new(Seen {
+        uid: format!("object-{app}").into(),
+        resource_version: version.into(),
+        stamp: Stamp::Version(version.into()),
+        owner: Some(app.into()),
+        applied: None,
+        deleting: false,
+        replicas: None,
+        hold_until: None,
+        health: Health::default(),
+    })
+}
+
+/// An agent with one App whose only object is there, and whose removal was decided.
+fn removing() -> State {
+    let removed = Entry {
+        generation: 5,
+        state: EntryState::Removed,
+        ..entry("x", "c", "p-1")
+    };
+    let mut state = agent(&[removed]);
+    let there = (key("c"), seen("x", "7"));
+    state.hear(Heard::Objects(Kind::ConfigMap, Change::Applied(there)));
+    state
+}
+
+fn at_generation(generation: i64, state: EntryState) -> Entry {
+    Entry {
+        generation,
+        state,
+        ..entry("x", "c", "p-1")
+    }
+}
+
+#[test]
+fn a_delete_is_confirmed_by_the_newest_entry_whatever_the_order_of_slices() {
+    let mut state = removing();
+    let old = slice(&[at_generation(1, EntryState::Present)]);
+    let new = slice(&[at_generation(5, EntryState::Removed)]);
+    for live in [
+        slices(&[("a", new.clone()), ("b", old.clone())]),
+        slices(&[("a", old.clone()), ("b", new.clone())]),
+    ] {
+        state.dirty.insert("x".into());
+        let destructive = state.decide(now()).destructive;
+        assert_eq!(state.confirmed(destructive, &live, now()).len(), 1);
+    }
+    let back = slice(&[at_generation(6, EntryState::Present)]);
+    state.dirty.insert("x".into());
+    let destructive = state.decide(now()).destructive;
+    let live = slices(&[("a", back), ("b", new)]);
+    assert_eq!(state.confirmed(destructive, &live, now()), []);
+}
+
+#[test]
+fn a_delete_is_not_confirmed_by_another_hub_or_for_another_cluster_and_is_tried_again() {
+    let mut state = removing();
+    let right = (*slice(&[at_generation(5, EntryState::Removed)])).clone();
+    let mut other_hub = right.clone();
+    other_hub.hub_id = "hub-2".into();
+    let mut other_cluster = right.clone();
+    other_cluster.cluster_uid = "cluster-2".into();
+    let mut older_hub = right;
+    older_hub.hub_epoch = 0;
+    for wrong in [other_hub, other_cluster, older_hub] {
+        state.dirty.insert("x".into());
+        state.wakes.clear();
+        let destructive = state.decide(now()).destructive;
+        assert_eq!(destructive.len(), 1);
+        let live = slices(&[("a", Arc::new(wrong))]);
+        assert_eq!(state.confirmed(destructive, &live, 1_000), []);
+        assert_eq!(state.wakes.get("x"), Some(&(1_000 + RETRY)));
+    }
+}
+
+#[test]
+fn exactly_the_app_whose_action_failed_tries_again_whatever_it_reports() {
+    let mut state = agent(&[entry("x", "c", "p-1"), entry("y", "d", "p-1")]);
+    state.decide(now());
+    comes(&mut state, "p-1", &["c", "d"]);
+    state.decide(now());
+    state.reports.get_mut("x").unwrap().state = ReportState::Failed;
+    let failed = Outcome::Failed("away".to_owned());
+    state.learn(vec![(Asker::App("x".into()), failed)], 1_000);
+    assert_eq!(state.wakes, BTreeMap::from([("x".into(), 1_000 + RETRY)]));
+}
+
+#[test]
+fn what_failed_for_a_namespace_is_tried_again_for_all_of_its_apps() {
+    let mut state = agent(&[entry("x", "c", "p-1"), entry("y", "d", "p-1")]);
+    let failed = Outcome::Failed("away".to_owned());
+    state.learn(vec![(Asker::Namespace("health".into()), failed)], 1_000);
+    assert_eq!(state.wakes.len(), 2);
+}
+
+#[test]
+fn a_refusal_is_reported_although_the_app_already_failed_for_another_reason() {
+    let mut state = agent(&[entry("x", "c", "p-1")]);
+    state.decide(now());
+    comes(&mut state, "p-1", &["c"]);
+    state.decide(now());
+    state.reports.get_mut("x").unwrap().state = ReportState::Failed;
+    let refused = Outcome::Refused {
+        key: key("c"),
+        hash: hash("0"),
+        reason: crds::Reason::Rejected,
+        message: "spec.x: must be y".to_owned(),
+        transient: false,
+    };
+    state.learn(vec![(Asker::App("x".into()), refused)], now());
+    assert_eq!(
+        state.decide(now()).actions.len(),
+        1,
+        "the App is decided again"
+    );
+}
+
+#[test]
+fn an_object_is_deleted_once_and_not_again_until_the_watch_catches_up() {
+    let mut state = removing();
+    assert_eq!(state.decide(now()).destructive.len(), 1);
+    let deleted = |gone| Outcome::Deleted {
+        key: key("c"),
+        uid: "object-x".into(),
+        gone,
+    };
+    state.learn(vec![(Asker::App("x".into()), deleted(false))], now());
+    assert_eq!(state.decide(now()).destructive.len(), 0);
+    assert_eq!(state.reports["x"].state, ReportState::Removing);
+    state.learn(vec![(Asker::App("x".into()), deleted(true))], now());
+    assert_eq!(state.decide(now()).destructive.len(), 0);
+    assert_eq!(state.reports["x"].state, ReportState::Removed);
 }
