@@ -128,6 +128,13 @@ impl Held {
             // An administrator acknowledged the older hub: what it says now is the new beginning.
             self.frozen = None;
         }
+        if matches!(self.frozen, Some(Frozen::OtherCluster { .. }))
+            && !slices.is_empty()
+            && slices.values().all(|slice| slice.cluster_uid == *cluster)
+        {
+            // The hub knows this cluster under this name now: the advice was followed.
+            self.frozen = None;
+        }
         if self.frozen.is_some() {
             return Taken::default();
         }

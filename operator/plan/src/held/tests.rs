@@ -232,3 +232,27 @@ fn only_removed_apps_that_no_slice_names_are_forgotten() {
     assert_eq!(held.forget(&Slices::new(), |_| true), [Uid::from("x")]);
     assert!(held.entries.contains_key("y"));
 }
+
+#[test]
+fn decisions_for_another_cluster_freeze_until_they_are_for_this_one() {
+    let mut wrong = (*HUB.slice(&[entry("x", 1)])).clone();
+    wrong.cluster_uid = "cluster-2".into();
+    let wrong = slices(&[("a", Arc::new(wrong))]);
+    let mut held = Held::default();
+    held.freeze(
+        held.clone()
+            .take(&CLUSTER.into(), &wrong)
+            .suspicion
+            .unwrap(),
+    );
+    assert_eq!(
+        held.take(&CLUSTER.into(), &Slices::new()),
+        Taken::default(),
+        "absence says nothing"
+    );
+    assert!(held.frozen.is_some());
+    let right = slices(&[("b", HUB.slice(&[entry("x", 1)]))]);
+    let taken = held.take(&CLUSTER.into(), &right);
+    assert_eq!(taken.changed, BTreeSet::from(["x".into()]));
+    assert_eq!(held.frozen, None);
+}
