@@ -6,6 +6,7 @@
 
 mod action;
 mod health;
+mod hold;
 mod observed;
 mod outcome;
 mod secrets;
@@ -61,13 +62,13 @@ pub fn realize(
     observed: &Observed,
     now: i64,
 ) -> Realized {
-    let mut work = Work::new(entry, observed, now);
+    let mut work = Work::new(entry, management, observed, now);
     match entry.state {
         EntryState::Present => work.present(content),
         EntryState::Removed => work.removed(),
         EntryState::Released => work.released(),
     }
-    if management == Management::Observe {
+    if work.observing {
         work.only_observe();
     }
     work.finish()
@@ -75,6 +76,8 @@ pub fn realize(
 
 struct Work<'a> {
     entry: &'a Entry,
+    /// Whether nothing may be written: gates that only writes open are passed, to see beyond them.
+    observing: bool,
     observed: &'a Observed,
     now: i64,
     actions: Vec<Action>,
@@ -86,9 +89,10 @@ struct Work<'a> {
 }
 
 impl<'a> Work<'a> {
-    fn new(entry: &'a Entry, observed: &'a Observed, now: i64) -> Self {
+    fn new(entry: &'a Entry, management: Management, observed: &'a Observed, now: i64) -> Self {
         Self {
             entry,
+            observing: management == Management::Observe,
             observed,
             now,
             actions: Vec::new(),
@@ -170,6 +174,7 @@ impl<'a> Work<'a> {
     fn namespace_ready(&mut self) -> bool {
         let name = &self.entry.namespace;
         match self.observed.namespaces.get(name) {
+            None | Some(Namespace::Unbound) if self.observing => return true,
             None | Some(Namespace::Unbound) => {
                 self.actions.push(Action::CreateNamespace(name.clone()));
             }
@@ -202,6 +207,7 @@ impl<'a> Work<'a> {
             );
         }
         match self.observed.access.get(&(key.namespace.clone(), key.kind)) {
+            None if self.observing => {}
             None => {
                 let ask = Action::Ask(key.namespace.clone(), key.kind);
                 if !self.actions.contains(&ask) {
@@ -251,15 +257,12 @@ impl<'a> Work<'a> {
             self.state = Some(ReportState::Progressing);
             return;
         }
+        let held = self.hold(object, seen);
+        let object = held.as_ref().unwrap_or(object);
         let settled = self.observed.settled.get(&object.key);
         let as_applied = settled.is_some_and(|s| s.hash == object.hash && s.stamp == seen.stamp);
         let labelled = seen.owner.as_ref() == Some(&self.entry.uid);
         if as_applied && labelled && seen.applied.as_ref() == Some(&object.hash) {
-            self.health.push(&seen.health);
-            return;
-        }
-        if let Some(until) = seen.hold_until.filter(|until| *until > self.now) {
-            self.wake(until);
             self.health.push(&seen.health);
             return;
         }
@@ -268,20 +271,8 @@ impl<'a> Work<'a> {
 
     fn apply(&mut self, object: &Rendered, seen: Option<&'a Seen>) {
         let key = &object.key;
-        if let Some(refused) = self
-            .observed
-            .refused
-            .get(key)
-            .filter(|r| r.hash == object.hash)
-            && refused.retry_at > self.now
-        {
-            self.wake(refused.retry_at);
-            if refused.reason == Reason::InProgress {
-                // The server was busy or away: that is no fault of the App.
-                self.state = Some(ReportState::Progressing);
-                return;
-            }
-            return self.fail(refused.reason, refused.message.to_string());
+        if !self.may_try(object) {
+            return;
         }
         let settled = self.observed.settled.get(key);
         let ours = seen.is_some_and(|seen| self.is_ours(key, seen));
@@ -301,6 +292,25 @@ impl<'a> Work<'a> {
             hand_over: seen.filter(|_| object.autoscaled).and_then(|s| s.replicas),
             repair,
         })));
+    }
+
+    /// Whether it is time to try what was refused. Until the answer is here the last one holds, so
+    /// that a lasting refusal is not reported as progress at every try.
+    fn may_try(&mut self, object: &Rendered) -> bool {
+        let refused = self.observed.refused.get(&object.key);
+        let Some(refused) = refused.filter(|refused| refused.hash == object.hash) else {
+            return true;
+        };
+        if refused.reason == Reason::InProgress {
+            // The server was busy or away: that is no fault of the App.
+            self.state = Some(ReportState::Progressing);
+        } else {
+            self.fail(refused.reason, refused.message.to_string());
+        }
+        if refused.retry_at > self.now {
+            self.wake(refused.retry_at);
+        }
+        refused.retry_at <= self.now
     }
 
     /// Objects of the App that its content no longer holds.
@@ -362,7 +372,6 @@ impl<'a> Work<'a> {
         let mut counts = [0_usize; 4];
         self.actions.retain(|action| match action {
             Action::Fetch { .. } => true,
-            // Without the namespace nothing in it exists, and nobody was asked.
             Action::CreateNamespace(_) | Action::Ask(..) => false,
             Action::Apply(apply) => {
                 let existing = self.observed.objects.get(&apply.key);

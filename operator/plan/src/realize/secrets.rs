@@ -99,11 +99,10 @@ impl Work<'_> {
         if self.observed.home {
             return false;
         }
-        let named = self
-            .entry
-            .secrets
-            .iter()
-            .map(|s| (self.entry.namespace.clone(), s.name.as_str().into()));
+        // What was delivered before the agent's memory was lost is looked for, too. Where nothing
+        // may be written nothing was delivered, and nobody could ever say that it is gone.
+        let named = self.entry.secrets.iter().filter(|_| !self.observing);
+        let named = named.map(|s| (self.entry.namespace.clone(), s.name.as_str().into()));
         let keys: BTreeSet<SecretKey> = named.chain(self.delivered().cloned()).collect();
         let done = |key: &SecretKey| {
             self.observed
@@ -146,18 +145,17 @@ impl Work<'_> {
         {
             return self.wake(look);
         }
-        if let Some(refused) = self
-            .observed
-            .undelivered
-            .get(&key)
-            .filter(|r| r.version == *version && r.retry_at > self.now)
-        {
-            self.wake(refused.retry_at);
+        let refused = self.observed.undelivered.get(&key);
+        if let Some(refused) = refused.filter(|r| r.version == *version) {
+            // Until the answer to the next try is here, the last one holds.
             if refused.reason == Reason::InProgress {
                 self.state = Some(ReportState::Progressing);
-                return;
+            } else {
+                self.fail(refused.reason, refused.message.to_string());
             }
-            return self.fail(refused.reason, refused.message.to_string());
+            if refused.retry_at > self.now {
+                return self.wake(refused.retry_at);
+            }
         }
         self.actions.push(Action::Deliver(Box::new(Deliver {
             copy: secret.copy.as_str().into(),

@@ -444,20 +444,55 @@ fn new_content_is_applied_also_in_the_middle_of_a_fight() {
     assert_eq!(applies(&bed.realize()).len(), 1);
 }
 
-#[test]
-fn a_held_object_is_left_alone_until_its_time() {
-    let mut bed = Bed::new(&[deployment("web")]);
-    bed.carry_out();
+/// Somebody scales a Deployment by hand and asks for it to be left alone.
+fn scale_by_hand(bed: &mut Bed, replicas: i32) {
     bed.change(&key(Kind::Deployment, "web"), |seen| {
         seen.stamp = Stamp::Generation(5);
+        seen.replicas = Some(replicas);
+        seen.resource_version = "15".into();
+        seen.hold_until = Some(NOW + 500);
+    });
+}
+
+#[test]
+fn held_replicas_are_left_alone_until_their_time() {
+    let mut bed = Bed::new(&[deployment("web")]);
+    bed.carry_out();
+    scale_by_hand(&mut bed, 7);
+    let realized = bed.realize();
+    let kept = applies(&realized)[0];
+    assert_eq!(kept.body["spec"]["replicas"], json!(7));
+    assert_eq!(kept.body["metadata"]["resourceVersion"], json!("15"));
+    assert_eq!(realized.wake_at, Some(NOW + 500));
+    bed.carry_out();
+    bed.change(&key(Kind::Deployment, "web"), |seen| {
         seen.hold_until = Some(NOW + 500);
     });
     let realized = bed.realize();
     assert_eq!(
         (realized.actions.len(), realized.wake_at),
-        (0, Some(NOW + 500))
+        (0, Some(NOW + 500)),
+        "what is held as wanted is not written again"
     );
-    assert_eq!(applies(&bed.realize_at(NOW + 500)).len(), 1);
+    let after = bed.realize_at(NOW + 500);
+    assert_eq!(applies(&after)[0].body["spec"]["replicas"], json!(3));
+}
+
+#[test]
+fn new_content_reaches_an_object_whose_replicas_are_held() {
+    let mut bed = Bed::new(&[deployment("web")]);
+    bed.carry_out();
+    scale_by_hand(&mut bed, 7);
+    bed.content.manifests[0]["spec"]["template"]["spec"]["containers"][0]["image"] =
+        json!("registry.example/web:2");
+    let realized = bed.realize();
+    let kept = applies(&realized)[0];
+    let image = "/spec/template/spec/containers/0/image";
+    assert_eq!(
+        (kept.body.pointer(image), &kept.body["spec"]["replicas"]),
+        (Some(&json!("registry.example/web:2")), &json!(7))
+    );
+    assert_eq!(realized.report.state, ReportState::Progressing);
 }
 
 #[test]
@@ -605,6 +640,54 @@ fn in_an_observed_cluster_writes_become_words() {
 }
 
 #[test]
+fn the_preview_sees_beyond_a_namespace_that_is_not_there() {
+    let mut bed = Bed::new(&[deployment("web"), service("web")]);
+    bed.management = Management::Observe;
+    bed.observed.namespaces.clear();
+    bed.observed.access.clear();
+    let realized = bed.realize();
+    assert_eq!(realized.actions, []);
+    let message = realized.report.message.unwrap();
+    assert!(message.contains("create 2, take over 0"), "{message}");
+}
+
+#[test]
+fn an_app_with_secrets_can_be_removed_where_nothing_may_be_written() {
+    let mut bed = Bed::new(&[deployment("web")]);
+    bed.entry.secrets = vec![crds::SecretCopy {
+        name: "db".into(),
+        copy: "s-1".into(),
+    }];
+    bed.entry.state = EntryState::Removed;
+    assert_eq!(bed.realize().report.state, ReportState::Removing);
+    bed.management = Management::Observe;
+    assert_eq!(bed.realize().report.state, ReportState::Removed);
+}
+
+#[test]
+fn a_secret_that_is_refused_for_good_stays_so_while_it_is_tried_again() {
+    let mut bed = Bed::new(&[]);
+    bed.entry.secrets = vec![crds::SecretCopy {
+        name: "db".into(),
+        copy: "s-1".into(),
+    }];
+    bed.observed.copies.insert("s-1".into(), "v1".into());
+    let refused = Undelivered {
+        version: "v1".into(),
+        reason: Reason::NotManaged,
+        message: "Secret health/db exists".into(),
+        retry_at: NOW + 900,
+    };
+    bed.observed
+        .undelivered
+        .insert(("health".into(), "db".into()), refused);
+    let before = bed.realize();
+    let again = bed.realize_at(NOW + 900);
+    assert_eq!((before.actions.len(), again.actions.len()), (0, 1));
+    assert_eq!(before.report, again.report);
+}
+
+#[test]
 fn what_the_server_refused_is_tried_again_later_or_when_it_changed() {
     let mut bed = Bed::new(&[deployment("web")]);
     let hash = applies(&bed.realize())[0].hash.clone();
@@ -626,7 +709,12 @@ fn what_the_server_refused_is_tried_again_later_or_when_it_changed() {
         realized.report.message.as_deref(),
         Some("spec.x: must be y")
     );
-    assert_eq!(applies(&bed.realize_at(NOW + 900)).len(), 1);
+    let again = bed.realize_at(NOW + 900);
+    assert_eq!(applies(&again).len(), 1);
+    assert_eq!(
+        again.report, realized.report,
+        "until the next answer the last one holds"
+    );
     bed.entry.stages[0].replicas = Some(4);
     assert_eq!(
         applies(&bed.realize()).len(),
