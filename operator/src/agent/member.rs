@@ -41,6 +41,16 @@ pub(crate) enum Asker {
     Namespace(NamespaceName),
 }
 
+impl Asker {
+    /// The App, if it is one.
+    pub(crate) fn app(&self) -> Option<&Uid> {
+        match self {
+            Self::App(uid) => Some(uid),
+            Self::Namespace(_) => None,
+        }
+    }
+}
+
 /// What came of an action.
 #[derive(Debug)]
 pub(crate) enum Outcome {

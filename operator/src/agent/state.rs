@@ -4,6 +4,7 @@ mod hear;
 mod hub;
 mod learn;
 mod report;
+mod sweep;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -38,7 +39,7 @@ pub(crate) struct Work {
     pub(crate) actions: Vec<(Asker, Action)>,
     /// Deletes, which wait until the hub confirmed their entries.
     pub(crate) destructive: Vec<(Uid, Action)>,
-    /// Secrets that are delivered.
+    /// Secrets that are delivered or taken back.
     pub(crate) secrets: BTreeSet<SecretKey>,
     /// Packs to fetch.
     pub(crate) fetch: BTreeSet<String>,
@@ -71,13 +72,16 @@ pub(crate) struct State {
     fetching: BTreeSet<String>,
     reports: BTreeMap<Uid, ReportEntry>,
     access_until: BTreeMap<(NamespaceName, Kind), i64>,
-    tries: BTreeMap<ObjectKey, u32>,
+    /// How often an object was refused, and for which App.
+    tries: BTreeMap<ObjectKey, (Uid, u32)>,
     capacity: Capacity,
     reported_use: Use,
     use_due: i64,
     dirty: BTreeSet<Uid>,
     wakes: BTreeMap<Uid, i64>,
     unsaved: bool,
+    /// Whether entries came or went, and with them what else is worth keeping.
+    unswept: bool,
     acknowledged: Option<Uid>,
     /// When to look again whether the hub that is refused was acknowledged.
     ask_at: i64,
@@ -108,6 +112,7 @@ impl State {
             dirty: BTreeSet::new(),
             wakes: BTreeMap::new(),
             unsaved: false,
+            unswept: false,
             acknowledged: None,
             ask_at: 0,
         }
@@ -135,6 +140,7 @@ impl State {
         self.observed.delivered = delivered.into_iter().collect();
         self.reports = reports;
         self.dirty = self.held.entries.keys().cloned().collect();
+        self.unswept = true;
     }
 
     /// What the next run of the agent has to know.
@@ -208,6 +214,7 @@ impl State {
         if !self.can_decide() {
             return work;
         }
+        self.sweep();
         self.ask_again(now, &mut work);
         let due: Vec<Uid> = self
             .wakes
@@ -255,6 +262,12 @@ impl State {
             self.wakes.insert(uid.clone(), at);
         }
         for action in realized.actions {
+            // Several Apps may name one Secret. They come one at a time: the next finds it delivered,
+            // and the last that gives it up finds that nobody else names it and deletes it.
+            if secret_of(&action).is_some_and(|key| !work.secrets.insert(key.clone())) {
+                self.wakes.insert(uid.clone(), now);
+                continue;
+            }
             match action {
                 Action::Fetch { pack, .. } => {
                     if self.fetching.insert(pack.clone()) {
@@ -269,10 +282,6 @@ impl State {
                     if !work.actions.contains(&shared) {
                         work.actions.push(shared);
                     }
-                }
-                // Two Apps may name one Secret: the second finds it delivered in the next turn.
-                Action::Deliver(deliver) if !work.secrets.insert(deliver.key.clone()) => {
-                    self.wakes.insert(uid.clone(), now);
                 }
                 Action::Apply(_) | Action::Deliver(_) => {
                     work.traceparent = work.traceparent.take().or_else(|| held.traceparent.clone());
@@ -349,6 +358,20 @@ impl State {
                     .push((asker, Action::Ask(namespace.clone(), *kind)));
             }
         }
+    }
+}
+
+/// The Secret that an action is about.
+fn secret_of(action: &Action) -> Option<&SecretKey> {
+    match action {
+        Action::Deliver(deliver) => Some(&deliver.key),
+        Action::Withdraw(withdraw) => Some(&withdraw.key),
+        Action::Fetch { .. }
+        | Action::CreateNamespace(_)
+        | Action::Ask(..)
+        | Action::Apply(_)
+        | Action::Delete { .. }
+        | Action::LetGo { .. } => None,
     }
 }
 

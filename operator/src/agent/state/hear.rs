@@ -169,7 +169,8 @@ impl State {
             Ok(Some(items)) => items.iter().map(|(hash, item)| (hash, item)).collect(),
             Ok(None) | Err(_) => BTreeMap::new(),
         };
-        for (uid, held) in &self.held.entries {
+        let entries = self.held.entries.iter();
+        for (uid, held) in entries.filter(|(_, held)| held.entry.state.is_present()) {
             let entry = &held.entry;
             let item = items.get(&entry.content);
             if let Some(Ok(content)) = item {

@@ -17,6 +17,7 @@ impl State {
         }
         // Which hub it serves, an agent remembers before it has anything to do.
         self.unsaved |= !taken.changed.is_empty() || self.served() != served;
+        self.unswept |= !taken.changed.is_empty();
         self.dirty.extend(taken.changed);
         let reports = &self.reports;
         let removed = |uid: &Uid| {
@@ -29,6 +30,7 @@ impl State {
             self.wakes.remove(&uid);
             self.observed.withdrawn.retain(|(_, app)| *app != uid);
             self.unsaved = true;
+            self.unswept = true;
         }
     }
 

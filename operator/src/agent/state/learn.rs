@@ -23,7 +23,10 @@ impl State {
                     hash,
                     seen,
                     repair,
-                } => self.learn_applied(key, hash, *seen, repair.then_some(now)),
+                } => {
+                    self.learn_applied(&asker, key, hash, *seen, repair.then_some(now));
+                    self.again(asker, now);
+                }
                 Outcome::Refused {
                     key,
                     hash,
@@ -39,7 +42,7 @@ impl State {
                         message,
                         retry_at: now,
                     };
-                    self.learn_refused(key, refused);
+                    self.learn_refused(&asker, key, refused);
                     self.again(asker, now);
                 }
                 Outcome::Deleted { key, uid, gone } => {
@@ -106,6 +109,7 @@ impl State {
     /// Takes in an object as it looks right after it was applied, or repaired at that time.
     pub(super) fn learn_applied(
         &mut self,
+        asker: &Asker,
         key: ObjectKey,
         hash: ContentHash,
         seen: Seen,
@@ -114,7 +118,7 @@ impl State {
         let old = self.observed.settled.remove(&key);
         let mut settled = Settled {
             uid: seen.uid.clone(),
-            app: seen.owner.clone(),
+            app: asker.app().cloned(),
             hash,
             stamp: seen.stamp.clone(),
             repairs: old.map(|old| old.repairs).unwrap_or_default(),
@@ -129,8 +133,11 @@ impl State {
     }
 
     /// Takes in what was refused just now, to be tried again after a pause that doubles.
-    pub(super) fn learn_refused(&mut self, key: ObjectKey, mut refused: Refused) {
-        let tries = self.tries.entry(key.clone()).or_default();
+    pub(super) fn learn_refused(&mut self, asker: &Asker, key: ObjectKey, mut refused: Refused) {
+        let Some(app) = asker.app() else { return };
+        let entry = self.tries.entry(key.clone());
+        let (whose, tries) = entry.or_insert_with(|| (app.clone(), 0));
+        whose.clone_from(app);
         *tries = (*tries + 1).min(6);
         // 1, 2, 4 … 32 s: a mended right or a returned server is noticed within half a minute.
         refused.retry_at += 500 << *tries;

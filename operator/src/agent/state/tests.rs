@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crds::label;
 use crds::{AssignmentSliceSpec, Entry, EntryState, Management, ReportState, Stage, TakeOver};
 use plan::content::AppContent;
-use plan::realize::{Access, Health, Seen, Stamp};
+use plan::realize::{Access, Delivered, Health, Seen, Stamp};
 use serde_json::json;
 
 use super::*;
@@ -302,4 +302,103 @@ fn an_object_is_deleted_once_and_not_again_until_the_watch_catches_up() {
     state.learn(vec![(Asker::App("x".into()), deleted(true))], now());
     assert_eq!(state.decide(now()).destructive.len(), 0);
     assert_eq!(state.reports["x"].state, ReportState::Removed);
+}
+
+#[test]
+fn what_belongs_to_no_entry_any_more_is_forgotten() {
+    let mut state = agent(&[entry("x", "c", "p-1"), entry("y", "d", "p-1")]);
+    state.decide(now());
+    comes(&mut state, "p-1", &["c", "d"]);
+    state.decide(now());
+    for app in ["x", "y"] {
+        let applied = Outcome::Applied {
+            key: key(app),
+            hash: hash("0"),
+            seen: seen(app, "7"),
+            repair: false,
+        };
+        let refused = Outcome::Refused {
+            key: key(&format!("{app}-2")),
+            hash: hash("0"),
+            reason: crds::Reason::Rejected,
+            message: "spec.x: must be y".to_owned(),
+            transient: false,
+        };
+        let asker = || Asker::App(app.into());
+        state.learn(vec![(asker(), applied), (asker(), refused)], now());
+    }
+    let elsewhere = ("finance".into(), Kind::ConfigMap);
+    state.access_until.insert(elsewhere.clone(), 0);
+    state.observed.access.insert(elsewhere, Access::Allowed);
+    // The content of one App changed, the other one is gone.
+    let x = Entry {
+        generation: 2,
+        ..entry("x", "e", "p-2")
+    };
+    let y = Entry {
+        generation: 3,
+        state: EntryState::Removed,
+        ..entry("y", "d", "p-1")
+    };
+    assign(&mut state, &[x.clone(), y]);
+    comes(&mut state, "p-2", &["e"]);
+    state.reports.get_mut("y").unwrap().state = ReportState::Removed;
+    let mut later = (*slice(&[x])).clone();
+    later.sequence = 4;
+    let later = vec![("a".into(), Arc::new(later))];
+    state.hear(Heard::Slices(Change::Replaced(later)));
+    state.decide(now());
+    assert_eq!(state.contents.keys().collect::<Vec<_>>(), [&hash("e")]);
+    let settled: Vec<_> = state.observed.settled.keys().cloned().collect();
+    assert_eq!(settled, [key("x")]);
+    let refused: Vec<_> = state.observed.refused.keys().cloned().collect();
+    assert_eq!(refused, [key("x-2")]);
+    assert_eq!(state.tries.len(), 1);
+    assert!(state.access_until.is_empty());
+    assert!(
+        !state
+            .observed
+            .access
+            .contains_key(&("finance".into(), Kind::ConfigMap))
+    );
+}
+
+#[test]
+fn the_last_of_two_removed_apps_deletes_the_secret_that_they_share() {
+    let removed = |uid: &str| Entry {
+        state: EntryState::Removed,
+        secrets: vec![crds::SecretCopy {
+            name: "db".into(),
+            copy: "s-1".into(),
+        }],
+        ..entry(uid, "c", "p-1")
+    };
+    let mut state = agent(&[removed("x"), removed("y")]);
+    let secret: SecretKey = ("health".into(), "db".into());
+    let delivered = Delivered {
+        uid: "secret-1".into(),
+        version: "v".into(),
+        apps: BTreeSet::from(["x".into(), "y".into()]),
+        looked: 0,
+    };
+    state.observed.delivered.insert(secret.clone(), delivered);
+    let mut deletes = 0;
+    for _ in 0..3 {
+        for (app, action) in state.decide(now()).destructive {
+            let Action::Withdraw(withdraw) = action else {
+                panic!("{action:?}");
+            };
+            deletes += usize::from(!withdraw.shared);
+            let key = secret.clone();
+            let done = Outcome::Withdrawn {
+                key,
+                app: app.clone(),
+            };
+            state.learn(vec![(Asker::App(app), done)], now());
+        }
+    }
+    assert_eq!(deletes, 1);
+    for app in ["x", "y"] {
+        assert_eq!(state.reports[app].state, ReportState::Removed);
+    }
 }
