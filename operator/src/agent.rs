@@ -161,22 +161,16 @@ impl Agent {
         let version = discover::version(&self.member).await?;
         let served = discover::served(&self.member).await?;
         let mut state = State::new(uid, version, member.identity(), self.local);
-        match snapshot::Store::new(self.member.clone(), &self.cluster, self.leader_epoch)
-            .read()
-            .await
-        {
-            Ok(Some(found)) => state.remember(found),
-            Ok(None) => {}
-            // A damaged snapshot is as good as none: the hub has everything.
-            Err(
-                error @ (snapshot::SnapshotError::Chunk(_)
-                | snapshot::SnapshotError::Unpack(_)
-                | snapshot::SnapshotError::Parse(_)),
-            ) => {
-                let error: &dyn std::error::Error = &error;
-                tracing::warn!(error, "the snapshot is not usable and is left aside");
+        let store = snapshot::Store::new(self.member.clone(), &self.cluster, self.leader_epoch);
+        if let Some(found) = store.read().await? {
+            if let Some(error) = &found.damage {
+                let error: &dyn std::error::Error = error;
+                tracing::warn!(
+                    error,
+                    "the snapshot is not usable and is left aside, but for the hub that is served"
+                );
             }
-            Err(error @ snapshot::SnapshotError::Api(_)) => return Err(error.into()),
+            state.remember(found);
         }
         Ok((member, state, served))
     }
@@ -328,9 +322,10 @@ impl Running {
         if !self.state.unsaved() || !(due || last) {
             return;
         }
-        let packed = snapshot::pack(&self.state.snapshot());
+        let snapshot = self.state.snapshot();
+        let packed = snapshot::pack(&snapshot);
         self.snapshot_at = Some(Instant::now() + SNAPSHOT_INTERVAL);
-        match self.store.write(&packed).await {
+        match self.store.write(&packed, snapshot.held.hub.as_ref()).await {
             Ok(()) => self.state.saved(),
             Err(error) => {
                 let error: &dyn std::error::Error = &error;

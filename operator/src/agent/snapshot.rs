@@ -8,13 +8,15 @@ use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
 use std::sync::Arc;
 
-use crds::{ContentHash, FIELD_MANAGER, ReportEntry, SYSTEM_NAMESPACE, Uid, label};
+use crds::{ContentHash, FIELD_MANAGER, HubSeen, ReportEntry, SYSTEM_NAMESPACE, Uid, label};
 use flate2::Compression;
 use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
-use kube::api::{DeleteParams, ListParams, ObjectMeta, Patch, PatchParams, PostParams};
+use kube::api::{
+    DeleteParams, ListParams, ObjectMeta, Patch, PatchParams, PostParams, Preconditions,
+};
 use kube::{Api, Client, ResourceExt as _};
 use plan::content::{AppContent, hash_of};
 use plan::held::Held;
@@ -28,6 +30,8 @@ const CHUNK_BYTES: usize = 512 * 1024;
 const UNPACKED_MAX: u64 = 256 * 1024 * 1024;
 /// Annotation on the index: the hub an administrator of this cluster acknowledged.
 const ACKNOWLEDGED: &str = "jiuzhou.io/acknowledged-hub";
+/// Key of the index: the hub that is served, and the newest of it that was seen.
+const HUB: &str = "hub";
 
 /// What an agent remembers.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -52,6 +56,13 @@ pub(crate) enum SnapshotError {
     Unpack(#[from] std::io::Error),
     #[error("the snapshot cannot be understood")]
     Parse(#[from] serde_json::Error),
+    #[error(
+        "key hub of Secret jiuzhou-system/{index} does not say which hub is served: restore it, or delete the Secret to serve whichever hub decides now"
+    )]
+    Pin {
+        index: String,
+        source: serde_json::Error,
+    },
 }
 
 /// Where an agent's snapshot is kept.
@@ -64,9 +75,12 @@ pub(crate) struct Store {
 }
 
 /// A snapshot as it was found, and the hub that an administrator acknowledged, if one did.
+#[derive(Debug)]
 pub(crate) struct Found {
     pub(crate) snapshot: Snapshot,
     pub(crate) acknowledged: Option<Uid>,
+    /// Why the snapshot holds nothing but the hub that is served, if it was damaged.
+    pub(crate) damage: Option<SnapshotError>,
 }
 
 impl Store {
@@ -84,62 +98,57 @@ impl Store {
         let Some(index) = self.secrets.get_opt(&self.prefix).await? else {
             return Ok(None);
         };
-        let acknowledged = index
-            .annotations()
-            .get(ACKNOWLEDGED)
-            .map(|hub| Uid::from(hub.as_str()));
-        let names = index
-            .data
-            .as_ref()
-            .and_then(|d| d.get("chunks"))
-            .map(|b| b.0.clone())
-            .unwrap_or_default();
+        let packed = self.read_chunks(&index).await;
+        found(&index, packed).map(Some)
+    }
+
+    async fn read_chunks(&self, index: &Secret) -> Result<Vec<u8>, SnapshotError> {
+        let names = value(index, "chunks").unwrap_or_default();
         let mut packed = Vec::new();
-        for name in String::from_utf8_lossy(&names).split_whitespace() {
-            let chunk = self
-                .secrets
-                .get_opt(name)
-                .await?
-                .and_then(|s| s.data)
-                .and_then(|mut d| d.remove("data"));
+        for name in String::from_utf8_lossy(names).split_whitespace() {
+            let chunk = self.secrets.get_opt(name).await?;
             let bytes = chunk
-                .map(|c| c.0)
+                .as_ref()
+                .and_then(|chunk| value(chunk, "data"))
                 .filter(|bytes| self.chunk_name(bytes) == name);
             packed.extend(bytes.ok_or_else(|| SnapshotError::Chunk(name.to_owned()))?);
         }
-        Ok(Some(Found {
-            snapshot: unpack(&packed)?,
-            acknowledged,
-        }))
+        Ok(packed)
     }
 
     /// The hub that an administrator of this cluster acknowledged, if one did.
     pub(crate) async fn acknowledged(&self) -> Result<Option<Uid>, SnapshotError> {
         let index = self.secrets.get_metadata_opt(&self.prefix).await?;
-        Ok(index.and_then(|index| {
-            index
-                .annotations()
-                .get(ACKNOWLEDGED)
-                .map(|hub| Uid::from(hub.as_str()))
-        }))
+        Ok(index.and_then(|index| acknowledged(&index.metadata)))
     }
 
     /// Writes chunks that are new, then the index, then deletes chunks that are no longer named.
-    pub(crate) async fn write(&self, packed: &[u8]) -> Result<(), SnapshotError> {
+    /// Which hub is served also stands in the index: losing a chunk must not lose that.
+    pub(crate) async fn write(
+        &self,
+        packed: &[u8],
+        hub: Option<&HubSeen>,
+    ) -> Result<(), SnapshotError> {
         let selector =
             ListParams::default().labels(&format!("jiuzhou.io/snapshot={}", self.prefix));
-        let known: Vec<String> = self
+        let known: BTreeMap<String, Preconditions> = self
             .secrets
             .list_metadata(&selector)
             .await?
             .items
-            .iter()
-            .map(kube::ResourceExt::name_any)
+            .into_iter()
+            .map(|chunk| {
+                let preconditions = Preconditions {
+                    uid: chunk.uid(),
+                    resource_version: chunk.resource_version(),
+                };
+                (chunk.name_any(), preconditions)
+            })
             .collect();
         let mut names = Vec::new();
         for chunk in packed.chunks(CHUNK_BYTES) {
             let name = self.chunk_name(chunk);
-            if !known.contains(&name) {
+            if !known.contains_key(&name) {
                 let secret = self.secret(&name, "data", chunk.to_vec());
                 match self.secrets.create(&PostParams::default(), &secret).await {
                     Ok(_) => {}
@@ -150,7 +159,10 @@ impl Store {
             names.push(name);
         }
         let mut index = self.secret(&self.prefix, "chunks", names.join(" ").into_bytes());
-        index.metadata.managed_fields = None;
+        if let (Some(data), Some(hub)) = (&mut index.data, hub) {
+            let hub = serde_json::to_vec(hub).map_err(SnapshotError::Parse)?;
+            data.insert(HUB.to_owned(), ByteString(hub));
+        }
         self.secrets
             .patch(
                 &self.prefix,
@@ -158,11 +170,20 @@ impl Store {
                 &Patch::Apply(&index),
             )
             .await?;
-        for old in known
-            .iter()
-            .filter(|name| **name != self.prefix && !names.contains(name))
-        {
-            self.secrets.delete(old, &DeleteParams::default()).await?;
+        for (old, preconditions) in known {
+            if old == self.prefix || names.contains(&old) {
+                continue;
+            }
+            let params = DeleteParams {
+                preconditions: Some(preconditions),
+                ..DeleteParams::default()
+            };
+            match self.secrets.delete(&old, &params).await {
+                Ok(_) => {}
+                // Gone already, or somebody made it anew: the next write looks again.
+                Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {}
+                Err(error) => return Err(error.into()),
+            }
         }
         Ok(())
     }
@@ -193,6 +214,41 @@ impl Store {
             ..Secret::default()
         }
     }
+}
+
+fn acknowledged(index: &ObjectMeta) -> Option<Uid> {
+    let hub = index.annotations.as_ref()?.get(ACKNOWLEDGED)?;
+    Some(Uid::from(hub.as_str()))
+}
+
+fn value<'a>(secret: &'a Secret, key: &str) -> Option<&'a [u8]> {
+    let value = secret.data.as_ref()?.get(key)?;
+    Some(&value.0)
+}
+
+/// What an index and its chunks say. A damaged snapshot is left aside, since the hub has everything
+/// that was in it; but not which hub that is.
+fn found(index: &Secret, packed: Result<Vec<u8>, SnapshotError>) -> Result<Found, SnapshotError> {
+    let (snapshot, damage) = match packed.and_then(|packed| unpack(&packed)) {
+        Ok(snapshot) => (snapshot, None),
+        Err(error @ (SnapshotError::Api(_) | SnapshotError::Pin { .. })) => return Err(error),
+        Err(
+            error @ (SnapshotError::Chunk(_) | SnapshotError::Unpack(_) | SnapshotError::Parse(_)),
+        ) => {
+            let mut snapshot = Snapshot::default();
+            let pin = value(index, HUB).map(serde_json::from_slice).transpose();
+            snapshot.held.hub = pin.map_err(|source| SnapshotError::Pin {
+                index: index.name_any(),
+                source,
+            })?;
+            (snapshot, Some(error))
+        }
+    };
+    Ok(Found {
+        snapshot,
+        acknowledged: acknowledged(&index.metadata),
+        damage,
+    })
 }
 
 /// Packs a snapshot. Equal snapshots give equal bytes, so that nothing is written twice.
@@ -244,5 +300,36 @@ mod tests {
         let middle = packed.len() / 2;
         packed[middle] ^= 0xff;
         assert!(unpack(&packed).is_err());
+    }
+
+    fn index(hub: &[u8]) -> Secret {
+        let data = BTreeMap::from([(HUB.to_owned(), ByteString(hub.to_vec()))]);
+        Secret {
+            data: Some(data),
+            ..Secret::default()
+        }
+    }
+
+    #[test]
+    fn a_lost_chunk_does_not_lose_which_hub_is_served() {
+        let hub = HubSeen {
+            id: "hub-1".into(),
+            epoch: 2,
+            leader_epoch: 3,
+            sequence: 4,
+        };
+        let lost = Err(SnapshotError::Chunk("c-1".to_owned()));
+        let found = found(&index(&serde_json::to_vec(&hub).unwrap()), lost).unwrap();
+        assert_eq!(found.snapshot.held.hub, Some(hub));
+        assert!(found.damage.is_some());
+    }
+
+    #[test]
+    fn an_agent_that_cannot_tell_which_hub_it_serves_does_not_start() {
+        let lost = Err(SnapshotError::Chunk("c-1".to_owned()));
+        assert!(matches!(
+            found(&index(b"{"), lost),
+            Err(SnapshotError::Pin { .. })
+        ));
     }
 }
