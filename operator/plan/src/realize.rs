@@ -173,10 +173,14 @@ impl<'a> Work<'a> {
 
     fn namespace_ready(&mut self) -> bool {
         let name = &self.entry.namespace;
-        match self.observed.namespaces.get(name) {
+        let there = self.observed.namespaces.get(name);
+        match there {
             None | Some(Namespace::Unbound) if self.observing => return true,
             None | Some(Namespace::Unbound) => {
-                self.actions.push(Action::CreateNamespace(name.clone()));
+                self.actions.push(Action::CreateNamespace {
+                    name: name.clone(),
+                    exists: there.is_some(),
+                });
             }
             Some(Namespace::Terminating) => {
                 self.message = Some(format!("namespace {name} is still terminating"));
@@ -372,7 +376,7 @@ impl<'a> Work<'a> {
         let mut counts = [0_usize; 4];
         self.actions.retain(|action| match action {
             Action::Fetch { .. } => true,
-            Action::CreateNamespace(_) | Action::Ask(..) => false,
+            Action::CreateNamespace { .. } | Action::Ask(..) => false,
             Action::Apply(apply) => {
                 let existing = self.observed.objects.get(&apply.key);
                 let at = existing.map_or(0, |seen| if seen.owner.is_none() { 1 } else { 2 });

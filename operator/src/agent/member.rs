@@ -1,7 +1,9 @@
 //! The member cluster: carries out actions and asks questions, one request after the other or a
 //! bounded number side by side.
 
-use std::collections::BTreeMap;
+mod namespace;
+mod verdict;
+
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -11,8 +13,7 @@ use k8s_openapi::api::authentication::v1::SelfSubjectReview;
 use k8s_openapi::api::authorization::v1::{
     ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec,
 };
-use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
-use k8s_openapi::api::rbac::v1::{RoleBinding, RoleRef, Subject};
+use k8s_openapi::api::rbac::v1::Subject;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Client};
 use plan::object::{Kind, ObjectKey};
@@ -22,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::secrets::Vault;
 use super::view::{View, api_resource};
+use verdict::refused;
 
 /// Requests to one member cluster at a time: enough to hide latency, few enough to be a good guest.
 const CONCURRENCY: usize = 16;
@@ -203,7 +205,7 @@ impl Member {
                 Ok(access) => Outcome::Access(namespace, kind, access),
                 Err(error) => Outcome::Failed(format!("cannot ask for access: {error}")),
             },
-            Action::CreateNamespace(name) => match self.create_namespace(&name).await {
+            Action::CreateNamespace { name, exists } => match self.prepare(&name, exists).await {
                 Ok(()) => Outcome::NamespaceReady(name),
                 Err(error) => Outcome::Failed(format!("cannot prepare namespace {name}: {error}")),
             },
@@ -353,88 +355,6 @@ impl Member {
             Access::Denied
         })
     }
-
-    /// The tenant's namespace, its ServiceAccount, and the rights of both sides in it.
-    async fn create_namespace(&self, name: &NamespaceName) -> Result<(), kube::Error> {
-        let apply = PatchParams::apply(FIELD_MANAGER).force();
-        let labels = BTreeMap::from([
-            (label::MANAGED_BY, label::MANAGED_BY_VALUE),
-            (label::TENANT, name.as_str()),
-        ]);
-        let namespaces: Api<Namespace> = Api::all(self.client.clone());
-        let bare = self.stamp(json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}));
-        namespaces
-            .patch(name.as_str(), &apply, &Patch::Apply(&bare))
-            .await?;
-        let accounts: Api<ServiceAccount> = Api::namespaced(self.client.clone(), name.as_str());
-        let account = self.stamp(json!({
-            "apiVersion": "v1", "kind": "ServiceAccount",
-            "metadata": {"name": TENANT_ACCOUNT, "namespace": name, "labels": labels},
-            "automountServiceAccountToken": false,
-        }));
-        accounts
-            .patch(TENANT_ACCOUNT, &apply, &Patch::Apply(&account))
-            .await?;
-        let tenant = Subject {
-            kind: "ServiceAccount".to_owned(),
-            name: TENANT_ACCOUNT.to_owned(),
-            namespace: Some(name.to_string()),
-            ..Subject::default()
-        };
-        self.bind(name, "jiuzhou-agent-namespace", self.subject.clone())
-            .await?;
-        self.bind(name, "jiuzhou-tenant", tenant).await?;
-        self.await_rights(name).await;
-        let bound = self.stamp(json!({
-            "apiVersion": "v1", "kind": "Namespace",
-            "metadata": {"name": name, "labels": labels, "annotations": {BOUND: self.identity()}},
-        }));
-        namespaces
-            .patch(name.as_str(), &apply, &Patch::Apply(&bound))
-            .await?;
-        Ok(())
-    }
-
-    async fn bind(
-        &self,
-        namespace: &NamespaceName,
-        role: &str,
-        subject: Subject,
-    ) -> Result<(), kube::Error> {
-        let bindings: Api<RoleBinding> = Api::namespaced(self.client.clone(), namespace.as_str());
-        let role_ref = RoleRef {
-            api_group: "rbac.authorization.k8s.io".to_owned(),
-            kind: "ClusterRole".to_owned(),
-            name: role.to_owned(),
-        };
-        let binding = self.stamp(json!({
-            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding",
-            "metadata": {"name": role, "namespace": namespace, "labels": {label::MANAGED_BY: label::MANAGED_BY_VALUE}},
-            "roleRef": role_ref, "subjects": [subject],
-        }));
-        bindings
-            .patch(
-                role,
-                &PatchParams::apply(FIELD_MANAGER).force(),
-                &Patch::Apply(&binding),
-            )
-            .await?;
-        Ok(())
-    }
-
-    /// Rights take a moment to reach the authorizer; asking a little earlier would only look like a
-    /// refusal. What is still refused after two seconds is shown as such.
-    async fn await_rights(&self, namespace: &NamespaceName) {
-        for _ in 0..20 {
-            if matches!(
-                self.ask(namespace, Kind::ConfigMap).await,
-                Ok(Access::Allowed)
-            ) {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-    }
 }
 
 /// The subject of role bindings for a user name.
@@ -458,37 +378,5 @@ fn subject(user: &str) -> Subject {
     }
 }
 
-/// What a refused write means.
-fn refused(key: ObjectKey, hash: ContentHash, error: &kube::Error) -> Outcome {
-    let answer = if let kube::Error::Api(status) = error {
-        verdict(&key, status)
-    } else {
-        None
-    };
-    let transient = answer.is_none();
-    let (reason, message) = answer.unwrap_or_else(|| (Reason::InProgress, error.to_string()));
-    Outcome::Refused {
-        key,
-        hash,
-        reason,
-        message,
-        transient,
-    }
-}
-
-/// What an answer of the API server says about the object; `None` when it says nothing about it.
-fn verdict(key: &ObjectKey, status: &kube::core::Status) -> Option<(Reason, String)> {
-    match status.code {
-        409 => Some((
-            Reason::NotManaged,
-            format!(
-                "{key} was created by somebody else meanwhile: {}",
-                status.message
-            ),
-        )),
-        403 => Some((Reason::Forbidden, status.message.clone())),
-        404 => Some((Reason::CRDMissing, format!("{key}: {}", status.message))),
-        400 | 413 | 415 | 422 => Some((Reason::Rejected, status.message.clone())),
-        _ => None,
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -54,6 +54,10 @@ struct Missing {
 }
 
 /// Everything the agent knows.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "facts that hold or do not, each on its own; no two of them make up one state"
+)]
 pub(crate) struct State {
     cluster_uid: Uid,
     version: String,
@@ -277,7 +281,7 @@ impl State {
                 Action::Delete { .. } | Action::LetGo { .. } | Action::Withdraw(_) => {
                     work.destructive.push((uid.clone(), action));
                 }
-                Action::Ask(..) | Action::CreateNamespace(_) => {
+                Action::Ask(..) | Action::CreateNamespace { .. } => {
                     let shared = (Asker::Namespace(held.entry.namespace.clone()), action);
                     if !work.actions.contains(&shared) {
                         work.actions.push(shared);
@@ -367,7 +371,7 @@ fn secret_of(action: &Action) -> Option<&SecretKey> {
         Action::Deliver(deliver) => Some(&deliver.key),
         Action::Withdraw(withdraw) => Some(&withdraw.key),
         Action::Fetch { .. }
-        | Action::CreateNamespace(_)
+        | Action::CreateNamespace { .. }
         | Action::Ask(..)
         | Action::Apply(_)
         | Action::Delete { .. }

@@ -19,7 +19,13 @@ pub enum Action {
         hash: ContentHash,
     },
     /// Create the tenant's namespace, with the rights the agent needs in it.
-    CreateNamespace(NamespaceName),
+    CreateNamespace {
+        /// Its name.
+        name: NamespaceName,
+        /// Whether it was seen to be there and managed. One that was not is not taken over, even if
+        /// somebody creates it meanwhile.
+        exists: bool,
+    },
     /// Ask whether the tenant may have objects of a kind.
     Ask(NamespaceName, Kind),
     /// Apply an object.

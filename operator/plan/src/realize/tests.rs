@@ -232,10 +232,15 @@ fn missing_content_is_reported_and_what_runs_is_kept() {
 fn the_namespace_comes_first_and_a_foreign_one_is_left_alone() {
     let mut bed = Bed::new(&[deployment("web")]);
     bed.observed.namespaces.clear();
-    assert_eq!(
-        bed.realize().actions,
-        [Action::CreateNamespace("health".into())]
-    );
+    let create = |exists| Action::CreateNamespace {
+        name: "health".into(),
+        exists,
+    };
+    assert_eq!(bed.realize().actions, [create(false)]);
+    bed.observed
+        .namespaces
+        .insert("health".into(), Namespace::Unbound);
+    assert_eq!(bed.realize().actions, [create(true)]);
     bed.observed
         .namespaces
         .insert("health".into(), Namespace::Foreign);
