@@ -8,7 +8,8 @@ use crate::name::{ContentHash, NamespaceName};
 
 /// The hub namespace of all Content objects; agents may only get them by name.
 pub const CONTENT_NAMESPACE: &str = "jiuzhou-content";
-/// Most bytes of data in one pack, below the store's limit of 1.5 MiB per object.
+/// Most bytes of data in one pack, counted as they are stored (JSON within JSON, so that each quote
+/// is two), below the store's limit of 1.5 MiB per object.
 pub const PACK_BYTES_MAX: usize = 1_200_000;
 
 /// A Content holds manifests of several Apps, stored once whatever the number of clusters.

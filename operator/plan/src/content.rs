@@ -78,6 +78,19 @@ pub fn hash_of(data: &[u8]) -> ContentHash {
     ContentHash::from(hex(&Sha256::digest(data)[..10]))
 }
 
+/// Bytes that stored content takes inside its Content object, where it is JSON within JSON: the API
+/// server writes each quote as two bytes, and `<`, `>`, `&` and the line separators of Unicode as
+/// six. The store's limit counts these.
+pub(crate) fn stored_bytes(data: &str) -> usize {
+    let one = |c: char| match c {
+        '"' | '\\' | '\n' | '\r' | '\t' => 2,
+        '<' | '>' | '&' | '\u{2028}' | '\u{2029}' => 6,
+        '\0'..='\u{1f}' => 6,
+        c => c.len_utf8(),
+    };
+    data.chars().map(one).sum()
+}
+
 /// Bytes as lowercase hexadecimal digits.
 pub(crate) fn hex(bytes: &[u8]) -> String {
     let digit = |nibble: u8| char::from_digit(u32::from(nibble), 16).unwrap_or('0');
@@ -105,6 +118,15 @@ mod tests {
             overrides: vec![],
         };
         assert_eq!(content(a).to_data(), content(b).to_data());
+    }
+
+    #[test]
+    fn content_is_at_least_as_large_as_it_is_written() {
+        for data in ["plain 健康码", r#"{"a":"\"b\\"}"#, "a\nb\u{1}"] {
+            let written = serde_json::to_string(data).unwrap().len() - 2;
+            assert_eq!(stored_bytes(data), written);
+        }
+        assert_eq!(stored_bytes("<&\u{2028}"), 18, "as Go writes them");
     }
 
     #[test]

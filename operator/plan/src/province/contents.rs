@@ -8,7 +8,7 @@ use sha2::Sha256;
 
 use super::regions::Wake;
 use super::{ContentWrite, Edit};
-use crate::content::hex;
+use crate::content::{hex, stored_bytes};
 use crate::world::World;
 
 /// Most contents in one pack. An agent that needs one of them reads the pack whole.
@@ -66,18 +66,19 @@ fn split(contents: BTreeMap<&ContentHash, &str>) -> Vec<Vec<ContentItem>> {
     let mut packs: Vec<Vec<ContentItem>> = Vec::new();
     let mut bytes = 0;
     for (hash, data) in contents {
+        let size = stored_bytes(data);
         let item = ContentItem {
             hash: hash.clone(),
             data: data.to_owned(),
         };
         if let Some(pack) = packs
             .last_mut()
-            .filter(|pack| pack.len() < PACK_ITEMS_MAX && bytes + data.len() <= PACK_BYTES_MAX)
+            .filter(|pack| pack.len() < PACK_ITEMS_MAX && bytes + size <= PACK_BYTES_MAX)
         {
-            bytes += data.len();
+            bytes += size;
             pack.push(item);
         } else {
-            bytes = data.len();
+            bytes = size;
             packs.push(vec![item]);
         }
     }

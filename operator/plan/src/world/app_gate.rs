@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::app::{Scale, ValidApp, ValidWave};
 use super::footprint::{Footprint, scale_targets};
 use super::gate::Parked;
-use crate::content::{AppContent, hash_of};
+use crate::content::{AppContent, hash_of, stored_bytes};
 use crate::object::Kind;
 use crate::render::{RenderFor, render};
 
@@ -33,10 +33,10 @@ pub(super) fn app_gate(
     }
     let content = AppContent::of(spec);
     let data = content.to_data();
-    if data.len() > PACK_BYTES_MAX {
+    let bytes = stored_bytes(&data);
+    if bytes > PACK_BYTES_MAX {
         let message = format!(
-            "spec.manifests make {} bytes; at most {PACK_BYTES_MAX} fit: split the App",
-            data.len()
+            "spec.manifests make {bytes} bytes as they are stored, where each quote counts twice; at most {PACK_BYTES_MAX} fit: split the App"
         );
         return Err(Parked::new(Reason::TooLarge, message));
     }

@@ -1,8 +1,9 @@
 //! Contents: stored once, packed together, kept as long as anybody needs them.
 
 use plan::content::AppContent;
+use serde_json::json;
 
-use crate::province::{Province, app};
+use crate::province::{Province, app, manifest};
 
 const DAY: i64 = 24 * 3_600;
 
@@ -72,6 +73,21 @@ fn many_contents_are_split_over_packs() {
         .map(|c| c.items.len())
         .collect();
     assert_eq!(sizes, [50, 50, 20]);
+}
+
+#[test]
+fn packs_are_split_by_the_bytes_they_take_as_they_are_stored() {
+    let mut province = Province::cities().settled();
+    for name in ["web", "api"] {
+        let mut config = manifest("ConfigMap", name);
+        config["data"] = json!({"blob": "\"".repeat(200_000)});
+        province.create(app(name).and(config));
+    }
+    let packs = province.plan().contents;
+    assert_eq!(packs.len(), 2, "800 kB each as JSON within JSON");
+    for pack in packs {
+        assert!(serde_json::to_string(&pack.items).unwrap().len() < 1_250_000);
+    }
 }
 
 #[test]

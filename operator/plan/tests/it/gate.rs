@@ -93,6 +93,14 @@ fn more_content_than_fits_one_object() {
 }
 
 #[test]
+fn content_of_many_quotes_is_larger_as_it_is_stored_than_as_it_is_written() {
+    let mut config = manifest("ConfigMap", "quoted");
+    config["data"] = json!({"blob": "\"".repeat(550_000)});
+    let draft = app("web").and(config);
+    parks(draft, Reason::TooLarge, "where each quote counts twice");
+}
+
+#[test]
 fn a_patch_that_does_not_apply_is_named_with_its_position() {
     let patch = json!([
         {"op": "add", "path": "/metadata/labels", "value": {}},
