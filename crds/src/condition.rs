@@ -77,9 +77,6 @@ macro_rules! reasons {
         pub enum Reason { $($(#[$doc])* $Name,)* }
 
         impl Reason {
-            /// All reasons, for documentation and for translations.
-            pub const ALL: &'static [Self] = &[$(Self::$Name,)*];
-
             /// The reason as it stands in a condition.
             pub fn as_str(self) -> &'static str {
                 match self { $(Self::$Name => stringify!($Name),)* }
@@ -127,6 +124,10 @@ reasons! {
     IdentityChanged,
     /// The agent refuses this hub: it is older than what it has seen, or another one.
     HubRefused,
+    /// The kubeconfig of a cluster that is pushed to cannot be used.
+    KubeconfigRefused,
+    /// Another MemberCluster already stands for the same cluster.
+    ClusterTaken,
     /// No capacity report yet.
     CapacityUnknown,
     /// Only observed: nothing is applied there.

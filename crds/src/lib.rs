@@ -92,8 +92,6 @@ pub mod label {
     pub const LEADER_EPOCH: &str = "jiuzhou.io/leader-epoch";
     /// Annotation on an App: the user who last changed its spec, stamped at admission.
     pub const CHANGED_BY: &str = "jiuzhou.io/changed-by";
-    /// Annotation on an App: W3C trace context of the pipeline that applied it.
-    pub const TRACEPARENT: &str = "jiuzhou.io/traceparent";
 }
 
 /// The hub namespace through which the hub and one member cluster talk.

@@ -61,6 +61,13 @@ pub struct RolloutStatus {
     /// Whether the content was proven here before, so that it goes to all waves at once.
     #[serde(default)]
     pub rollback: bool,
+    /// Content that was last rolled out completely; only that is proven and goes back at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proven: Option<ContentHash>,
+    /// Waves the rollout began with. They hold until it is complete, whatever becomes of the spec.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "atomic"))]
+    pub waves: Vec<Wave>,
     /// Since when the current wave has been healthy, or since when the state holds.
     pub since: Timestamp,
 }

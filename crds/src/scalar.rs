@@ -46,6 +46,14 @@ pub struct ResourceQuantity {
 pub struct Period(pub String);
 
 impl Period {
+    /// The span of that many milliseconds, in the largest unit that says it exactly.
+    pub fn from_millis(millis: i64) -> Self {
+        let units = [(3_600_000, "h"), (60_000, "m"), (1_000, "s")];
+        let exact = units.iter().find(|(factor, _)| millis % factor == 0);
+        let (factor, unit) = exact.copied().unwrap_or((1, "ms"));
+        Self(format!("{}{unit}", millis / factor))
+    }
+
     /// The span in milliseconds, or `None` when the text is not a period.
     pub fn millis(&self) -> Option<i64> {
         let digits = self.0.bytes().take_while(u8::is_ascii_digit).count();

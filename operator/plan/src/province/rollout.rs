@@ -8,16 +8,18 @@
 //!
 //! Waves govern changes: the first content of an App goes to all clusters together, and once all
 //! run the same content there is nothing left to stop. Content that already runs healthily in some
-//! cluster when it becomes the wanted one is a rollback and goes everywhere at once. A cluster that
-//! joins in the middle takes what its wave has.
+//! cluster when it becomes the wanted one, and was once rolled out completely, is a rollback and goes
+//! everywhere at once. A cluster that joins in the middle takes what its wave has.
 //!
 //! The App's status is the memory of its rollout. Nothing of a new content is sent out before that
 //! memory is written: afterwards nobody could tell a proven content from a new one.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crds::{
-    ApprovalDecision, ContentHash, ReportState, RolloutState, RolloutStatus, Timestamp, WaveName,
+    ApprovalDecision, ContentHash, Reason, ReportState, RolloutState, RolloutStatus, Timestamp,
+    WaveName,
 };
 
 use super::placement::At;
@@ -30,8 +32,8 @@ use crate::world::{AppLedger, AppSlot, ValidApp, ValidWave, World};
 pub(crate) struct Rolled {
     pub(crate) content: BTreeMap<At, ContentHash>,
     pub(crate) status: RolloutStatus,
-    /// Wave of each cluster.
-    pub(crate) waves: BTreeMap<At, usize>,
+    /// Wave of each cluster that a wave selects.
+    pub(crate) waves: BTreeMap<At, WaveName>,
     /// What the rollout waits on.
     pub(crate) waiting: Option<Waiting>,
 }
@@ -45,6 +47,8 @@ struct Member {
     content: Option<ContentHash>,
     /// State it reported for exactly that decision.
     state: Option<ReportState>,
+    /// Why, when it is not healthy.
+    reason: Option<Reason>,
 }
 
 impl Member {
@@ -60,11 +64,35 @@ impl Member {
     }
 
     fn broken(&self) -> bool {
-        matches!(
-            self.state,
-            Some(ReportState::Failed | ReportState::Unhealthy)
-        )
+        match self.state {
+            Some(ReportState::Unhealthy) => true,
+            Some(ReportState::Failed) => self.reason.is_none_or(is_refusal),
+            Some(_) | None => false,
+        }
     }
+}
+
+/// Whether a failure says something about the content itself. What passes by itself, as content
+/// that is not there yet or an API server that does not answer, makes a wave wait and never stops
+/// it, since a stop lasts until the content changes.
+fn is_refusal(reason: Reason) -> bool {
+    matches!(
+        reason,
+        Reason::Rejected
+            | Reason::Invalid
+            | Reason::InvalidPatch
+            | Reason::KindNotAllowed
+            | Reason::NamespaceNotAllowed
+            | Reason::DuplicateManifest
+            | Reason::WorkloadAmbiguous
+            | Reason::TooLarge
+            | Reason::CRDMissing
+            | Reason::Forbidden
+            | Reason::NotManaged
+            | Reason::OwnedByOther
+            | Reason::Conflict
+            | Reason::Unhealthy
+    )
 }
 
 /// Decides the content of every target of an App.
@@ -77,34 +105,32 @@ pub(crate) fn roll(
     wake: &mut Wake,
 ) -> Rolled {
     let ledger = world.ledger(&slot.uid);
+    let last = slot.status.rollout.as_ref();
+    let memory = last.filter(|m| m.content_hash == app.content);
+    let waves = waves(app, memory);
     let members: Vec<Member> = targets
         .iter()
-        .map(|at| member(fleet, app, ledger, *at))
+        .map(|at| member(fleet, &waves, ledger, *at))
         .collect();
-    let memory = slot
-        .status
-        .rollout
-        .as_ref()
-        .filter(|m| m.content_hash == app.content);
     let rollback = memory.map_or_else(|| is_rollback(slot, app, &members), |m| m.rollback);
     let outdated = members
         .iter()
         .any(|m| m.content.is_some() && !m.runs(&app.content));
     let under_way = outdated || memory.is_some_and(|m| m.wave.is_some());
-    let progress = if app.waves.is_empty() || rollback || !under_way {
+    let progress = if waves.is_empty() || rollback || !under_way {
         all_at_once(app, &members, memory)
     } else {
         Walk {
             world,
             slot,
             app,
+            waves: &waves,
             members: &members,
             memory,
             outdated,
         }
         .go(wake)
     };
-    let waves = members.iter().map(|m| (m.at, m.wave)).collect();
     let content = members
         .iter()
         .map(|m| (m.at, content_of(app, m, &members, progress.open)))
@@ -112,19 +138,49 @@ pub(crate) fn roll(
     let unchanged = memory
         .filter(|m| m.state == progress.state && m.wave == progress.wave && m.rollback == rollback);
     let since = unchanged.map_or(Timestamp::from_millis(world.now), |m| m.since);
+    let kept = progress.wave.as_ref().map_or(&[][..], |_| &waves[..]);
+    let kept = kept.iter().map(ValidWave::declared).collect();
     let status = RolloutStatus {
         content_hash: app.content.clone(),
         wave: progress.wave,
         state: progress.state,
         rollback,
+        proven: if progress.state == RolloutState::Complete && !members.is_empty() {
+            Some(app.content.clone())
+        } else {
+            last.and_then(proven_before).cloned()
+        },
+        waves: kept,
         since,
     };
+    let wave_of = |m: &Member| Some((m.at, waves.get(m.wave)?.name.clone()));
+    let waves = members.iter().filter_map(wave_of).collect();
     Rolled {
         content,
         status,
         waves,
         waiting: progress.waiting,
     }
+}
+
+/// The waves that count: a rollout keeps those it began with until it is complete, so that an edit
+/// of the spec opens no gate for content that waits before it.
+fn waves<'a>(app: &'a ValidApp, memory: Option<&RolloutStatus>) -> Cow<'a, [ValidWave]> {
+    let kept = memory.map(|m| m.waves.as_slice()).unwrap_or_default();
+    let kept: Vec<ValidWave> = kept.iter().filter_map(ValidWave::of).collect();
+    if kept.is_empty() {
+        Cow::Borrowed(&app.waves)
+    } else {
+        Cow::Owned(kept)
+    }
+}
+
+/// The content that was last rolled out completely. A status of an earlier version says so only
+/// while that is the wanted one.
+fn proven_before(memory: &RolloutStatus) -> Option<&ContentHash> {
+    let complete = memory.state == RolloutState::Complete;
+    let current = complete.then_some(&memory.content_hash);
+    memory.proven.as_ref().or(current)
 }
 
 /// How far the waves are open, and what the status says.
@@ -136,7 +192,7 @@ struct Progress {
     waiting: Option<Waiting>,
 }
 
-fn member(fleet: &Fleet, app: &ValidApp, ledger: Option<&AppLedger>, at: At) -> Member {
+fn member(fleet: &Fleet, waves: &[ValidWave], ledger: Option<&AppLedger>, at: At) -> Member {
     let view = &fleet.clusters[at];
     let region = fleet.region_of(view);
     let selects = |wave: &ValidWave| match (&wave.regions, region) {
@@ -144,11 +200,7 @@ fn member(fleet: &Fleet, app: &ValidApp, ledger: Option<&AppLedger>, at: At) -> 
         (Some(selector), Some(region)) => fleet.selects(selector, region),
         (Some(_), None) => false,
     };
-    let wave = app
-        .waves
-        .iter()
-        .position(selects)
-        .unwrap_or(app.waves.len());
+    let wave = waves.iter().position(selects).unwrap_or(waves.len());
     let entry = ledger
         .and_then(|l| l.entries.get(&view.name))
         .filter(|e| e.entry.state.is_present());
@@ -164,17 +216,21 @@ fn member(fleet: &Fleet, app: &ValidApp, ledger: Option<&AppLedger>, at: At) -> 
             .map(|e| e.entry.content.clone())
             .or_else(|| report?.content.clone()),
         state: current.map(|(_, r)| r.state),
+        reason: current.and_then(|(_, r)| r.reason),
     }
 }
 
-/// The wanted content is proven when some cluster already ran it healthily before it was wanted.
+/// The wanted content is proven when it was once rolled out completely and some cluster runs it
+/// healthily before it is wanted again. One that merely ran in the first waves is not.
 fn is_rollback(slot: &AppSlot, app: &ValidApp, members: &[Member]) -> bool {
-    let changed = slot
+    let back = slot
         .status
         .rollout
         .as_ref()
-        .is_some_and(|m| m.content_hash != app.content);
-    changed && members.iter().any(|m| m.runs(&app.content) && m.healthy())
+        .filter(|m| m.content_hash != app.content)
+        .and_then(proven_before)
+        .is_some_and(|proven| *proven == app.content);
+    back && members.iter().any(|m| m.runs(&app.content) && m.healthy())
 }
 
 /// Complete once all that can answer are well; from then on only a change of content, or a cluster
@@ -211,6 +267,7 @@ struct Walk<'a> {
     world: &'a World,
     slot: &'a AppSlot,
     app: &'a ValidApp,
+    waves: &'a [ValidWave],
     members: &'a [Member],
     memory: Option<&'a RolloutStatus>,
     /// Whether some cluster still runs another content.
@@ -264,8 +321,7 @@ impl Walk<'_> {
     }
 
     fn label(&self, wave: usize) -> WaveName {
-        self.app
-            .waves
+        self.waves
             .get(wave)
             .map_or_else(|| WaveName::from("rest"), |w| w.name.clone())
     }
@@ -306,7 +362,7 @@ impl Walk<'_> {
 
     /// Waits before a wave that needs an Approval and has not started.
     fn held_before(&self, at: usize, wake: &mut Wake) -> Option<Progress> {
-        let needed = self.app.waves.get(at).is_some_and(|w| w.needs_approval);
+        let needed = self.waves.get(at).is_some_and(|w| w.needs_approval);
         let label = self.label(at);
         if !needed || self.started(at) || approved(self.world, self.slot, self.app, &label, wake) {
             return None;
@@ -317,7 +373,7 @@ impl Walk<'_> {
 
     /// The soak time of a wave that is done, unless the next one has started.
     fn soaking(&self, at: usize, memory: &RolloutStatus, wake: &mut Wake) -> Option<Progress> {
-        let soak = self.app.waves.get(at).map_or(0, |w| w.soak);
+        let soak = self.waves.get(at).map_or(0, |w| w.soak);
         let later = |m: &&Member| m.wave > at;
         let last = !self.members.iter().any(|m| later(&m));
         let next_started = self
@@ -346,8 +402,8 @@ impl Walk<'_> {
     }
 }
 
-/// Whether a valid Approval of exactly this content and step exists. Its approver must not be the
-/// author of the change; that the approver is who created it was checked at admission.
+/// Whether a valid Approval of exactly this content and step exists. The author of the change must
+/// be known and must not be its approver; that the approver is who created it was checked at admission.
 fn approved(
     world: &World,
     slot: &AppSlot,
@@ -374,7 +430,8 @@ fn approved(
         if spec.decision == ApprovalDecision::Reject {
             return false;
         }
-        yes |= slot.changed_by.as_deref() != Some(spec.approver.as_str());
+        let author = slot.changed_by.as_deref();
+        yes |= author.is_some_and(|author| author != spec.approver);
     }
     yes
 }

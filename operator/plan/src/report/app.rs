@@ -188,16 +188,13 @@ fn target(fleet: &Fleet, facts: &AppFacts<'_>, at: usize, load: Load) -> TargetR
     };
     let decided = facts.rolled.and_then(|r| r.content.get(&at));
     let content = decided.or(entry.map(|entry| &entry.content));
-    let wave = facts
-        .rolled
-        .and_then(|r| r.waves.get(&at))
-        .and_then(|w| facts.app?.waves.get(*w));
+    let wave = facts.rolled.and_then(|r| r.waves.get(&at));
     TargetReport {
         cluster: view.name.clone(),
         count: (load != Load::Manifests).then(|| load.count()),
         ready: report.map_or(0, |r| r.ready),
         running: report.map_or(0, |r| r.replicas),
-        wave: wave.map(|w| w.name.clone()),
+        wave: wave.cloned(),
         state,
         current: facts.app.is_some_and(|app| content == Some(&app.content)),
         in_contact: view.reach == Reach::InContact,

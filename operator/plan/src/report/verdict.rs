@@ -111,12 +111,15 @@ fn rollout(facts: &AppFacts<'_>, report: &AppReport) -> Option<(Reason, String)>
     let done = report.targets.iter().filter(|t| t.current).count();
     let hash = facts.app.map(|a| a.content.as_str()).unwrap_or_default();
     match (&report.waiting, state) {
-        (Some(Waiting::Approval { wave }), _) => Some((
-            Reason::ApprovalRequired,
-            format!(
+        (Some(Waiting::Approval { wave }), _) => {
+            let mut message = format!(
                 "Wave {wave} waits for an Approval with step {wave} and contentHash {hash}; {done} of {of} clusters have the content."
-            ),
-        )),
+            );
+            if facts.slot.changed_by.is_none() {
+                message.push_str(" No Approval counts, since it is not known who changed the App: install the admission policy jiuzhou-app-author and change its spec once more.");
+            }
+            Some((Reason::ApprovalRequired, message))
+        }
         (Some(Waiting::Soak { wave, until }), _) => Some((
             Reason::Soaking,
             format!(

@@ -130,6 +130,32 @@ pub struct ValidWave {
     pub needs_approval: bool,
 }
 
+impl ValidWave {
+    /// The wave, unless its soak is no span of time.
+    pub(crate) fn of(wave: &crds::Wave) -> Option<Self> {
+        Some(Self {
+            name: wave.name.clone(),
+            regions: wave.regions.clone(),
+            soak: wave.soak.as_ref().map_or(Some(0), crds::Period::millis)?,
+            needs_approval: wave.approval == crds::ApprovalNeed::Required,
+        })
+    }
+
+    /// The wave as a status remembers it.
+    pub(crate) fn declared(&self) -> crds::Wave {
+        crds::Wave {
+            name: self.name.clone(),
+            regions: self.regions.clone(),
+            soak: (self.soak > 0).then(|| crds::Period::from_millis(self.soak)),
+            approval: if self.needs_approval {
+                crds::ApprovalNeed::Required
+            } else {
+                crds::ApprovalNeed::NotRequired
+            },
+        }
+    }
+}
+
 impl World {
     /// Takes in an App.
     pub fn apply_app(&mut self, app: &App) {
@@ -157,6 +183,15 @@ impl World {
             return;
         }
         self.put_app(slot);
+    }
+
+    /// Takes what comes next for the newest, whatever its version, and reads it whole: the store was
+    /// restored to an earlier state.
+    pub fn forget_app_versions(&mut self) {
+        for slot in self.apps.values_mut() {
+            slot.resource_version = Box::default();
+            slot.generation = 0;
+        }
     }
 
     fn put_app(&mut self, slot: AppSlot) {
@@ -289,11 +324,8 @@ impl AppSlot {
     /// Contents that the App names: the wanted one and those its status remembers.
     fn hashes(&self) -> impl Iterator<Item = &ContentHash> {
         let wanted = self.state.as_ref().ok().map(|app| &app.content);
-        let rolled = self
-            .status
-            .rollout
-            .as_ref()
-            .map(|rollout| &rollout.content_hash);
+        let rolled = self.status.rollout.iter();
+        let rolled = rolled.flat_map(|r| std::iter::once(&r.content_hash).chain(&r.proven));
         wanted
             .into_iter()
             .chain(&self.status.content_hash)

@@ -315,20 +315,13 @@ fn waves_of(spec: &AppSpec) -> Result<Vec<ValidWave>, Parked> {
         .as_ref()
         .map(|r| r.waves.as_slice())
         .unwrap_or_default();
-    let wave =
-        |(index, wave): (usize, &crds::Wave)| {
-            let soak = wave.soak.as_ref().map_or(Some(0), crds::Period::millis).ok_or_else(|| {
+    let wave = |(index, wave): (usize, &crds::Wave)| {
+        ValidWave::of(wave).ok_or_else(|| {
             invalid(format!(
                 "spec.rollout.waves[{index}].soak must be a number and ms, s, m or h, as in 10m"
             ))
-        })?;
-            Ok(ValidWave {
-                name: wave.name.clone(),
-                regions: wave.regions.clone(),
-                soak,
-                needs_approval: wave.approval == crds::ApprovalNeed::Required,
-            })
-        };
+        })
+    };
     waves.iter().enumerate().map(wave).collect()
 }
 

@@ -8,7 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crds::{
     APP_FINALIZER, App, AppSpec, Approval, AssignmentSlice, ClusterName, ClusterReport, Condition,
-    ConditionType, ContentHash, Entry, MemberCluster, Region, RegionName, Uid, find_condition,
+    ConditionType, ContentHash, Entry, MemberCluster, Reason, Region, RegionName, Uid,
+    find_condition,
 };
 use plan::province::{Plan, Refusal, SliceWrite};
 use plan::report::AppReport;
@@ -39,6 +40,8 @@ pub(crate) struct Province {
     pub(crate) bad: BTreeSet<ContentHash>,
     /// Contents that clusters refuse.
     pub(crate) refused: BTreeSet<ContentHash>,
+    /// Why they refuse it.
+    pub(crate) refusal_reason: Reason,
     /// Slices written so far.
     pub(crate) writes: usize,
     /// Statuses written so far.
@@ -86,6 +89,7 @@ impl Province {
             approvals: Vec::new(),
             bad: BTreeSet::new(),
             refused: BTreeSet::new(),
+            refusal_reason: Reason::Rejected,
             writes: 0,
             status_writes: 0,
             collected: Vec::new(),
@@ -366,7 +370,7 @@ impl Province {
                 .iter()
                 .filter(|((of, _), _)| of == cluster)
                 .map(|(_, s)| s);
-            if let Some(report) = agent.act(mine, &self.bad, &self.refused) {
+            if let Some(report) = agent.act(mine, &self.bad, (&self.refused, self.refusal_reason)) {
                 self.world.apply_report(cluster, report);
                 busy = true;
             }

@@ -1,6 +1,6 @@
 //! How a change of content spreads.
 
-use crds::{ConditionType, RolloutState};
+use crds::{ConditionType, Reason, RolloutState};
 use serde_json::json;
 
 use crate::province::{Draft, Province, app, cluster, region};
@@ -149,6 +149,47 @@ fn the_author_of_a_change_cannot_approve_it() {
 }
 
 #[test]
+fn nobody_approves_a_change_of_which_the_author_is_not_known() {
+    let draft = app("web")
+        .replicas(6, "Even")
+        .waves(&[("first", &["quzhou"], "", true)]);
+    let mut province = Province::cities().with(draft).settled();
+    province.change_content("web", "web:2");
+    province.approve("web", "first", "bob", "Approve");
+    province.settle();
+    assert_eq!(state(&province).0, RolloutState::WaitingForApproval);
+    let ready = province.condition("web", ConditionType::Ready).unwrap();
+    assert!(
+        ready.message.contains("jiuzhou-app-author"),
+        "{}",
+        ready.message
+    );
+}
+
+#[test]
+fn content_that_waits_before_a_gate_is_let_through_by_no_edit_of_the_waves() {
+    let mut province = province();
+    province.change_content("web", "web:2");
+    province.wait(90);
+    let waits = (RolloutState::WaitingForApproval, "coast".to_owned());
+    assert_eq!(state(&province), waits);
+    let kept = province.apps["web"].spec.rollout.clone();
+    province.edit("web", |spec| spec.rollout = None);
+    province.wait(90);
+    assert_eq!(state(&province), waits);
+    assert_eq!(province.updated("web"), ["quzhou-a"]);
+    province.approve("web", "coast", "bob", "Approve");
+    province.settle();
+    assert_eq!(state(&province), (RolloutState::Complete, String::new()));
+    let rollout = province.report("web").status.rollout.clone().unwrap();
+    assert_eq!(rollout.waves, [], "the next content begins with the spec's");
+    province.edit("web", |spec| spec.rollout = kept);
+    province.change_content("web", "web:3");
+    province.settle();
+    assert_eq!(province.updated("web"), ["quzhou-a"]);
+}
+
+#[test]
 fn one_no_outweighs_every_yes_as_long_as_it_stands() {
     let mut province = province();
     province.change_content("web", "web:2");
@@ -182,6 +223,22 @@ fn a_refused_wave_stops_the_rollout() {
     province.refused.insert(province.wanted("web"));
     province.settle();
     assert_eq!(state(&province), (RolloutState::Stopped, "canary".into()));
+}
+
+#[test]
+fn what_passes_by_itself_makes_a_wave_wait_and_does_not_stop_it() {
+    for reason in [Reason::ContentMissing, Reason::InProgress] {
+        let mut province = province();
+        province.change_content("web", "web:2");
+        province.refused.insert(province.wanted("web"));
+        province.refusal_reason = reason;
+        province.settle();
+        let waits = (RolloutState::InProgress, "canary".to_owned());
+        assert_eq!(state(&province), waits, "{reason}");
+        province.refused.clear();
+        province.settle();
+        assert_eq!(state(&province), (RolloutState::Soaking, "canary".into()));
+    }
 }
 
 #[test]
@@ -254,6 +311,23 @@ fn content_set_back_goes_everywhere_at_once() {
     province.settle();
     assert_eq!(state(&province).0, RolloutState::Complete);
     assert_eq!(province.ready("web"), "AsExpected");
+}
+
+#[test]
+fn content_that_only_ran_in_the_first_wave_is_not_proven() {
+    let mut province = province();
+    province.change_content("web", "web:2");
+    province.settle();
+    assert_eq!(state(&province), (RolloutState::Soaking, "canary".into()));
+    province.change_content("web", "web:3");
+    // The status remembers the third content; quzhou still runs the second, healthily.
+    province.turn();
+    province.change_content("web", "web:2");
+    province.settle();
+    let rollout = province.report("web").status.rollout.clone().unwrap();
+    assert!(!rollout.rollback);
+    assert_eq!(province.updated("web"), ["quzhou-a"]);
+    assert_eq!(state(&province), (RolloutState::Soaking, "canary".into()));
 }
 
 #[test]

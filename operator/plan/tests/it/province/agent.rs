@@ -40,7 +40,7 @@ impl Agent {
         &mut self,
         slices: impl Iterator<Item = &'s AssignmentSlice>,
         bad: &BTreeSet<ContentHash>,
-        refused: &BTreeSet<ContentHash>,
+        refused: (&BTreeSet<ContentHash>, Reason),
     ) -> Option<ReportSlice> {
         if self.silent {
             return None;
@@ -74,7 +74,7 @@ fn step(
     entry: &Entry,
     last: Option<&ReportEntry>,
     bad: &BTreeSet<ContentHash>,
-    refused: &BTreeSet<ContentHash>,
+    (refused, reason): (&BTreeSet<ContentHash>, Reason),
 ) -> ReportEntry {
     let same = last.filter(|last| last.generation == entry.generation);
     let replicas = count(entry);
@@ -91,7 +91,7 @@ fn step(
     if let (EntryState::Present, Some(_)) = (entry.state, same) {
         if refused.contains(&entry.content) {
             next.state = ReportState::Failed;
-            next.reason = Some(Reason::Rejected);
+            next.reason = Some(reason);
             next.message = Some("Deployment web was refused: correct it.".to_owned());
         } else if bad.contains(&entry.content) {
             next.state = ReportState::Unhealthy;
