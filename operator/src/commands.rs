@@ -33,6 +33,14 @@ pub async fn run(command: Command) -> anyhow::Result<ExitCode> {
 
 async fn hub(arguments: HubArguments) -> anyhow::Result<ExitCode> {
     let shell = Shell::start("jiuzhou-hub", arguments.metrics_address).await?;
+    let (fresh, wedged) = (shell.freshness.clone(), shell.freshness.clone());
+    // An agent has no such check: it must go on while its hub is gone.
+    shell
+        .health
+        .ready("fresh", move || fresh.fresh(Freshness::STALE));
+    shell
+        .health
+        .live("watches", move || wedged.fresh(Freshness::WEDGED));
     let config = Source::choose(arguments.kubeconfig)
         .config()
         .await
@@ -92,6 +100,7 @@ struct Shell {
     telemetry: Telemetry,
     metrics: Metrics,
     freshness: Freshness,
+    health: Health,
     stop: tokio_util::sync::CancellationToken,
     server: Server,
 }
@@ -105,12 +114,13 @@ impl Shell {
         let listed = freshness.clone();
         health.ready("listed", move || listed.listed());
         let stop = shutdown::on_signals()?;
-        let server = serve(address, telemetry.registry(), health, stop.clone()).await?;
+        let server = serve(address, telemetry.registry(), health.clone(), stop.clone()).await?;
         tracing::info!(address = %server.address, "serving metrics and health");
         Ok(Self {
             telemetry,
             metrics,
             freshness,
+            health,
             stop,
             server,
         })

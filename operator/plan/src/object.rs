@@ -78,14 +78,6 @@ impl Kind {
             group => format!("{group}/{}", self.version()),
         }
     }
-
-    /// Whether the kind's status says if its pods are well.
-    pub fn is_workload(self) -> bool {
-        matches!(
-            self,
-            Self::Deployment | Self::StatefulSet | Self::DaemonSet | Self::Job
-        )
-    }
 }
 
 /// Kind, namespace and name of an object in a cluster.

@@ -11,6 +11,7 @@ mod turn;
 
 use crds::{AssignmentSliceSpec, ClusterName, ContentItem, NamespaceName, Uid};
 
+pub use assignments::copy_name;
 pub(crate) use assignments::{Edit, Edits};
 pub use memory::Planner;
 pub use placement::Refusal;

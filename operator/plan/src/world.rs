@@ -77,6 +77,9 @@ pub struct World {
     pub now: i64,
     /// When this hub began to listen for heartbeats; silence before that says nothing.
     pub started: i64,
+    /// Up to when every heartbeat was heard; silence after that says nothing, since the hub may
+    /// have been deaf. By default it hears everything.
+    pub heard: i64,
     /// Settings.
     pub settings: Settings,
     /// Who decides.
@@ -118,6 +121,7 @@ impl World {
         Self {
             now: 0,
             started: 0,
+            heard: i64::MAX,
             settings,
             hub,
             lost: BTreeSet::new(),
@@ -247,6 +251,11 @@ impl World {
         }
     }
 
+    /// Whether a Content object of that name exists.
+    pub fn stores(&self, pack: &str) -> bool {
+        self.contents.contains_key(pack)
+    }
+
     /// The Content object that holds this content of this tenant.
     pub fn pack_of(&self, tenant: &NamespaceName, hash: &ContentHash) -> Option<&str> {
         let packs = self.content_index.get(&(tenant.clone(), hash.clone()))?;
@@ -280,6 +289,11 @@ impl World {
     /// All clusters, valid and parked.
     pub fn clusters(&self) -> impl Iterator<Item = (&ClusterName, &ClusterSlot)> {
         self.clusters.iter()
+    }
+
+    /// One cluster, valid or parked.
+    pub fn cluster(&self, name: &ClusterName) -> Option<&ClusterSlot> {
+        self.clusters.get(name)
     }
 
     /// What the ledger and the reports say of an App.

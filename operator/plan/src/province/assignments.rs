@@ -3,7 +3,9 @@
 
 use std::collections::BTreeMap;
 
-use crds::{ClusterName, ContentHash, Entry, EntryState, ReportState, SecretCopy, Stage};
+use crds::{
+    ClusterName, ContentHash, Entry, EntryState, NamespaceName, ReportState, SecretCopy, Stage,
+};
 
 use super::placement::{At, Load, Placed};
 use super::regions::{Fleet, Reach, Standing};
@@ -324,13 +326,16 @@ fn overrides_for(fleet: &Fleet, at: At, app: &ValidApp) -> Vec<i32> {
         .collect()
 }
 
+/// Name of the copy of a Secret in a cluster's namespace.
+pub fn copy_name(namespace: &NamespaceName, secret: &str) -> String {
+    let hash = hash_of(format!("{namespace}/{secret}").as_bytes());
+    format!("s-{hash}")
+}
+
 fn secrets_for(slot: &AppSlot, app: &ValidApp) -> Vec<SecretCopy> {
     let copy = |name: &String| SecretCopy {
         name: name.clone(),
-        copy: format!(
-            "s-{}",
-            hash_of(format!("{}/{name}", slot.namespace).as_bytes())
-        ),
+        copy: copy_name(&slot.namespace, name),
     };
     app.secret_names.iter().map(copy).collect()
 }

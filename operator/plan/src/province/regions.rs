@@ -5,13 +5,15 @@ use std::sync::Arc;
 
 use crds::{
     ClusterName, ConditionStatus, ConditionType, Level, Management, Reason, RegionName,
-    RegionSelector, find_condition, label_selector_matches,
+    RegionSelector, Uid, find_condition, label_selector_matches,
 };
 
 use crate::world::{ClusterSlot, Parked, RegionSlot, ValidCluster, ValidRegion, World};
 
 /// No administrative tree is deeper; a longer chain of parents is a cycle.
 const DEPTH_MAX: usize = 16;
+/// Pause before a deaf hub looks again whether it hears, in milliseconds.
+const LISTEN_AGAIN: i64 = 2_500;
 
 /// The regions and clusters that decisions are about. Two equal fleets give equal candidates.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -67,6 +69,8 @@ pub enum Standing {
     NotSeen,
     /// The cluster behind the name is another one.
     IdentityChanged,
+    /// An older MemberCluster stands for the same cluster.
+    Duplicate(ClusterName),
     /// Its agent refuses this hub.
     HubRefused(String),
     /// The MemberCluster is being deleted.
@@ -135,6 +139,7 @@ pub(crate) fn fleet(world: &World) -> (Fleet, Option<i64>) {
     let mut wake = Wake::default();
     let mut fleet = Fleet::default();
     let codes = code_owners(world);
+    let identities = identity_owners(world);
     for (name, slot) in &world.regions {
         match place_in_tree(world, name, slot, &codes) {
             Ok((region, line)) => {
@@ -157,7 +162,7 @@ pub(crate) fn fleet(world: &World) -> (Fleet, Option<i64>) {
     }
     for (name, slot) in &world.clusters {
         let reach = reach(world, slot, &mut wake);
-        let standing = standing(world, name, slot);
+        let standing = standing(world, name, slot, &identities);
         let cluster = slot.state.clone();
         fleet.clusters.push(ClusterView {
             name: name.clone(),
@@ -326,9 +331,19 @@ fn misfit(below: &ValidRegion, above: &ValidRegion) -> Option<Parked> {
     })
 }
 
-/// In contact or not, with hysteresis: leaving takes silence, returning takes steadiness.
+/// In contact or not, with hysteresis: leaving takes silence, returning takes steadiness. Both are
+/// judged up to when the hub heard everything: a deaf hub leaves everybody where they are.
 fn reach(world: &World, slot: &ClusterSlot, wake: &mut Wake) -> Reach {
     let settings = &world.settings;
+    let heard = world.now.min(world.heard);
+    let mut wake_for = |due: i64| {
+        let passed = due <= world.now;
+        wake.at(if passed {
+            world.now + LISTEN_AGAIN
+        } else {
+            due
+        });
+    };
     let before = find_condition(&slot.status.conditions, ConditionType::Reachable)
         .filter(|c| c.reason != Reason::Pending)
         .map(|c| c.status);
@@ -336,10 +351,8 @@ fn reach(world: &World, slot: &ClusterSlot, wake: &mut Wake) -> Reach {
         return match before {
             None => Reach::NotSeen,
             // A hub that just started has heard nobody yet; that is no news about the cluster.
-            Some(ConditionStatus::True)
-                if world.now - world.started <= settings.unreachable_after =>
-            {
-                wake.at(world.started + settings.unreachable_after + 1);
+            Some(ConditionStatus::True) if heard - world.started <= settings.unreachable_after => {
+                wake_for(world.started + settings.unreachable_after + 1);
                 Reach::InContact
             }
             Some(ConditionStatus::Unknown) if slot.pinned().is_none() => Reach::NotSeen,
@@ -347,19 +360,46 @@ fn reach(world: &World, slot: &ClusterSlot, wake: &mut Wake) -> Reach {
         };
     };
     let silent_at = contact.last + settings.unreachable_after + 1;
-    if world.now >= silent_at {
+    if heard >= silent_at {
         return Reach::Lost(Some(contact.last));
     }
-    wake.at(silent_at);
+    wake_for(silent_at);
     let steady_at = contact.since + settings.reachable_after;
-    if before == Some(ConditionStatus::False) && world.now < steady_at {
-        wake.at(steady_at);
+    if before == Some(ConditionStatus::False) && heard < steady_at {
+        wake_for(steady_at);
         return Reach::Returning(contact.since);
     }
     Reach::InContact
 }
 
-fn standing(world: &World, name: &ClusterName, slot: &ClusterSlot) -> Standing {
+/// The MemberCluster that each cluster belongs to: of two with one identity the one that joined with
+/// it, and of two that did the oldest. The other would place the same machines a second time.
+fn identity_owners(world: &World) -> BTreeMap<&Uid, &ClusterName> {
+    let mut owners: BTreeMap<&Uid, (bool, i64, &ClusterName)> = BTreeMap::new();
+    for (name, slot) in &world.clusters {
+        let Ok(cluster) = &slot.state else { continue };
+        let report = world.cluster_reports.get(name);
+        let Some(uid) = slot.pinned().or(report.map(|r| &r.cluster_uid)) else {
+            continue;
+        };
+        let claim = (slot.pinned().is_none(), cluster.created, name);
+        owners
+            .entry(uid)
+            .and_modify(|owner| *owner = (*owner).min(claim))
+            .or_insert(claim);
+    }
+    owners
+        .into_iter()
+        .map(|(uid, (.., name))| (uid, name))
+        .collect()
+}
+
+fn standing(
+    world: &World,
+    name: &ClusterName,
+    slot: &ClusterSlot,
+    identities: &BTreeMap<&Uid, &ClusterName>,
+) -> Standing {
     let Ok(cluster) = &slot.state else {
         return Standing::Parked;
     };
@@ -374,6 +414,11 @@ fn standing(world: &World, name: &ClusterName, slot: &ClusterSlot) -> Standing {
         .is_some_and(|pinned| *pinned != report.cluster_uid)
     {
         return Standing::IdentityChanged;
+    }
+    if let Some(owner) = identities.get(&report.cluster_uid)
+        && *owner != name
+    {
+        return Standing::Duplicate((*owner).clone());
     }
     if let Some(why) = &report.frozen {
         return Standing::HubRefused(why.clone());

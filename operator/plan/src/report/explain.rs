@@ -91,6 +91,7 @@ impl std::fmt::Display for Refusal {
             Self::IdentityChanged => {
                 "the cluster behind the name is another one than the one that joined"
             }
+            Self::Duplicate => "an older MemberCluster stands for the same cluster",
             Self::HubRefused => "its agent refuses this hub",
             Self::ObserveOnly => "it is only observed and spec.takeOver is Never",
             Self::Releasing => "it is being released",

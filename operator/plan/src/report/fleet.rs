@@ -1,16 +1,17 @@
 //! Statuses of Regions and MemberClusters.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use crds::{
-    ClusterCount, ClusterReportSpec, Condition, ConditionStatus, ConditionType,
+    ClusterCount, ClusterReportSpec, Condition, ConditionStatus, ConditionType, Connection,
     MemberClusterStatus, Quantity, Reason, RegionName, RegionStatus, ResourceTotals, Timestamp,
     Uid, condition,
 };
 
 use crate::amount::{Resources, format_amount};
 use crate::province::{ClusterView, Fleet, Reach, Standing};
-use crate::world::{ClusterSlot, RegionSlot, World};
+use crate::world::{ClusterSlot, RegionSlot, ValidCluster, World};
 
 /// Resources shown; each cluster reports as many, and together they may name more.
 const RESOURCES_MAX: usize = 32;
@@ -31,8 +32,11 @@ pub(crate) fn region_status(world: &World, fleet: &Fleet) -> BTreeMap<RegionName
         let Some(region) = fleet.region_of(view) else {
             continue;
         };
+        // A cluster under a second name has no capacity of its own.
+        let twice = matches!(view.standing, Standing::Duplicate(_));
         let report = world
             .cluster_report(&view.name)
+            .filter(|_| !twice)
             .map(|r| (Resources::of(&r.allocatable), used(r)));
         for name in &region.line {
             let sum = sums.entry(name).or_default();
@@ -153,7 +157,7 @@ pub(crate) fn cluster_status(
     let report = world.cluster_report(&view.name);
     let mut status = MemberClusterStatus {
         observed_generation: Some(slot.generation),
-        cluster_uid: pin(slot, report),
+        cluster_uid: pin(view, slot, report),
         ..MemberClusterStatus::default()
     };
     if !slot.exists() {
@@ -185,7 +189,11 @@ pub(crate) fn cluster_status(
     if let Some(c) = bad {
         let stalled = matches!(
             c.reason,
-            Reason::IdentityChanged | Reason::HubRefused | Reason::RegionMissing
+            Reason::IdentityChanged
+                | Reason::ClusterTaken
+                | Reason::HubRefused
+                | Reason::KubeconfigRefused
+                | Reason::RegionMissing
         );
         let kind = if stalled { Stalled } else { Reconciling };
         conditions.push(set.to(kind, True, c.reason, c.message.clone()));
@@ -208,11 +216,13 @@ pub(crate) fn cluster_status(
     Some(status)
 }
 
-/// The identity is pinned at the first report and never changes by itself.
-fn pin(slot: &ClusterSlot, report: Option<&ClusterReportSpec>) -> Option<Uid> {
+/// The identity is pinned at the first report and never changes by itself. One that belongs to
+/// another MemberCluster is not pinned a second time.
+fn pin(view: &ClusterView, slot: &ClusterSlot, report: Option<&ClusterReportSpec>) -> Option<Uid> {
+    let taken = matches!(view.standing, Standing::Duplicate(_));
     slot.pinned()
+        .or_else(|| report.filter(|_| !taken).map(|r| &r.cluster_uid))
         .cloned()
-        .or_else(|| report.map(|r| r.cluster_uid.clone()))
 }
 
 fn region_known(fleet: &Fleet, view: &ClusterView, set: &Setter<'_>) -> Option<Condition> {
@@ -235,6 +245,13 @@ fn region_known(fleet: &Fleet, view: &ClusterView, set: &Setter<'_>) -> Option<C
 
 fn joined(view: &ClusterView, slot: &ClusterSlot, set: &Setter<'_>) -> Option<Condition> {
     use ConditionStatus::{False, True, Unknown};
+    let pushed = |c: &Arc<ValidCluster>| matches!(c.connection, Connection::Push(_));
+    if view.cluster.as_ref().is_ok_and(pushed)
+        && let Some(why) = &slot.refused
+    {
+        let kind = ConditionType::Joined;
+        return Some(set.to(kind, False, Reason::KubeconfigRefused, why.clone()));
+    }
     let (status, reason, message) = match &view.standing {
         Standing::NotSeen => (
             Unknown,
@@ -247,6 +264,13 @@ fn joined(view: &ClusterView, slot: &ClusterSlot, set: &Setter<'_>) -> Option<Co
             format!(
                 "The cluster behind this name is not the one pinned as {}; nothing is applied there. Join it under a new name, or delete this MemberCluster and create it again if the old cluster is gone for good.",
                 slot.pinned().map(Uid::as_str).unwrap_or_default()
+            ),
+        ),
+        Standing::Duplicate(owner) => (
+            False,
+            Reason::ClusterTaken,
+            format!(
+                "MemberCluster {owner} already stands for the cluster behind this name (UID of its kube-system); nothing is placed here. Delete one of the two, or let the agent of this one run in its own cluster."
             ),
         ),
         Standing::HubRefused(why) => (False, Reason::HubRefused, why.clone()),

@@ -59,6 +59,8 @@ pub struct ClusterSlot {
     pub status: MemberClusterStatus,
     /// Heartbeats seen by the hub.
     pub contact: Option<Contact>,
+    /// Why the kubeconfig of a cluster that is pushed to cannot be used, if it cannot.
+    pub(crate) refused: Option<String>,
     /// Slices of its assignment, by name.
     pub(crate) slices: BTreeMap<Box<str>, super::SliceState>,
     /// Report slices, by name.
@@ -72,6 +74,8 @@ pub struct ClusterSlot {
 pub struct ValidCluster {
     /// Name.
     pub name: ClusterName,
+    /// When it was created, in milliseconds since the Unix epoch.
+    pub created: i64,
     /// Region it stands in.
     pub region: RegionName,
     /// Network zone.
@@ -160,6 +164,7 @@ impl World {
                 deleting: false,
                 status: MemberClusterStatus::default(),
                 contact: None,
+                refused: None,
                 slices: BTreeMap::new(),
                 reports: BTreeMap::new(),
                 doubled: BTreeSet::new(),
@@ -175,6 +180,13 @@ impl World {
             Some(_) | None => now,
         };
         slot.contact = Some(Contact { last: now, since });
+    }
+
+    /// Takes in whether the kubeconfig of a cluster is refused, as one sentence with the next step.
+    pub fn apply_connection(&mut self, cluster: &ClusterName, refused: Option<String>) {
+        if let Some(slot) = self.clusters.get_mut(cluster) {
+            slot.refused = refused;
+        }
     }
 
     /// Takes in what a cluster reports of itself.
@@ -284,6 +296,11 @@ fn cluster_gate(name: &ClusterName, cluster: &MemberCluster) -> Result<ValidClus
     };
     Ok(ValidCluster {
         name: name.clone(),
+        created: cluster
+            .metadata
+            .creation_timestamp
+            .as_ref()
+            .map_or(0, |t| t.0.as_millisecond()),
         region: spec.region_name.clone(),
         zone: spec.zone,
         protection_level: spec.protection_level,

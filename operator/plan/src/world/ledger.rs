@@ -78,6 +78,15 @@ impl World {
         self.reindex_entries(cluster, &changed);
     }
 
+    /// Takes what comes next for the newest, whatever its version: the store was restored to an
+    /// earlier state. A list must follow at once.
+    pub fn forget_slice_versions(&mut self) {
+        let slots = self.clusters.values_mut();
+        for slice in slots.flat_map(|slot| slot.slices.values_mut()) {
+            slice.resource_version.clear();
+        }
+    }
+
     /// Forgets a slice that somebody deleted. What it said is gone from the ledger; reports remain.
     pub fn remove_slice(&mut self, cluster: &ClusterName, name: &str) {
         let Some(slot) = self.clusters.get_mut(cluster) else {

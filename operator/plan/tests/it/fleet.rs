@@ -1,6 +1,7 @@
 //! Regions, clusters, and who is in contact.
 
 use crds::{ConditionStatus, ConditionType, Reason};
+use plan::province::Refusal;
 use serde_json::json;
 
 use crate::province::{Province, app, cluster, region};
@@ -231,6 +232,38 @@ fn a_cluster_that_flaps_is_not_relied_on() {
 }
 
 #[test]
+fn a_hub_that_hears_nothing_leaves_everybody_where_they_are() {
+    let mut province = Province::cities()
+        .with(app("web"))
+        .with(app("api"))
+        .settled();
+    province.cut_off("ningbo-a");
+    province.delete("api");
+    province.turn();
+    for name in ["hangzhou-a", "quzhou-a"] {
+        province.silence(name);
+    }
+    province.world.heard = province.world.now;
+    province.world.now += 3_600_000;
+    let plan = province.plan();
+    assert!(plan.releases.is_empty(), "nobody acknowledged the removal");
+    assert_eq!(plan.wake_at, Some(province.world.now + 2_500));
+    let reason = |province: &Province, name: &str| {
+        let reachable = province.cluster_condition(name, ConditionType::Reachable);
+        reachable.unwrap().reason
+    };
+    assert_eq!(reason(&province, "hangzhou-a"), Reason::InContact);
+    assert_eq!(reason(&province, "ningbo-a"), Reason::OutOfContact);
+    // It hears again, and what it missed: quzhou went on, hangzhou did not.
+    province.unsilence("quzhou-a");
+    province.hear();
+    province.world.heard = province.world.now;
+    let _plan = province.plan();
+    assert_eq!(reason(&province, "hangzhou-a"), Reason::OutOfContact);
+    assert_eq!(reason(&province, "quzhou-a"), Reason::InContact);
+}
+
+#[test]
 fn a_new_leader_gives_clusters_time_to_be_heard() {
     let mut province = Province::cities().with(app("web")).settled();
     province.cut_off("ningbo-a");
@@ -285,6 +318,100 @@ fn a_cluster_in_a_region_that_does_not_exist_says_what_to_create() {
             .message
             .contains("Region atlantis, which spec.regionName names, does not exist: create it")
     );
+}
+
+#[test]
+fn a_cluster_whose_kubeconfig_is_refused_says_so_and_what_to_do() {
+    let mut pushed = cluster("ningbo-a", "ningbo");
+    pushed["spec"]["connection"] = json!({"push": {"kubeconfigSecretName": "ningbo-a"}});
+    let mut province = Province::cities().with_cluster(pushed).settled();
+    let why = "Secret jiuzhou-system/ningbo-a has no key kubeconfig: put it there";
+    let world = &mut province.world;
+    world.apply_connection(&"ningbo-a".into(), Some(why.to_owned()));
+    world.apply_connection(
+        &"quzhou-a".into(),
+        Some("pulled, so it has none".to_owned()),
+    );
+    province.settle();
+    for kind in [ConditionType::Joined, ConditionType::Ready] {
+        let said = province.cluster_condition("ningbo-a", kind).unwrap();
+        assert_eq!(said.status, ConditionStatus::False);
+        assert_eq!(said.reason, Reason::KubeconfigRefused);
+        assert_eq!(said.message, why);
+    }
+    let stalled = province.cluster_condition("ningbo-a", ConditionType::Stalled);
+    assert!(stalled.is_some());
+    let other = province.cluster_condition("quzhou-a", ConditionType::Joined);
+    assert_eq!(other.unwrap().status, ConditionStatus::True);
+    province.world.apply_connection(&"ningbo-a".into(), None);
+    province.settle();
+    let joined = province.cluster_condition("ningbo-a", ConditionType::Joined);
+    assert_eq!(joined.unwrap().status, ConditionStatus::True);
+}
+
+#[test]
+fn a_cluster_under_a_second_name_is_refused_and_the_first_goes_on() {
+    let mut province = Province::cities().with(app("web")).settled();
+    province.put_cluster(cluster("again-a", "quzhou"));
+    province.edit_report("again-a", |report| {
+        report["spec"]["clusterUID"] = json!("kube-system-of-ningbo-a");
+    });
+    province.create(app("api").replicas(30, "Even"));
+    province.settle();
+    let joined = province.cluster_condition("again-a", ConditionType::Joined);
+    let joined = joined.unwrap();
+    assert_eq!(joined.reason, Reason::ClusterTaken);
+    assert!(
+        joined.message.contains("MemberCluster ningbo-a"),
+        "{}",
+        joined.message
+    );
+    assert_eq!(
+        province.clusters["again-a"]
+            .status
+            .as_ref()
+            .unwrap()
+            .cluster_uid,
+        None
+    );
+    assert_eq!(
+        province.refusal("api", "again-a"),
+        Some(&Refusal::Duplicate)
+    );
+    assert_eq!(province.clusters_of("api").len(), 3);
+    let first = province.cluster_condition("ningbo-a", ConditionType::Joined);
+    assert_eq!(first.unwrap().status, ConditionStatus::True);
+    let quzhou = province.regions["quzhou"].status.clone().unwrap();
+    assert_eq!(quzhou.cpu.as_deref(), Some("0/100"), "its machines count once");
+    // The first one goes, and the second takes its place.
+    province.delete("web");
+    province.delete("api");
+    province.settle();
+    province.delete_slice("ningbo-a", "a-0000");
+    province.delete_cluster("ningbo-a");
+    province.settle();
+    let joined = province.cluster_condition("again-a", ConditionType::Joined);
+    assert_eq!(joined.unwrap().status, ConditionStatus::True);
+}
+
+#[test]
+fn of_two_names_that_joined_with_one_cluster_the_older_one_counts() {
+    let mut province = Province::cities().settled();
+    for (name, created) in [("ningbo-a", "2026-02-01"), ("quzhou-a", "2026-01-01")] {
+        province.edit_report(name, |report| report["spec"]["clusterUID"] = json!("one"));
+        province.edit_cluster(name, |cluster| {
+            let time = json!(format!("{created}T00:00:00Z"));
+            cluster.metadata.creation_timestamp = serde_json::from_value(time).unwrap();
+            cluster.status.as_mut().unwrap().cluster_uid = Some("one".into());
+        });
+    }
+    province.settle();
+    let reason = |name: &str| {
+        let joined = province.cluster_condition(name, ConditionType::Joined);
+        joined.unwrap().reason
+    };
+    assert_eq!(reason("ningbo-a"), Reason::ClusterTaken);
+    assert_eq!(reason("quzhou-a"), Reason::AsExpected);
 }
 
 #[test]

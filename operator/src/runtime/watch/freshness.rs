@@ -31,6 +31,11 @@ impl Freshness {
     /// time in which one is noticed.
     pub const STALE: Duration = Duration::from_secs(130);
 
+    /// Without a sign of life for this long a process is taken to be wedged and restarted. Far
+    /// longer than [`Self::STALE`]: a watch tries again at least every half minute by itself, and
+    /// while its API server is gone a restart helps nobody.
+    pub const WEDGED: Duration = Duration::from_mins(10);
+
     /// Nothing is watched yet.
     pub fn new() -> Self {
         Self::default()
@@ -62,6 +67,13 @@ impl Freshness {
             let age = proof.age();
             (age > limit).then(|| format!("no sign of life for {} s", age.as_secs()))
         })
+    }
+
+    /// The last sign of life of one kind, if there was one.
+    pub fn last(&self, kind: &str) -> Option<std::time::Instant> {
+        let proofs = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let proof = proofs.iter().find(|proof| proof.kind() == kind)?;
+        proof.last().map(Instant::into_std)
     }
 
     fn check(&self, wrong: impl Fn(&Proof) -> Option<String>) -> Result<(), String> {

@@ -21,6 +21,8 @@ pub enum Refusal {
     NotJoined,
     /// The cluster behind the name is another one.
     IdentityChanged,
+    /// An older MemberCluster stands for the same cluster.
+    Duplicate,
     /// Its agent refuses this hub.
     HubRefused,
     /// Only observed, and the App takes nothing over.
@@ -87,6 +89,7 @@ impl Refusal {
             Self::Deleting
             | Self::NotJoined
             | Self::IdentityChanged
+            | Self::Duplicate
             | Self::HubRefused
             | Self::ObserveOnly
             | Self::RegionClosed
@@ -196,6 +199,7 @@ fn passing(app: &ValidApp, view: &ClusterView) -> Option<Refusal> {
         Standing::Releasing => return Some(Refusal::Releasing),
         Standing::NotSeen => return Some(Refusal::NotJoined),
         Standing::IdentityChanged => return Some(Refusal::IdentityChanged),
+        Standing::Duplicate(_) => return Some(Refusal::Duplicate),
         Standing::HubRefused(_) => return Some(Refusal::HubRefused),
         Standing::Deleting => return Some(Refusal::Deleting),
         Standing::Parked => return Some(Refusal::ClusterParked),
