@@ -40,8 +40,8 @@ pub enum Command {
 /// Flags of commands that read the hub.
 #[derive(Debug, Args)]
 pub struct ReadArguments {
-    /// Kubeconfig of the hub; without it the one kubectl would use.
-    #[arg(long, env = "KUBECONFIG")]
+    /// Kubeconfig of the hub; without it what kubectl would use, KUBECONFIG with several files included.
+    #[arg(long)]
     pub kubeconfig: Option<PathBuf>,
     /// Context of the kubeconfig; without it the current one.
     #[arg(long)]

@@ -10,8 +10,9 @@ mod world;
 
 use std::io::Write as _;
 use std::process::ExitCode;
+use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use kube::Client;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 
@@ -20,6 +21,13 @@ pub use output::Format;
 
 use crate::args::{ExplainArguments, ReadArguments, SimulateArguments};
 use simulate::Change;
+
+/// A command that reads the hub ends by then: a list of each kind of a large province takes seconds.
+const DEADLINE: Duration = Duration::from_mins(1);
+/// A TCP and TLS handshake takes three round trips; five seconds is a very bad line.
+const CONNECT: Duration = Duration::from_secs(5);
+/// A server that sends nothing for this long will not answer any more.
+const SILENCE: Duration = Duration::from_secs(15);
 
 /// Prints all custom resource definitions as YAML.
 pub fn crds() -> anyhow::Result<ExitCode> {
@@ -32,31 +40,47 @@ pub fn crds() -> anyhow::Result<ExitCode> {
 
 /// `jiuzhou status`.
 pub async fn status(arguments: &ReadArguments) -> anyhow::Result<ExitCode> {
-    status::status(&connect(arguments).await?, arguments.output).await
+    let answer = async { status::status(&connect(arguments).await?, arguments.output).await };
+    within(DEADLINE, answer).await
 }
 
 /// `jiuzhou explain app`.
 pub async fn explain(arguments: &ExplainArguments) -> anyhow::Result<ExitCode> {
-    let client = connect(&arguments.read).await?;
-    explain::app(
-        &client,
-        &arguments.namespace,
-        &arguments.name,
-        arguments.read.output,
-    )
-    .await
+    let answer = async {
+        let client = connect(&arguments.read).await?;
+        let (namespace, name) = (&arguments.namespace, &arguments.name);
+        explain::app(&client, namespace, name, arguments.read.output).await
+    };
+    within(DEADLINE, answer).await
 }
 
 /// `jiuzhou simulate`.
 pub async fn simulate(arguments: SimulateArguments) -> anyhow::Result<ExitCode> {
-    let client = connect(&arguments.read).await?;
     let SimulateArguments {
         files,
         lose,
         at,
         read,
     } = arguments;
-    simulate::simulate(&client, Change { files, lose, at }, read.output).await
+    let answer = async {
+        let client = connect(&read).await?;
+        simulate::simulate(&client, Change { files, lose, at }, read.output).await
+    };
+    within(DEADLINE, answer).await
+}
+
+/// The answer of a command, unless it takes longer than anybody waits.
+async fn within<T>(
+    limit: Duration,
+    answer: impl Future<Output = anyhow::Result<T>>,
+) -> anyhow::Result<T> {
+    tokio::time::timeout(limit, answer)
+        .await
+        .unwrap_or_else(|_| {
+            bail!(
+                "the hub did not answer within {limit:?}: check that its API server can be reached"
+            )
+        })
 }
 
 /// The hub, as the user's own kubeconfig has it.
@@ -65,7 +89,7 @@ async fn connect(arguments: &ReadArguments) -> anyhow::Result<Client> {
         context: arguments.context.clone(),
         ..KubeConfigOptions::default()
     };
-    let config = match &arguments.kubeconfig {
+    let mut config = match &arguments.kubeconfig {
         Some(file) => {
             let kubeconfig = Kubeconfig::read_from(file)
                 .with_context(|| format!("cannot read kubeconfig {}", file.display()))?;
@@ -75,6 +99,8 @@ async fn connect(arguments: &ReadArguments) -> anyhow::Result<Client> {
             .await
             .context("no kubeconfig: set KUBECONFIG or --kubeconfig to the hub's")?,
     };
+    config.connect_timeout = Some(CONNECT);
+    config.read_timeout = Some(SILENCE);
     Ok(Client::try_from(config)?)
 }
 
@@ -87,4 +113,19 @@ fn documents(text: &str) -> impl Iterator<Item = &str> {
             .any(|line| !line.is_empty() && !line.starts_with('#') && line != "---")
     };
     text.split("\n---").filter(says_something)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_hub_that_never_answers_ends_the_command_with_the_next_step() {
+        let never = std::future::pending::<anyhow::Result<ExitCode>>();
+        let error = within(Duration::from_millis(5), never).await.unwrap_err();
+        assert!(
+            error.to_string().contains("check that its API server"),
+            "{error}"
+        );
+    }
 }

@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
-use crds::{App, ClusterName, MemberCluster, Region, RegionName, Uid};
+use crds::{App, ClusterName, MemberCluster, Region, RegionName, Uid, label};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::Client;
 use plan::report::{AppReport, Shortage};
 use plan::{PlanReport, World};
@@ -110,40 +111,74 @@ fn alter(world: &mut World, change: &Change) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Adds or replaces an object as if it had been applied.
+/// Adds or replaces an object as if it had been applied now: what is there keeps its age, its status
+/// and its identity.
 fn add(world: &mut World, document: &str) -> anyhow::Result<()> {
     let value: Value = serde_saphyr::from_str(document)?;
     match value.get("kind").and_then(Value::as_str) {
-        Some("Region") => world.apply_region(&serde_json::from_value::<Region>(value)?),
+        Some("Region") => {
+            let mut region: Region = serde_json::from_value(value)?;
+            let name = RegionName::from(region.metadata.name.clone().unwrap_or_default());
+            let known = world.regions().find(|(known, _)| **known == name);
+            let known = known.map(|(_, slot)| {
+                let created = slot.state.as_ref().map_or(0, |region| region.created);
+                (created, slot.generation, slot.status.clone())
+            });
+            region.status = apply_over(world.now, &mut region.metadata, known);
+            world.apply_region(&region);
+        }
         Some("MemberCluster") => {
-            world.apply_cluster(&serde_json::from_value::<MemberCluster>(value)?);
-        }
-        Some("App") => {
-            let mut app: App = serde_json::from_value(value)?;
-            let namespace = app
-                .metadata
-                .namespace
-                .clone()
-                .unwrap_or_else(|| "default".to_owned());
-            let name = app.metadata.name.clone().unwrap_or_default();
+            let mut cluster: MemberCluster = serde_json::from_value(value)?;
+            let name = ClusterName::from(cluster.metadata.name.clone().unwrap_or_default());
             let known = world
-                .apps_named(&namespace.as_str().into(), &name.as_str().into())
-                .first()
-                .map(|s| (s.uid.clone(), s.generation, s.status.clone()));
-            let (uid, generation) = known.as_ref().map_or_else(
-                || (Uid::from(format!("simulated-{name}")), 1),
-                |(uid, generation, _)| (uid.clone(), generation + 1),
-            );
-            app.metadata.uid = Some(uid.to_string());
-            app.metadata.generation = Some(generation);
-            app.metadata.namespace = Some(namespace);
-            app.metadata.finalizers = Some(vec![crds::APP_FINALIZER.to_owned()]);
-            app.status = known.map(|(.., status)| (*status).clone());
-            world.apply_app(&app);
+                .cluster(&name)
+                .filter(|slot| slot.exists())
+                .map(|slot| {
+                    let created = slot.state.as_ref().map_or(0, |cluster| cluster.created);
+                    (created, slot.generation, slot.status.clone())
+                });
+            cluster.status = apply_over(world.now, &mut cluster.metadata, known);
+            world.apply_cluster(&cluster);
         }
+        Some("App") => add_app(world, serde_json::from_value(value)?),
         other => bail!("kind {other:?} cannot be simulated: use Region, MemberCluster or App"),
     }
     Ok(())
+}
+
+fn add_app(world: &mut World, mut app: App) {
+    let namespace = app.metadata.namespace.clone();
+    let namespace = namespace.unwrap_or_else(|| "default".to_owned());
+    let name = app.metadata.name.clone().unwrap_or_default();
+    let named = world.apps_named(&namespace.as_str().into(), &name.as_str().into());
+    let known = named.first().map(|slot| (*slot).clone());
+    let uid = known.as_ref().map_or_else(
+        || Uid::from(format!("simulated/{namespace}/{name}")),
+        |slot| slot.uid.clone(),
+    );
+    // Who changes it is not known; as today's author the user gets today's Approvals.
+    let author = known.as_ref().and_then(|slot| slot.changed_by.as_deref());
+    if let Some(author) = author {
+        let annotations = app.metadata.annotations.get_or_insert_default();
+        annotations.insert(label::CHANGED_BY.to_owned(), author.to_owned());
+    }
+    let known = known.map(|slot| (slot.created, slot.generation, (*slot.status).clone()));
+    app.status = apply_over(world.now, &mut app.metadata, known);
+    app.metadata.uid = Some(uid.to_string());
+    app.metadata.namespace = Some(namespace);
+    app.metadata.finalizers = Some(vec![crds::APP_FINALIZER.to_owned()]);
+    world.apply_app(&app);
+}
+
+/// Metadata as the API server would set it, over what is known of age, generation and status.
+fn apply_over<S>(now: i64, meta: &mut ObjectMeta, known: Option<(i64, i64, S)>) -> Option<S> {
+    let (created, generation, status) = match known {
+        Some((created, generation, status)) => (created, generation + 1, Some(status)),
+        None => (now, 1, None),
+    };
+    meta.generation = Some(generation);
+    meta.creation_timestamp = jiff::Timestamp::from_millisecond(created).ok().map(Time);
+    status
 }
 
 fn compare(before: &PlanReport, after: &PlanReport) -> Vec<Difference> {
@@ -203,4 +238,93 @@ fn show(placement: &Placement) -> String {
         None => cluster.to_string(),
     };
     placement.iter().map(one).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use plan::world::{Hub, Settings};
+
+    const NOW: i64 = 1_800_000_000_000;
+
+    fn world() -> World {
+        let hub = Hub {
+            id: "hub-1".into(),
+            epoch: 1,
+            leader_epoch: 1,
+        };
+        let mut world = World::new(hub, Settings::default());
+        (world.now, world.started) = (NOW, NOW);
+        world
+    }
+
+    fn app(namespace: &str) -> String {
+        format!(
+            "{{kind: App, apiVersion: jiuzhou.io/v1alpha1, metadata: {{name: web, namespace: {namespace}}}, \
+             spec: {{zone: Internet, dataGrade: General, manifests: []}}}}"
+        )
+    }
+
+    #[test]
+    fn a_new_app_is_the_youngest_and_one_of_each_namespace_is_its_own() {
+        let mut world = world();
+        for namespace in ["health", "police"] {
+            add(&mut world, &app(namespace)).unwrap();
+        }
+        assert_eq!(world.apps().count(), 2);
+        assert!(world.apps().all(|(_, slot)| slot.created == NOW));
+    }
+
+    #[test]
+    fn what_is_there_keeps_its_age_its_status_and_its_identity() {
+        let mut world = world();
+        let there: App = serde_json::from_value(json!({
+            "apiVersion": "jiuzhou.io/v1alpha1", "kind": "App",
+            "metadata": {
+                "name": "web", "namespace": "health", "uid": "u", "generation": 7,
+                "creationTimestamp": "2026-01-01T00:00:00Z",
+                "annotations": {label::CHANGED_BY: "alice"},
+            },
+            "spec": {"zone": "ExtranetPublic", "dataGrade": "General", "manifests": []},
+            "status": {"readiness": "1/1"},
+        }))
+        .unwrap();
+        world.apply_app(&there);
+        add(&mut world, &app("health")).unwrap();
+        let slot = world.app(&"u".into()).unwrap();
+        assert_eq!(slot.created, 1_767_225_600_000);
+        assert_eq!(slot.generation, 8);
+        assert_eq!(slot.changed_by.as_deref(), Some("alice"));
+        assert_eq!(slot.status.readiness.as_deref(), Some("1/1"));
+        assert_eq!(slot.state.as_ref().unwrap().zone, crds::Zone::Internet);
+    }
+
+    #[test]
+    fn a_member_cluster_from_a_file_stays_joined() {
+        let mut world = world();
+        let cluster = |zone: &str| {
+            json!({
+                "apiVersion": "jiuzhou.io/v1alpha1", "kind": "MemberCluster",
+                "metadata": {"name": "ningbo-a"},
+                "spec": {
+                    "regionName": "ningbo", "zone": zone, "protectionLevel": 3,
+                    "maxDataGrade": "Important", "management": "Manage", "connection": {"pull": {}},
+                },
+            })
+        };
+        let mut there = cluster("Internet");
+        there["metadata"]["generation"] = json!(2);
+        there["status"] = json!({"clusterUID": "pinned"});
+        world.apply_cluster(&serde_json::from_value(there).unwrap());
+        add(&mut world, &cluster("ExtranetPublic").to_string()).unwrap();
+        let slot = world.cluster(&"ningbo-a".into()).unwrap();
+        assert_eq!(slot.pinned(), Some(&"pinned".into()));
+        assert_eq!(slot.generation, 3);
+        add(
+            &mut world,
+            &cluster("Internet").to_string().replace("ningbo", "cixi"),
+        )
+        .unwrap();
+        assert!(world.cluster(&"cixi-a".into()).unwrap().exists());
+    }
 }

@@ -133,3 +133,36 @@ fn nothing_is_coloured_when_it_does_not_go_to_a_terminal() {
     let output = jiuzhou(&["lint", "-f", bad.to_str().unwrap()]);
     assert!(!output.stdout.contains(&0x1b));
 }
+
+#[test]
+fn several_files_in_kubeconfig_are_read_together_as_kubectl_does() {
+    let folder = std::env::temp_dir().join(format!("jiuzhou-cli-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let write = |name: &str, text: &str| {
+        let path = folder.join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    };
+    // Nothing listens on port 1: the command gets as far as the connection.
+    let cluster = write(
+        "cluster",
+        "{apiVersion: v1, kind: Config, clusters: [{name: k, cluster: {server: 'http://127.0.0.1:1'}}]}",
+    );
+    let context = write(
+        "context",
+        "{apiVersion: v1, kind: Config, current-context: c, users: [{name: u, user: {token: t}}], \
+         contexts: [{name: c, context: {cluster: k, user: u}}]}",
+    );
+    let output = Command::new(env!("CARGO_BIN_EXE_jiuzhou"))
+        .arg("status")
+        .env(
+            "KUBECONFIG",
+            std::env::join_paths([cluster, context]).unwrap(),
+        )
+        .output()
+        .unwrap();
+    std::fs::remove_dir_all(&folder).unwrap();
+    let error = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{error}");
+    assert!(!error.contains("kubeconfig"), "{error}");
+}
