@@ -1,7 +1,7 @@
 //! The shell that every loop stands in: connections, leadership, watches, telemetry, shutdown.
 //!
 //! Nothing here knows a kind of ours or decides anything about the province. The hub and the
-//! agent gather through [`watch`], write through [`client`], and wake at the rate of [`pace`].
+//! agent gather through [`watch`] and write through [`client`].
 
 pub mod backoff;
 pub mod client;
@@ -9,11 +9,10 @@ pub mod errors;
 pub mod kubeconfig;
 pub mod lease;
 pub mod metrics;
-pub mod pace;
 pub mod serve;
 pub mod shutdown;
 pub mod telemetry;
 pub mod watch;
 
 #[cfg(test)]
-mod fake;
+pub(crate) mod fake;

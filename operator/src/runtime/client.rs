@@ -101,16 +101,3 @@ pub fn client(
     });
     Ok(builder.with_layer(&layer).build())
 }
-
-/// Did the request run into the deadline? Then nobody knows whether it was carried out.
-pub fn is_timeout(error: &kube::Error) -> bool {
-    let kube::Error::Service(source) = error else {
-        return false;
-    };
-    source
-        .downcast_ref::<ClientError>()
-        .is_some_and(|error| match error {
-            ClientError::Deadline { .. } => true,
-            ClientError::Build { .. } => false,
-        })
-}

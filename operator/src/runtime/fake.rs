@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tower::BoxError;
 
 /// What the next request gets instead of an honest answer.
-pub(super) enum Scripted {
+pub(crate) enum Scripted {
     /// This response.
     Answer(Response<AnyBody>),
     /// Silence until the caller gives up.
@@ -24,7 +24,7 @@ pub(super) enum Scripted {
 type Answer = Pin<Box<dyn Future<Output = Result<Response<AnyBody>, BoxError>> + Send>>;
 
 #[derive(Clone, Default)]
-pub(super) struct Fake(Arc<Mutex<State>>);
+pub(crate) struct Fake(Arc<Mutex<State>>);
 
 #[derive(Default)]
 struct State {
@@ -36,37 +36,37 @@ struct State {
 }
 
 impl Fake {
-    pub(super) fn client(&self) -> kube::Client {
+    pub(crate) fn client(&self) -> kube::Client {
         kube::Client::new(tower::service_fn(self.clone().service()), "default")
     }
 
-    pub(super) fn service(self) -> impl Fn(Request<Body>) -> Answer + Clone + Send + 'static {
+    pub(crate) fn service(self) -> impl Fn(Request<Body>) -> Answer + Clone + Send + 'static {
         move |request| {
             let fake = self.clone();
             Box::pin(async move { fake.serve(request).await })
         }
     }
 
-    pub(super) fn script(&self, scripted: Scripted) {
+    pub(crate) fn script(&self, scripted: Scripted) {
         self.0.lock().unwrap().script.push_back(scripted);
     }
 
     /// From now on no request is answered, or again honestly.
-    pub(super) fn set_down(&self, down: bool) {
+    pub(crate) fn set_down(&self, down: bool) {
         self.0.lock().unwrap().down = down;
     }
 
     /// Every request so far as `METHOD path?query`.
-    pub(super) fn log(&self) -> Vec<String> {
+    pub(crate) fn log(&self) -> Vec<String> {
         self.0.lock().unwrap().log.clone()
     }
 
-    pub(super) fn get(&self, path: &str) -> Option<Value> {
+    pub(crate) fn get(&self, path: &str) -> Option<Value> {
         self.0.lock().unwrap().objects.get(path).cloned()
     }
 
     /// Stores an object as another writer would.
-    pub(super) fn put(&self, path: &str, object: Value) {
+    pub(crate) fn put(&self, path: &str, object: Value) {
         self.0.lock().unwrap().store(path, object);
     }
 
@@ -145,13 +145,13 @@ fn merge(into: &mut Value, patch: Value) {
     }
 }
 
-pub(super) fn reply(status: u16, body: &Value) -> Response<AnyBody> {
+pub(crate) fn reply(status: u16, body: &Value) -> Response<AnyBody> {
     let mut answer = Response::new(AnyBody::from(body.to_string()));
     *answer.status_mut() = StatusCode::from_u16(status).unwrap();
     answer
 }
 
-pub(super) fn failure(code: u16, reason: &str) -> Response<AnyBody> {
+pub(crate) fn failure(code: u16, reason: &str) -> Response<AnyBody> {
     reply(
         code,
         &json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",

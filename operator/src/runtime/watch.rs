@@ -71,6 +71,11 @@ impl Default for Timing {
 
 /// Objects per page: as kubectl, and small enough that an answer fits its deadline.
 const PAGE: u32 = 500;
+/// Objects of one kind that are taken in. Four times what the largest province has of any; more are
+/// a mistake or an attack, and taking them in would cost the memory that everything else needs.
+const OBJECTS_MAX: usize = 200_000;
+/// Pages of one list. A server that hands out ever more pages with little in them ends here.
+const PAGES_MAX: usize = OBJECTS_MAX / PAGE as usize;
 /// Failures to resume after which the version is thought lost, for example because the cluster was
 /// restored from an older backup and will not reach that version for days.
 const RESUMES: u32 = 3;
@@ -81,6 +86,9 @@ pub enum WatchError {
     /// A page of the list failed.
     #[error("cannot list")]
     List(#[source] Box<kube::Error>),
+    /// The list has no end, or is longer than anything here can be.
+    #[error("the list is longer than {OBJECTS_MAX} objects or {PAGES_MAX} pages")]
+    TooLong,
     /// The watch did not begin.
     #[error("cannot start watching")]
     Start(#[source] Box<kube::Error>),
@@ -189,10 +197,13 @@ where
             ..ListParams::default()
         };
         let mut objects = Vec::new();
-        loop {
+        for _ in 0..PAGES_MAX {
             let page = self.api.list(&parameters).await;
             let page = page.map_err(|error| WatchError::List(Box::new(error)))?;
             objects.extend(page.items.into_iter().map(lighten));
+            if objects.len() > OBJECTS_MAX {
+                break;
+            }
             parameters.continue_token = page.metadata.continue_.filter(|token| !token.is_empty());
             if parameters.continue_token.is_none() {
                 let version = page
@@ -202,6 +213,7 @@ where
                 return Ok((objects, version.ok_or(WatchError::NoVersion)?));
             }
         }
+        Err(WatchError::TooLong)
     }
 
     /// One watch, until it ends.
@@ -271,7 +283,9 @@ where
 /// Must we list again, after this many failures in a row?
 const fn lost(error: &WatchError, failures: u32) -> bool {
     match error {
-        WatchError::List(_) | WatchError::Expired | WatchError::NoVersion => true,
+        WatchError::List(_) | WatchError::TooLong | WatchError::Expired | WatchError::NoVersion => {
+            true
+        }
         WatchError::Start(_) | WatchError::Stream(_) => failures >= RESUMES,
         // The connection was at fault, not the version.
         WatchError::Silent(_) | WatchError::Short => false,

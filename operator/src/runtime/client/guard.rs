@@ -133,8 +133,12 @@ where
             let again = copy(&request);
             let answer = self.unary(request, verb).await?;
             tries = tries.saturating_sub(1);
-            let wait = patience(verb, answer.status(), answer.headers(), &mut waits)
-                .filter(|wait| tries > 0 && Instant::now() + *wait < deadline);
+            let wait =
+                patience(verb, answer.status(), answer.headers(), &mut waits).filter(|wait| {
+                    // A server may wish for longer than any clock goes.
+                    let again = Instant::now().checked_add(*wait);
+                    tries > 0 && again.is_some_and(|again| again < deadline)
+                });
             let (Some(wait), Some(again)) = (wait, again) else {
                 return Ok(answer);
             };

@@ -224,3 +224,21 @@ async fn an_answer_arrives_unchanged() {
         "九州"
     );
 }
+
+#[tokio::test]
+async fn a_wish_for_a_wait_longer_than_any_clock_goes_is_answered_at_once() {
+    let bench = bench(Limits::default());
+    let mut answer = failure(429, "TooManyRequests");
+    answer.headers_mut().insert("retry-after", u64::MAX.into());
+    bench.fake.script(Scripted::Answer(answer));
+    assert!(bench.maps.get("a").await.is_err());
+    bench.counted("get", "throttled", 1);
+}
+
+/// Did the request run into the deadline?
+fn is_timeout(error: &kube::Error) -> bool {
+    let kube::Error::Service(source) = error else {
+        return false;
+    };
+    matches!(source.downcast_ref(), Some(ClientError::Deadline { .. }))
+}

@@ -256,3 +256,14 @@ async fn one_unreadable_object_stops_only_itself_behind_a_guard() {
     };
     assert!(all[0].0.is_ok() && all[1].0.is_err());
 }
+
+#[tokio::test]
+async fn a_list_without_an_end_is_given_up_and_begun_again() {
+    let endless = (0..=PAGES_MAX).map(|_| page(&[], "more"));
+    let mut bench = start(endless.chain([page(&["a"], "")]));
+    // The last of the endless pages begins the second try, which goes on to the end.
+    assert_eq!(bench.next().await, "=a");
+    let log = bench.fake.log();
+    assert!(log.len() >= PAGES_MAX + 2, "{}", log.len());
+    bench.task.abort();
+}
