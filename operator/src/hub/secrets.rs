@@ -8,7 +8,9 @@
 //! ```
 //!
 //! Values pass through while they are copied and are kept nowhere; what is remembered are versions.
-//! A Secret that its tenant deletes is no instruction: its copies go when no entry names them.
+//! A Secret that its tenant deletes is no instruction, and neither is an entry that is missing: a
+//! copy remembers the Apps it was made for, and goes when of each it is known that it needs it no
+//! more.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -28,8 +30,10 @@ use super::prepare::{bind_hub, subject};
 use crate::agent::COPY;
 use crate::runtime::watch::{Change, Freshness, Selection, Timing, watch};
 
+mod done;
 mod head;
 
+use done::still;
 pub(super) use head::Head;
 
 /// Annotation on a copy: UID and version of what it was copied from.
@@ -41,8 +45,22 @@ const CONCURRENCY: usize = 8;
 /// Type of Secrets that are a tenant's way into the hub's own API server. They are never copied.
 const TOKEN: &str = "kubernetes.io/service-account-token";
 
-/// A copy that is wanted, and of what.
-type Wanted = BTreeMap<(ClusterName, String), (NamespaceName, String)>;
+/// Annotation on a copy: UIDs of the Apps it was made for.
+const USERS: &str = "jiuzhou.io/users";
+/// Users that a copy remembers: with 40 bytes each far below what annotations may hold. A copy of
+/// more is never deleted by the hub, which only keeps it too long.
+const USERS_MAX: usize = 1_000;
+
+/// Copies that are wanted.
+type Wanted = BTreeMap<(ClusterName, String), Want>;
+
+/// Of what a copy is wanted, and by which Apps.
+#[derive(Debug, PartialEq)]
+struct Want {
+    namespace: NamespaceName,
+    name: String,
+    users: BTreeSet<Uid>,
+}
 
 /// What is known of Secrets and their copies, as long as this replica leads.
 pub(super) struct Secrets {
@@ -73,8 +91,9 @@ enum Step {
         copy: String,
         from: NamespaceName,
         name: String,
+        users: BTreeSet<Uid>,
     },
-    /// Delete a copy that no entry names.
+    /// Delete a copy that nobody needs any more.
     Delete {
         cluster: ClusterName,
         copy: String,
@@ -134,7 +153,7 @@ impl Secrets {
         let epoch = world.hub.leader_epoch;
         let wanted = wanted(world, users);
         let mut failed = self.follow(&wanted, prepared, epoch).await;
-        let (client, steps) = (&self.client, self.decide(&wanted));
+        let (client, steps) = (&self.client, self.decide(world, &wanted));
         let writes = steps.into_iter().map(async |step| {
             let what = step.place();
             carry_out(client, step, epoch)
@@ -170,7 +189,7 @@ impl Secrets {
         epoch: i64,
     ) -> usize {
         let namespaces: BTreeSet<&NamespaceName> =
-            wanted.values().map(|(namespace, _)| namespace).collect();
+            wanted.values().map(|want| &want.namespace).collect();
         self.sources
             .retain(|namespace, _| namespaces.contains(namespace));
         self.copies.retain(|cluster, _| prepared.contains(cluster));
@@ -240,31 +259,39 @@ impl Secrets {
     }
 
     /// What differs. Nothing is decided about a namespace before it was listed.
-    fn decide(&self, wanted: &Wanted) -> Vec<Step> {
+    fn decide(&self, world: &World, wanted: &Wanted) -> Vec<Step> {
         let mut steps = Vec::new();
-        for ((cluster, copy), (namespace, name)) in wanted {
+        for ((cluster, copy), want) in wanted {
             let source = self
                 .sources
-                .get(namespace)
-                .and_then(|l| l.heads.as_ref()?.get(name));
+                .get(&want.namespace)
+                .and_then(|l| l.heads.as_ref()?.get(&want.name));
             let copies = self.copies.get(cluster).and_then(|l| l.heads.as_ref());
-            if let (Some(source), Some(copies)) = (source.filter(|s| s.kind != TOKEN), copies)
-                && copies
-                    .get(copy)
-                    .is_none_or(|there| there.source() != Some(&*source.version()))
-            {
-                let (cluster, copy) = (cluster.clone(), copy.clone());
-                steps.push(Step::Copy {
-                    cluster,
-                    copy,
-                    from: namespace.clone(),
-                    name: name.clone(),
-                });
+            if let (Some(source), Some(copies)) = (source.filter(|s| s.kind != TOKEN), copies) {
+                let there = copies.get(copy);
+                let mut users = want.users.clone();
+                let before = there.and_then(Head::users);
+                users.extend(still(world, cluster, copy, before.iter().flatten()));
+                let same = |there: &Head| {
+                    there.source() == Some(&*source.version()) && there.lists(&users)
+                };
+                if !there.is_some_and(same) {
+                    steps.push(Step::Copy {
+                        cluster: cluster.clone(),
+                        copy: copy.clone(),
+                        from: want.namespace.clone(),
+                        name: want.name.clone(),
+                        users,
+                    });
+                }
             }
         }
         for (cluster, listed) in &self.copies {
             for (copy, head) in listed.heads.iter().flatten() {
-                if !wanted.contains_key(&(cluster.clone(), copy.clone())) {
+                // Without knowing for whom it was made nobody can say that they need it no more.
+                let Some(users) = head.users() else { continue };
+                let wanted = wanted.contains_key(&(cluster.clone(), copy.clone()));
+                if !wanted && still(world, cluster, copy, &users).is_empty() {
                     steps.push(Step::Delete {
                         cluster: cluster.clone(),
                         copy: copy.clone(),
@@ -326,8 +353,13 @@ fn wanted(world: &World, users: &mut BTreeSet<Uid>) -> Wanted {
             any |= !held.entry.secrets.is_empty();
             if held.entry.state.is_present() && !local.contains(cluster) {
                 for secret in &held.entry.secrets {
-                    let source = (held.entry.namespace.clone(), secret.name.clone());
-                    wanted.insert((cluster.clone(), secret.copy.clone()), source);
+                    let want = wanted.entry((cluster.clone(), secret.copy.clone()));
+                    let want = want.or_insert_with(|| Want {
+                        namespace: held.entry.namespace.clone(),
+                        name: secret.name.clone(),
+                        users: BTreeSet::new(),
+                    });
+                    want.users.insert(uid.clone());
                 }
             }
         }
@@ -343,13 +375,14 @@ async fn carry_out(client: &Client, step: Step, epoch: i64) -> Result<(), kube::
             copy,
             from,
             name,
+            users,
         } => {
             let sources: Api<Secret> = Api::namespaced(client.clone(), from.as_str());
             // Gone since: what was copied before stays.
             let Some(source) = sources.get_opt(&name).await? else {
                 return Ok(());
             };
-            store(client, &cluster, copied(&copy, source, epoch)).await
+            store(client, &cluster, copied(&copy, source, &users, epoch)).await
         }
         Step::Delete {
             cluster,
@@ -357,14 +390,7 @@ async fn carry_out(client: &Client, step: Step, epoch: i64) -> Result<(), kube::
             head,
         } => {
             let copies: Api<Secret> = Api::namespaced(client.clone(), &cluster_namespace(&cluster));
-            let preconditions = Preconditions {
-                uid: head.metadata.uid,
-                resource_version: head.metadata.resource_version,
-            };
-            let params = DeleteParams {
-                preconditions: Some(preconditions),
-                ..DeleteParams::default()
-            };
+            let params = exactly(&head.metadata);
             match copies.delete(&copy, &params).await {
                 Ok(_) => Ok(()),
                 Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
@@ -374,7 +400,18 @@ async fn carry_out(client: &Client, step: Step, epoch: i64) -> Result<(), kube::
     }
 }
 
-fn copied(copy: &str, source: Secret, epoch: i64) -> Secret {
+/// Deletes the object as it was seen and no other.
+fn exactly(seen: &ObjectMeta) -> DeleteParams {
+    DeleteParams {
+        preconditions: Some(Preconditions {
+            uid: seen.uid.clone(),
+            resource_version: seen.resource_version.clone(),
+        }),
+        ..DeleteParams::default()
+    }
+}
+
+fn copied(copy: &str, source: Secret, users: &BTreeSet<Uid>, epoch: i64) -> Secret {
     let ObjectMeta {
         uid,
         resource_version,
@@ -393,6 +430,7 @@ fn copied(copy: &str, source: Secret, epoch: i64) -> Secret {
             ])),
             annotations: Some(BTreeMap::from([
                 (SOURCE.to_owned(), version),
+                (USERS.to_owned(), head::listed(users)),
                 (label::LEADER_EPOCH.to_owned(), epoch.to_string()),
             ])),
             ..ObjectMeta::default()
@@ -424,7 +462,7 @@ async fn store(
     match copies.replace(&name, &params, &copy).await {
         // The type of a Secret cannot change: the next turn creates it anew.
         Err(kube::Error::Api(status)) if status.code == 422 => copies
-            .delete(&name, &DeleteParams::default())
+            .delete(&name, &exactly(&there.metadata))
             .await
             .map(drop),
         other => other.map(drop),
