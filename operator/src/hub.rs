@@ -5,6 +5,7 @@
 
 mod apply;
 mod board;
+mod clock;
 mod events;
 mod fence;
 mod gather;
@@ -30,7 +31,8 @@ use tracing::Instrument as _;
 use crate::runtime::lease::{Election, Elector, Leadership, Timing};
 use crate::runtime::metrics::{Loop, Metrics, TurnOutcome};
 use crate::runtime::watch::Freshness;
-use events::Heard;
+use clock::{Clock, Hearing};
+use events::{Heard, LEASES};
 use gather::Gathered;
 use members::{Members, Shared};
 use secrets::Secrets;
@@ -66,7 +68,9 @@ impl Hub {
     pub async fn run(self, stop: CancellationToken) -> Result<(), IdentityError> {
         let hub = identity::identity(&self.client).await?;
         let mut world = World::new(hub, self.settings.clone());
-        world.started = jiff::Timestamp::now().as_millisecond();
+        let mut clock = Clock::start();
+        world.started = clock.now();
+        world.heard = world.started;
         // No other process may use this name, also not a later one on the same machine.
         let me = uuid::Uuid::new_v4().to_string();
         let elector = Elector::new(
@@ -76,17 +80,20 @@ impl Hub {
             me,
             self.lease,
         );
-        let (watches, sender, heard) = events::watches(&self.client, &self.freshness);
+        let (watches, sender, heard) =
+            events::watches(&self.client, &self.freshness, &self.metrics);
         let shared = Shared {
             hub: self.client.clone(),
             heartbeat: self.heartbeat,
             metrics: self.metrics.clone(),
+            sender: sender.clone(),
         };
         let secrets = Secrets::new(self.client.clone(), sender);
         let mut running = Running {
             hub: self,
             secrets,
-            gathered: Gathered::new(world),
+            hearing: Hearing::since(world.started),
+            gathered: Gathered::new(world, clock),
             planner: Planner::default(),
             heard,
             _watches: watches,
@@ -114,6 +121,7 @@ impl Hub {
 struct Running {
     hub: Hub,
     gathered: Gathered,
+    hearing: Hearing,
     planner: Planner,
     heard: mpsc::Receiver<Heard>,
     _watches: JoinSet<()>,
@@ -121,7 +129,7 @@ struct Running {
     members: Members,
     secrets: Secrets,
     term: Option<Term>,
-    /// When to turn again although nothing was heard, by the wall clock.
+    /// When to turn again although nothing was heard, by the hub's clock.
     wake: Option<i64>,
 }
 
@@ -136,7 +144,7 @@ struct Term {
 impl Running {
     /// Waits for news, then takes all there are.
     async fn gather(&mut self, election: &mut Election) {
-        let now = jiff::Timestamp::now().as_millisecond();
+        let now = self.gathered.clock.now();
         let wait = self.wake.map_or(Duration::from_hours(1), |at| {
             Duration::from_millis(u64::try_from(at - now).unwrap_or(0))
         });
@@ -171,8 +179,7 @@ impl Running {
                 ) {
                     self.secrets.mark();
                 }
-                self.gathered
-                    .hear(heard, jiff::Timestamp::now().as_millisecond());
+                self.gathered.hear(heard);
             }
         }
     }
@@ -215,8 +222,12 @@ impl Running {
         }
         let span = tracing::info_span!(parent: None, "hub_turn");
         async {
-            self.hold_fence().await;
+            let fenced = self.hold_fence().await;
             let plan = self.decide();
+            if !fenced {
+                self.wake_in(RETRY);
+                return TurnOutcome::Held;
+            }
             let Some(term) = self.term.as_ref().map(|term| term.leadership.clone()) else {
                 return TurnOutcome::Standby;
             };
@@ -265,20 +276,33 @@ impl Running {
         .await
     }
 
-    /// A new leader begins once its predecessors are refused.
-    async fn hold_fence(&mut self) {
-        if let Some(term) = self.term.as_mut().filter(|term| !term.fenced) {
-            let epoch = term.leadership.epoch();
-            let held = term
-                .leadership
-                .while_leading(fence::hold(&self.hub.client, epoch))
-                .await;
-            term.fenced = held.is_some();
+    /// A new leader begins once its predecessors are refused. Whether it may, or does not lead.
+    async fn hold_fence(&mut self) -> bool {
+        let Some(term) = self.term.as_mut().filter(|term| !term.fenced) else {
+            return true;
+        };
+        let epoch = term.leadership.epoch();
+        let hold = fence::hold(&self.hub.client, epoch);
+        match term.leadership.while_leading(hold).await {
+            Some(Ok(())) => term.fenced = true,
+            Some(Err(error)) => {
+                let error: &dyn std::error::Error = &error;
+                tracing::error!(
+                    error,
+                    epoch,
+                    "the leader waits until former ones are refused"
+                );
+            }
+            None => {}
         }
+        term.fenced
     }
 
     fn decide(&mut self) -> Plan {
-        self.gathered.world.now = jiff::Timestamp::now().as_millisecond();
+        let now = self.gathered.clock.now();
+        let sign = self.hub.freshness.last(LEASES);
+        let heard = self.hearing.until(sign, std::time::Instant::now(), now);
+        (self.gathered.world.now, self.gathered.world.heard) = (now, heard);
         let begun = std::time::Instant::now();
         let plan = tokio::task::block_in_place(|| self.planner.plan(&self.gathered.world));
         self.hub.metrics.planned(begun.elapsed());
@@ -287,8 +311,7 @@ impl Running {
     }
 
     fn wake_in(&mut self, pause: Duration) {
-        let at = jiff::Timestamp::now().as_millisecond()
-            + i64::try_from(pause.as_millis()).unwrap_or(i64::MAX);
+        let at = self.gathered.clock.now() + i64::try_from(pause.as_millis()).unwrap_or(i64::MAX);
         self.wake = Some(self.wake.map_or(at, |wake| wake.min(at)));
     }
 
@@ -325,6 +348,6 @@ impl Running {
                 );
             }
         }
-        board::show(&self.hub.metrics.board, report, &self.gathered.contacts);
+        board::show(&self.hub.metrics.board, report, &self.gathered);
     }
 }

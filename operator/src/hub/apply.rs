@@ -3,6 +3,7 @@
 //! What was written goes straight back into the world, so that the next turn never decides on less
 //! than it already did.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crds::{
@@ -14,7 +15,7 @@ use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Client, ResourceExt as _};
 use plan::World;
 use plan::province::{ContentWrite, Plan, SliceWrite};
-use plan::world::StoredContent;
+use plan::world::{SliceState, StoredContent};
 use serde_json::json;
 
 use super::gather::Gathered;
@@ -61,6 +62,7 @@ pub(super) async fn apply(client: &Client, gathered: &mut Gathered, plan: Plan) 
             .map(|app| finalizer(client, app, epoch, true)),
     )
     .await;
+    let packs: Vec<String> = plan.contents.iter().map(|c| c.name.clone()).collect();
     let traceparent: Option<Arc<str>> = current_traceparent().map(Into::into);
     run(
         gathered,
@@ -70,12 +72,14 @@ pub(super) async fn apply(client: &Client, gathered: &mut Gathered, plan: Plan) 
             .map(|write| content(client, write, epoch)),
     )
     .await;
-    // A slice may name content that was just stored; if that failed, the agent says so and the
-    // next turn stores it again.
+    // What names content that could not be stored waits for the next turn, which stores it again.
+    let missing = packs.iter().filter(|name| !gathered.world.stores(name));
+    let missing: BTreeSet<&str> = missing.map(String::as_str).collect();
     let slices = plan
         .slices
         .into_iter()
-        .filter(|w| gathered.prepared.contains(&w.cluster));
+        .filter(|w| gathered.prepared.contains(&w.cluster))
+        .filter_map(|w| without(&gathered.world, w, &missing));
     let writes: Vec<_> = slices
         .map(|write| slice(client, write, traceparent.clone()))
         .collect();
@@ -96,6 +100,37 @@ pub(super) async fn apply(client: &Client, gathered: &mut Gathered, plan: Plan) 
     )
     .await;
     applied
+}
+
+/// A slice without what names missing packs: such entries stay as the slice has them. `None` when
+/// nothing is left to write.
+fn without(world: &World, mut write: SliceWrite, missing: &BTreeSet<&str>) -> Option<SliceWrite> {
+    let named = |entry: &crds::Entry| {
+        missing.contains(entry.pack.as_str()) && entry.state == crds::EntryState::Present
+    };
+    if !write.spec.entries.iter().any(named) {
+        return Some(write);
+    }
+    let stored = world.slice(&write.cluster, &write.name);
+    let before: BTreeMap<&Uid, &crds::Entry> = stored
+        .into_iter()
+        .flat_map(|slice| &slice.entries)
+        .map(|entry| (&entry.uid, &**entry))
+        .collect();
+    let keep = |entry: crds::Entry| {
+        if named(&entry) {
+            before.get(&entry.uid).map(|held| (*held).clone())
+        } else {
+            Some(entry)
+        }
+    };
+    write.spec.entries = write.spec.entries.into_iter().filter_map(keep).collect();
+    let same = |slice: &SliceState| {
+        slice.header.management == write.spec.management
+            && slice.header.hub_epoch == write.spec.hub_epoch
+            && slice.entries.iter().map(|e| &**e).eq(&write.spec.entries)
+    };
+    (!stored.is_some_and(same)).then_some(write)
 }
 
 async fn run<F>(gathered: &mut Gathered, applied: &mut Applied, writes: impl IntoIterator<Item = F>)
@@ -124,7 +159,7 @@ fn take_back(gathered: &mut Gathered, written: Option<Written>) {
         Some(Written::App(app)) => world.apply_app(&app),
         Some(Written::Content(name, content)) => world.apply_content(&name, content),
         Some(Written::Slice(cluster, slice)) => {
-            let now = jiff::Timestamp::now().as_millisecond();
+            let now = gathered.clock.now();
             gathered.take_slice(&cluster, *slice, Some(now));
         }
         Some(Written::Cluster(cluster)) => {
@@ -287,4 +322,63 @@ async fn collect(client: &Client, name: String) -> WriteResult {
         .await
         .map_err(failed(what()))?;
     Ok(Some(Written::Collected(name)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use plan::world::{Hub, Settings};
+
+    fn slice(entries: &[(&str, i64, &str)]) -> crds::AssignmentSliceSpec {
+        let entry = |(uid, generation, pack): &(&str, i64, &str)| {
+            json!({
+                "uid": uid, "namespace": "health", "name": uid, "generation": generation,
+                "content": "0".repeat(20), "pack": pack,
+            })
+        };
+        let entries: Vec<_> = entries.iter().map(entry).collect();
+        serde_json::from_value(json!({
+            "hubId": "hub-1", "hubEpoch": 1, "leaderEpoch": 1, "sequence": 9,
+            "management": "Manage", "clusterUID": "u", "entries": entries,
+        }))
+        .unwrap()
+    }
+
+    fn left(wanted: &[(&str, i64, &str)]) -> Option<Vec<(String, i64)>> {
+        let hub = Hub {
+            id: "hub-1".into(),
+            epoch: 1,
+            leader_epoch: 1,
+        };
+        let mut world = World::new(hub, Settings::default());
+        let stored = AssignmentSlice::new("a-0000", slice(&[("web", 1, "c-old")]));
+        world.apply_slice(&"ningbo-a".into(), stored, None);
+        let write = SliceWrite {
+            cluster: "ningbo-a".into(),
+            name: "a-0000".to_owned(),
+            resource_version: None,
+            spec: slice(wanted),
+        };
+        let write = without(&world, write, &BTreeSet::from(["c-lost"]))?;
+        let entries = write.spec.entries.into_iter();
+        Some(entries.map(|e| (e.uid.to_string(), e.generation)).collect())
+    }
+
+    #[test]
+    fn content_that_could_not_be_stored_holds_back_its_own_app_and_no_other() {
+        let wanted = [
+            ("web", 5, "c-lost"),
+            ("api", 6, "c-lost"),
+            ("radio", 7, "c-new"),
+        ];
+        let expected = [("web".to_owned(), 1), ("radio".to_owned(), 7)];
+        assert_eq!(left(&wanted), Some(expected.into()));
+        assert_eq!(
+            left(&[("web", 5, "c-lost")]),
+            None,
+            "nothing is left to write"
+        );
+        let stored = Some(vec![("web".to_owned(), 5)]);
+        assert_eq!(left(&[("web", 5, "c-new")]), stored);
+    }
 }

@@ -2,15 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use crds::{ClusterName, ConditionStatus, ConditionType, find_condition};
+use crds::{ConditionStatus, ConditionType, find_condition};
 use plan::PlanReport;
 use plan::amount::parse_quantity;
-use tokio::time::Instant;
 
+use super::gather::Gathered;
 use crate::runtime::metrics::{Board, Capacity};
 
 /// Shows a report on the board.
-pub(super) fn show(board: &Board, report: &PlanReport, contacts: &BTreeMap<ClusterName, Instant>) {
+pub(super) fn show(board: &Board, report: &PlanReport, gathered: &Gathered) {
     let mut states: BTreeMap<&'static str, u64> =
         BTreeMap::from([("ready", 0), ("progressing", 0), ("stalled", 0)]);
     for app in report.apps.values() {
@@ -27,7 +27,10 @@ pub(super) fn show(board: &Board, report: &PlanReport, contacts: &BTreeMap<Clust
     }
     board.set_apps(states);
     board.set_capacity(capacity(report));
-    board.set_contacts(contacts.iter().map(|(name, at)| (name.to_string(), *at)));
+    let contacts = gathered.contacts.iter();
+    board.set_contacts(contacts.map(|(name, at)| (name.to_string(), *at)));
+    let unreadable = gathered.unreadable.iter();
+    board.set_unreadable(unreadable.map(|(kind, names)| (*kind, names.len() as u64)));
 }
 
 fn capacity(report: &PlanReport) -> Vec<Capacity> {
@@ -39,7 +42,8 @@ fn capacity(report: &PlanReport) -> Vec<Capacity> {
                 region: region.to_string(),
                 resource: total.name.clone(),
                 allocatable: number(&total.allocatable),
-                granted: 0.0,
+                // Nothing grants anything yet, and a zero would say that nothing was promised.
+                granted: None,
                 requested: number(&total.requested),
                 headroom: number(&total.headroom),
             });

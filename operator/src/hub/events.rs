@@ -18,12 +18,16 @@ use tokio::task::JoinSet;
 
 use super::secrets::Head;
 use crate::agent::View;
+use crate::runtime::metrics::Metrics;
 use crate::runtime::watch::{Change, Freshness, Selection, Timing, watch};
 
 /// Changes waiting to be taken in; a full queue holds the watches back.
 const QUEUE: usize = 4096;
 /// Name of the ConfigMap that holds the hub's identity and epoch.
 pub(super) const IDENTITY: &str = "jiuzhou-hub";
+
+/// Name of the watch on heartbeats, for its signs of life.
+pub(super) const LEASES: &str = "leases";
 
 /// One thing heard.
 #[derive(Debug)]
@@ -36,13 +40,15 @@ pub(super) enum Heard {
     Clusters(Change<DeserializeGuard<MemberCluster>>),
     Apps(Change<DeserializeGuard<App>>),
     Approvals(Change<DeserializeGuard<Approval>>),
-    Slices(Change<AssignmentSlice>),
-    Reports(Change<ReportSlice>),
-    ClusterReports(Change<ClusterReport>),
-    Contents(Change<Stored>),
+    Slices(Change<DeserializeGuard<AssignmentSlice>>),
+    Reports(Change<DeserializeGuard<ReportSlice>>),
+    ClusterReports(Change<DeserializeGuard<ClusterReport>>),
+    Contents(Change<DeserializeGuard<Stored>>),
     Leases(Change<Lease>),
     Namespaces(Change<View>),
     Identity(Change<ConfigMap>),
+    /// Whether the kubeconfig of a cluster is refused, and the sentence that says why.
+    Connection(ClusterName, Option<String>),
     /// Secrets of a tenant's namespace.
     Sources(NamespaceName, Change<Head>),
     /// Copies of Secrets in a cluster's namespace.
@@ -100,12 +106,14 @@ impl Resource for Stored {
 pub(super) fn watches(
     client: &Client,
     freshness: &Freshness,
+    metrics: &Metrics,
 ) -> (JoinSet<()>, mpsc::Sender<Heard>, mpsc::Receiver<Heard>) {
     let (sender, receiver) = mpsc::channel(QUEUE);
     let mut all = Watches {
         tasks: JoinSet::new(),
         sender,
         freshness: freshness.clone(),
+        metrics: metrics.clone(),
     };
     all.every(Api::all(client.clone()), Heard::Regions);
     all.every(Api::all(client.clone()), Heard::Clusters);
@@ -119,7 +127,7 @@ pub(super) fn watches(
         Heard::Contents,
     );
     all.one(
-        "leases",
+        LEASES,
         Api::all(client.clone()),
         named("agent"),
         Heard::Leases,
@@ -147,6 +155,7 @@ struct Watches {
     tasks: JoinSet<()>,
     sender: mpsc::Sender<Heard>,
     freshness: Freshness,
+    metrics: Metrics,
 }
 
 impl Watches {
@@ -170,9 +179,12 @@ impl Watches {
         let proof = self.freshness.kind(name);
         self.tasks
             .spawn(watch(api, selection, Timing::default(), sink, proof));
-        let sender = self.sender.clone();
+        let (sender, metrics) = (self.sender.clone(), self.metrics.clone());
         self.tasks.spawn(async move {
             while let Some(change) = changes.recv().await {
+                if sender.capacity() == 0 {
+                    metrics.overflowed("hub");
+                }
                 if sender.send(heard(change)).await.is_err() {
                     return;
                 }

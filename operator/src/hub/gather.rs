@@ -11,16 +11,29 @@ use plan::World;
 use plan::world::StoredContent;
 use tokio::time::Instant;
 
+use super::clock::Clock;
 use super::events::{Heard, Stored};
 use super::prepare::PREPARED;
 use crate::agent::View;
 use crate::runtime::watch::Change;
 
+/// Kinds of which the world compares versions.
+const APPS: &str = "apps";
+const SLICES: &str = "assignmentslices";
+
+/// `metadata.resourceVersion` as a number, which it is in every store of Kubernetes.
+type Version = Option<u64>;
+
 /// The world, and what the hub needs to know beside it.
 pub(super) struct Gathered {
     pub(super) world: World,
-    /// Names of the objects of each kind that exist, to tell what a new list leaves out.
-    known: BTreeMap<&'static str, BTreeSet<String>>,
+    /// What the world takes for now.
+    pub(super) clock: Clock,
+    /// Objects of each kind that exist, as the watch last had them, to tell what a new list leaves
+    /// out and whether the store was set back.
+    known: BTreeMap<&'static str, BTreeMap<String, Version>>,
+    /// Objects of each kind that exist and cannot be read.
+    pub(super) unreadable: BTreeMap<&'static str, BTreeSet<String>>,
     /// Last heartbeat of each cluster, as its Lease has it.
     beats: BTreeMap<ClusterName, String>,
     /// When each cluster was last heard of.
@@ -32,10 +45,12 @@ pub(super) struct Gathered {
 }
 
 impl Gathered {
-    pub(super) fn new(world: World) -> Self {
+    pub(super) fn new(world: World, clock: Clock) -> Self {
         Self {
             world,
+            clock,
             known: BTreeMap::new(),
+            unreadable: BTreeMap::new(),
             beats: BTreeMap::new(),
             contacts: BTreeMap::new(),
             prepared: BTreeSet::new(),
@@ -43,34 +58,39 @@ impl Gathered {
         }
     }
 
-    /// Takes in one thing heard at `now`.
+    /// Takes in one thing heard.
     #[expect(
         clippy::too_many_lines,
         reason = "a flat table, one arm for each kind; it reads best whole"
     )]
-    pub(super) fn hear(&mut self, heard: Heard, now: i64) {
+    pub(super) fn hear(&mut self, heard: Heard) {
         match heard {
             Heard::Regions(change) => self.take(
                 change,
                 "regions",
-                |g, o| readable(o).map(|o| g.world.apply_region(&o)),
-                |g, name| {
-                    g.world.remove_region(&RegionName::from(name));
-                },
+                |g, o| g.world.apply_region(&o),
+                |g, name| g.world.remove_region(&RegionName::from(name)),
             ),
             Heard::Clusters(change) => self.take(
                 change,
                 "memberclusters",
-                |g, o| readable(o).map(|o| g.world.apply_cluster(&o)),
+                |g, o| g.world.apply_cluster(&o),
                 |g, name| {
                     g.world.remove_cluster(&ClusterName::from(name));
+                    g.contacts.remove(name);
                 },
             ),
-            Heard::Apps(change) => self.hear_apps(change),
+            // Apps are known by UID: a name may be given to another one at any time.
+            Heard::Apps(change) => self.take(
+                change,
+                APPS,
+                |g, o| g.world.apply_app(&o),
+                |g, uid| g.world.remove_app(&Uid::from(uid)),
+            ),
             Heard::Approvals(change) => self.take(
                 change,
                 "approvals",
-                |g, o| readable(o).map(|o| g.world.apply_approval(o)),
+                |g, o| g.world.apply_approval(o),
                 |g, name| {
                     let (namespace, name) = split(name);
                     g.world
@@ -79,11 +99,11 @@ impl Gathered {
             ),
             Heard::Slices(change) => self.take(
                 change,
-                "assignmentslices",
+                SLICES,
                 |g, o| {
-                    let cluster = cluster_of_namespace(&o.namespace()?)?;
-                    g.take_slice(&cluster, o, None);
-                    Some(())
+                    if let Some(cluster) = cluster_of(&o) {
+                        g.take_slice(&cluster, o, None);
+                    }
                 },
                 |g, name| g.remove_from_cluster(name, World::remove_slice),
             ),
@@ -91,9 +111,9 @@ impl Gathered {
                 change,
                 "reportslices",
                 |g, o| {
-                    let cluster = cluster_of_namespace(&o.namespace()?)?;
-                    g.world.apply_report(&cluster, o);
-                    Some(())
+                    if let Some(cluster) = cluster_of(&o) {
+                        g.world.apply_report(&cluster, o);
+                    }
                 },
                 |g, name| g.remove_from_cluster(name, World::remove_report),
             ),
@@ -101,30 +121,25 @@ impl Gathered {
                 change,
                 "clusterreports",
                 |g, o| {
-                    let cluster = cluster_of_namespace(&o.namespace()?)?;
                     // The name is checked at admission too; a report under another name is not ours.
-                    (o.name_any() == cluster.as_str())
-                        .then(|| g.world.apply_cluster_report(cluster, &o))
+                    let cluster = cluster_of(&o).filter(|c| o.name_any() == c.as_str());
+                    if let Some(cluster) = cluster {
+                        g.world.apply_cluster_report(cluster, &o);
+                    }
                 },
                 |_, _| {},
             ),
             Heard::Contents(change) => self.take(
                 change,
                 "contents",
-                |g, o| {
-                    g.world.apply_content(&o.name_any(), stored(&o));
-                    Some(())
-                },
+                |g, o| g.world.apply_content(&o.name_any(), stored(&o)),
                 |g, name| g.world.remove_content(split(name).1),
             ),
-            Heard::Leases(change) => self.hear_leases(change, now),
+            Heard::Leases(change) => self.hear_leases(change),
             Heard::Namespaces(change) => self.take(
-                change,
+                guarded(change),
                 "namespaces",
-                |g, view| {
-                    g.hear_namespace(&view);
-                    Some(())
-                },
+                |g, view| g.hear_namespace(&view),
                 |g, name| {
                     g.world.remove_namespace(&NamespaceName::from(name));
                     if let Some(cluster) = cluster_of_namespace(name) {
@@ -132,6 +147,9 @@ impl Gathered {
                     }
                 },
             ),
+            Heard::Connection(cluster, refused) => {
+                self.world.apply_connection(&cluster, refused);
+            }
             // The hub's own loop keeps these.
             Heard::Sources(..) | Heard::Copies(..) => {}
             Heard::Identity(change) => {
@@ -165,63 +183,77 @@ impl Gathered {
     /// instruction: the world's ledger remembers what was decided.
     fn take<K: kube::Resource>(
         &mut self,
-        change: Change<K>,
+        change: Change<DeserializeGuard<K>>,
         kind: &'static str,
-        apply: impl Fn(&mut Self, K) -> Option<()>,
+        apply: impl Fn(&mut Self, K),
         remove: impl Fn(&mut Self, &str),
     ) {
-        let key = |object: &K| match object.meta().namespace.as_deref() {
-            Some(namespace) => format!("{namespace}/{}", object.name_any()),
-            None => object.name_any(),
-        };
         match change {
             Change::Replaced(all) => {
-                let names: BTreeSet<String> = all.iter().map(&key).collect();
-                let before = self.known.insert(kind, names.clone()).unwrap_or_default();
-                for object in all {
-                    // An object that cannot be read stands for itself alone.
-                    let _parked = apply(self, object);
+                let now: BTreeMap<String, Version> =
+                    all.iter().map(|o| (key(kind, o), version(o))).collect();
+                let before = self.known.remove(kind).unwrap_or_default();
+                if set_back(&before, &now) {
+                    tracing::warn!(kind, "the store was set back; it is believed as it is now");
+                    match kind {
+                        APPS => self.world.forget_app_versions(),
+                        SLICES => self.world.forget_slice_versions(),
+                        _ => {}
+                    }
                 }
-                before
-                    .difference(&names)
-                    .for_each(|gone| remove(self, gone));
+                for object in all {
+                    self.take_one(kind, object, &apply);
+                }
+                for gone in before.keys().filter(|name| !now.contains_key(*name)) {
+                    self.forget_unreadable(kind, gone);
+                    remove(self, gone);
+                }
+                self.known.insert(kind, now);
             }
             Change::Applied(object) => {
-                self.known.entry(kind).or_default().insert(key(&object));
-                let _parked = apply(self, object);
+                let known = self.known.entry(kind).or_default();
+                known.insert(key(kind, &object), version(&object));
+                self.take_one(kind, object, &apply);
             }
             Change::Deleted(object) => {
-                let name = key(&object);
+                let name = key(kind, &object);
                 self.known.entry(kind).or_default().remove(&name);
+                self.forget_unreadable(kind, &name);
                 remove(self, &name);
             }
         }
     }
 
-    /// Apps are known by UID: a name may be given to another one at any time.
-    fn hear_apps(&mut self, change: Change<DeserializeGuard<crds::App>>) {
-        match change {
-            Change::Replaced(all) => {
-                let listed: BTreeSet<Uid> = all.iter().map(uid).collect();
-                let gone: Vec<Uid> = self
-                    .world
-                    .apps()
-                    .map(|(uid, _)| uid.clone())
-                    .filter(|uid| !listed.contains(uid))
-                    .collect();
-                for app in all {
-                    if let Some(app) = readable(app) {
-                        self.world.apply_app(&app);
-                    }
-                }
-                gone.iter().for_each(|uid| self.world.remove_app(uid));
+    /// An object that cannot be read stands for itself alone: what was known of it stands.
+    fn take_one<K: kube::Resource>(
+        &mut self,
+        kind: &'static str,
+        object: DeserializeGuard<K>,
+        apply: impl Fn(&mut Self, K),
+    ) {
+        let name = key(kind, &object);
+        match object.0 {
+            Ok(object) => {
+                self.forget_unreadable(kind, &name);
+                apply(self, object);
             }
-            Change::Applied(app) => {
-                if let Some(app) = readable(app) {
-                    self.world.apply_app(&app);
-                }
+            Err(invalid) => {
+                let (namespace, name_there) = (invalid.metadata.namespace, invalid.metadata.name);
+                tracing::warn!(
+                    kind,
+                    ?namespace,
+                    name = ?name_there,
+                    error = invalid.error,
+                    "an object cannot be read; what was decided for it stands"
+                );
+                self.unreadable.entry(kind).or_default().insert(name);
             }
-            Change::Deleted(app) => self.world.remove_app(&uid(&app)),
+        }
+    }
+
+    fn forget_unreadable(&mut self, kind: &'static str, name: &str) {
+        if let Some(names) = self.unreadable.get_mut(kind) {
+            names.remove(name);
         }
     }
 
@@ -234,7 +266,8 @@ impl Gathered {
 
     /// A heartbeat is a Lease that changed while we looked: its time by another machine's clock
     /// says nothing, and neither does the Lease as we first find it.
-    fn hear_leases(&mut self, change: Change<Lease>, now: i64) {
+    fn hear_leases(&mut self, change: Change<Lease>) {
+        let now = self.clock.now();
         let (leases, first_look) = match change {
             Change::Replaced(all) => (all, true),
             Change::Applied(lease) => (vec![lease], false),
@@ -252,7 +285,10 @@ impl Gathered {
             let before = self.beats.insert(cluster.clone(), beat.clone());
             if before.map_or(!first_look, |before| before != beat) {
                 self.world.apply_heartbeat(&cluster, now);
-                self.contacts.insert(cluster, Instant::now());
+                // A Lease may outlive its cluster; nobody waits for news of that one.
+                if self.world.cluster(&cluster).is_some_and(|c| c.exists()) {
+                    self.contacts.insert(cluster, Instant::now());
+                }
             }
         }
     }
@@ -303,26 +339,51 @@ pub(crate) fn stored(content: &Stored) -> StoredContent {
     }
 }
 
-fn readable<K>(guard: DeserializeGuard<K>) -> Option<K> {
-    match guard.0 {
-        Ok(object) => Some(object),
-        Err(invalid) => {
-            let (namespace, name) = (invalid.metadata.namespace, invalid.metadata.name);
-            tracing::warn!(
-                ?namespace,
-                ?name,
-                error = invalid.error,
-                "an object cannot be read; what was decided for it stands"
-            );
-            None
-        }
+/// What an object is known by.
+fn key<K: kube::Resource>(kind: &'static str, object: &K) -> String {
+    let meta = object.meta();
+    if kind == APPS {
+        return meta.uid.clone().unwrap_or_default();
+    }
+    let name = meta.name.as_deref().unwrap_or_default();
+    match meta.namespace.as_deref() {
+        Some(namespace) => format!("{namespace}/{name}"),
+        None => name.to_owned(),
     }
 }
 
-fn uid<K: kube::Resource>(object: &K) -> Uid {
-    Uid::from(object.meta().uid.clone().unwrap_or_default())
+fn version<K: kube::Resource>(object: &K) -> Version {
+    object.meta().resource_version.as_ref()?.parse().ok()
+}
+
+/// Whether a whole list has any object in an older version than the watch has delivered. Lists are
+/// read from the store's leader, so that happens only when the store itself was restored.
+fn set_back(before: &BTreeMap<String, Version>, now: &BTreeMap<String, Version>) -> bool {
+    now.iter().any(|(name, version)| {
+        let known = before.get(name).copied().flatten();
+        known
+            .zip(*version)
+            .is_some_and(|(known, version)| version < known)
+    })
+}
+
+/// A kind of which every object can be read.
+fn guarded<K>(change: Change<K>) -> Change<DeserializeGuard<K>> {
+    let guard = |object| DeserializeGuard(Ok(object));
+    match change {
+        Change::Replaced(all) => Change::Replaced(all.into_iter().map(guard).collect()),
+        Change::Applied(object) => Change::Applied(guard(object)),
+        Change::Deleted(object) => Change::Deleted(guard(object)),
+    }
+}
+
+fn cluster_of<K: kube::Resource>(object: &K) -> Option<ClusterName> {
+    cluster_of_namespace(object.meta().namespace.as_deref()?)
 }
 
 fn split(name: &str) -> (&str, &str) {
     name.split_once('/').unwrap_or(("", name))
 }
+
+#[cfg(test)]
+mod tests;

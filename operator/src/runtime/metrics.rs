@@ -14,7 +14,7 @@ use opentelemetry::{
 
 mod board;
 
-pub use board::{Board, Capacity, Grant};
+pub use board::{Board, Capacity};
 
 /// Upper bounds of the histogram buckets for everything measured in seconds: from a warm plan
 /// (a few milliseconds) to the longest deadline of a request.
@@ -209,19 +209,11 @@ mod tests {
             region: "hangzhou".into(),
             resource: "cpu".into(),
             allocatable: 12.0,
-            granted: 10.0,
+            granted: Some(10.0),
             requested: 4.5,
             headroom: 7.5,
         }]);
-        metrics.board.set_grants(vec![Grant {
-            region: "hangzhou".into(),
-            tenant: "health".into(),
-            resource: "cpu".into(),
-            nominal: 10.0,
-            used: 4.5,
-            borrowed: 0.0,
-            lent: 1.0,
-        }]);
+        metrics.board.set_unreadable([("apps", 1)]);
         metrics
             .board
             .set_contacts([("hangzhou-a".to_owned(), Instant::now())]);
@@ -241,12 +233,9 @@ mod tests {
             "jiuzhou_capacity_requested",
             "jiuzhou_cluster_last_contact_seconds",
             "jiuzhou_loop_turns_total",
+            "jiuzhou_objects_unreadable",
             "jiuzhou_plan_duration_seconds",
             "jiuzhou_queue_overflow_total",
-            "jiuzhou_quota_borrowed",
-            "jiuzhou_quota_lent",
-            "jiuzhou_quota_nominal",
-            "jiuzhou_quota_used",
             "target_info",
         ];
         assert_eq!(names, BTreeSet::from(expected), "{text}");

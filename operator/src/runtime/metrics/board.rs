@@ -17,31 +17,12 @@ pub struct Capacity {
     pub resource: String,
     /// What its clusters offer.
     pub allocatable: f64,
-    /// What quotas promise from it.
-    pub granted: f64,
+    /// What quotas promise from it, once something does.
+    pub granted: Option<f64>,
     /// What Apps ask of it.
     pub requested: f64,
     /// What is left to place.
     pub headroom: f64,
-}
-
-/// One quota's numbers for one resource.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Grant {
-    /// Name of the Region.
-    pub region: String,
-    /// Full name of the tenant.
-    pub tenant: String,
-    /// Name of the resource.
-    pub resource: String,
-    /// What the quota promises.
-    pub nominal: f64,
-    /// What is charged against it.
-    pub used: f64,
-    /// What it uses beyond its nominal.
-    pub borrowed: f64,
-    /// What others use of its nominal.
-    pub lent: f64,
 }
 
 /// The gauges of one process. Each setter replaces what was there.
@@ -52,12 +33,12 @@ pub struct Board(Arc<Mutex<Shown>>);
 struct Shown {
     apps: Vec<(&'static str, u64)>,
     capacity: Vec<Capacity>,
-    grants: Vec<Grant>,
+    unreadable: Vec<(&'static str, u64)>,
     contacts: Vec<(String, Instant)>,
 }
 
-/// One gauge over rows: its name, its description, and the number it shows.
-type Column<Row> = (&'static str, &'static str, fn(&Row) -> f64);
+/// One gauge over rows: its name, its description, and the number it shows, if there is one.
+type Column<Row> = (&'static str, &'static str, fn(&Row) -> Option<f64>);
 
 impl Board {
     pub(super) fn new(meter: &Meter) -> Self {
@@ -65,7 +46,8 @@ impl Board {
         board.register_apps(meter);
         board.register_contacts(meter);
         board.register_capacity(meter);
-        board.register_grants(meter);
+        Self::register_grants(meter);
+        board.register_unreadable(meter);
         board
     }
 
@@ -79,9 +61,9 @@ impl Board {
         self.change(|shown| shown.capacity = capacity);
     }
 
-    /// Every quota.
-    pub fn set_grants(&self, grants: Vec<Grant>) {
-        self.change(|shown| shown.grants = grants);
+    /// Objects that cannot be read, by kind.
+    pub fn set_unreadable(&self, unreadable: impl IntoIterator<Item = (&'static str, u64)>) {
+        self.change(|shown| shown.unreadable = unreadable.into_iter().collect());
     }
 
     /// When each cluster was last heard of; the gauge shows the age at scrape time.
@@ -129,7 +111,7 @@ impl Board {
             (
                 "capacity_allocatable",
                 "What the clusters of a region offer.",
-                |c| c.allocatable,
+                |c| Some(c.allocatable),
             ),
             (
                 "capacity_granted",
@@ -137,44 +119,52 @@ impl Board {
                 |c| c.granted,
             ),
             ("capacity_requested", "What Apps ask of a region.", |c| {
-                c.requested
+                Some(c.requested)
             }),
             (
                 "capacity_headroom",
                 "What is left to place in a region.",
-                |c| c.headroom,
+                |c| Some(c.headroom),
             ),
         ];
         for (name, description, value) in gauges {
             self.register(meter, name, "", description, move |shown, gauge| {
                 for row in &shown.capacity {
-                    gauge.observe(value(row), &labels(&row.region, None, &row.resource));
+                    if let Some(value) = value(row) {
+                        gauge.observe(value, &labels(&row.region, &row.resource));
+                    }
                 }
             });
         }
     }
 
-    fn register_grants(&self, meter: &Meter) {
-        let gauges: [Column<Grant>; 4] = [
-            ("quota_nominal", "What a quota promises.", |g| g.nominal),
-            ("quota_used", "What is charged against a quota.", |g| g.used),
-            (
-                "quota_borrowed",
-                "What is used beyond a quota's nominal.",
-                |g| g.borrowed,
-            ),
-            ("quota_lent", "What others use of a quota's nominal.", |g| {
-                g.lent
-            }),
+    /// Names that dashboards may already ask for; they show nothing until there are quotas.
+    fn register_grants(meter: &Meter) {
+        let gauges = [
+            ("quota_nominal", "What a quota promises."),
+            ("quota_used", "What is charged against a quota."),
+            ("quota_borrowed", "What is used beyond a quota's nominal."),
+            ("quota_lent", "What others use of a quota's nominal."),
         ];
-        for (name, description, value) in gauges {
-            self.register(meter, name, "", description, move |shown, gauge| {
-                for row in &shown.grants {
-                    let labels = labels(&row.region, Some(&row.tenant), &row.resource);
-                    gauge.observe(value(row), &labels);
-                }
-            });
+        for (name, description) in gauges {
+            let gauge = meter.f64_observable_gauge(name);
+            gauge.with_description(description).build();
         }
+    }
+
+    fn register_unreadable(&self, meter: &Meter) {
+        let board = self.clone();
+        meter
+            .u64_observable_gauge("objects_unreadable")
+            .with_description("Objects that cannot be read; what was decided for them stands.")
+            .with_callback(move |gauge| {
+                board.change(|shown| {
+                    for (kind, count) in &shown.unreadable {
+                        gauge.observe(*count, &[KeyValue::new("kind", *kind)]);
+                    }
+                });
+            })
+            .build();
     }
 
     fn register(
@@ -195,13 +185,9 @@ impl Board {
     }
 }
 
-fn labels(region: &str, tenant: Option<&str>, resource: &str) -> Vec<KeyValue> {
-    let tenant = tenant.map(|tenant| KeyValue::new("tenant", tenant.to_owned()));
+fn labels(region: &str, resource: &str) -> [KeyValue; 2] {
     [
         KeyValue::new("region", region.to_owned()),
         KeyValue::new("resource", resource.to_owned()),
     ]
-    .into_iter()
-    .chain(tenant)
-    .collect()
 }
