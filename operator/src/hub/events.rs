@@ -177,6 +177,12 @@ impl Watches {
     {
         let (sink, mut changes) = mpsc::channel::<Change<K>>(64);
         let proof = self.freshness.kind(name);
+        // A watch that ended by a fault must become stale; without its proof it would be forgotten.
+        let kept = proof.clone();
+        self.tasks.spawn(async move {
+            let _kept = kept;
+            std::future::pending::<()>().await;
+        });
         self.tasks
             .spawn(watch(api, selection, Timing::default(), sink, proof));
         let (sender, metrics) = (self.sender.clone(), self.metrics.clone());

@@ -36,6 +36,10 @@ pub(super) enum FenceError {
 
 /// Waits until a write of the epoch before is refused.
 pub(super) async fn hold(client: &Client, epoch: i64) -> Result<(), FenceError> {
+    refused(client, epoch, PAUSE).await
+}
+
+async fn refused(client: &Client, epoch: i64, pause: Duration) -> Result<(), FenceError> {
     if epoch <= 1 {
         return Ok(());
     }
@@ -72,7 +76,7 @@ pub(super) async fn hold(client: &Client, epoch: i64) -> Result<(), FenceError> 
                 }
             }
         }
-        tokio::time::sleep(PAUSE).await;
+        tokio::time::sleep(pause).await;
     }
 }
 
@@ -103,7 +107,7 @@ mod tests {
         script
             .into_iter()
             .for_each(|scripted| fake.script(scripted));
-        let held = hold(&fake.client(), 2).await;
+        let held = refused(&fake.client(), 2, Duration::ZERO).await;
         (held, fake.log().len())
     }
 
