@@ -84,8 +84,7 @@ pub fn hash_of(data: &[u8]) -> ContentHash {
 pub(crate) fn stored_bytes(data: &str) -> usize {
     let one = |c: char| match c {
         '"' | '\\' | '\n' | '\r' | '\t' => 2,
-        '<' | '>' | '&' | '\u{2028}' | '\u{2029}' => 6,
-        '\0'..='\u{1f}' => 6,
+        '<' | '>' | '&' | '\0'..='\u{1f}' | '\u{2028}' | '\u{2029}' => 6,
         c => c.len_utf8(),
     };
     data.chars().map(one).sum()

@@ -180,8 +180,8 @@ impl Watches {
         // A watch that ended by a fault must become stale; without its proof it would be forgotten.
         let kept = proof.clone();
         self.tasks.spawn(async move {
-            let _kept = kept;
             std::future::pending::<()>().await;
+            drop(kept);
         });
         self.tasks
             .spawn(watch(api, selection, Timing::default(), sink, proof));

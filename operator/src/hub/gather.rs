@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use kube::ResourceExt as _;
 use kube::core::DeserializeGuard;
 use plan::World;
-use plan::world::StoredContent;
+use plan::world::{ClusterSlot, StoredContent};
 use tokio::time::Instant;
 
 use super::clock::Clock;
@@ -286,7 +286,8 @@ impl Gathered {
             if before.map_or(!first_look, |before| before != beat) {
                 self.world.apply_heartbeat(&cluster, now);
                 // A Lease may outlive its cluster; nobody waits for news of that one.
-                if self.world.cluster(&cluster).is_some_and(|c| c.exists()) {
+                let known = self.world.cluster(&cluster);
+                if known.is_some_and(ClusterSlot::exists) {
                     self.contacts.insert(cluster, Instant::now());
                 }
             }

@@ -382,7 +382,11 @@ fn a_cluster_under_a_second_name_is_refused_and_the_first_goes_on() {
     let first = province.cluster_condition("ningbo-a", ConditionType::Joined);
     assert_eq!(first.unwrap().status, ConditionStatus::True);
     let quzhou = province.regions["quzhou"].status.clone().unwrap();
-    assert_eq!(quzhou.cpu.as_deref(), Some("0/100"), "its machines count once");
+    assert_eq!(
+        quzhou.cpu.as_deref(),
+        Some("0/100"),
+        "its machines count once"
+    );
     // The first one goes, and the second takes its place.
     province.delete("web");
     province.delete("api");

@@ -59,9 +59,9 @@ fn listed(heads: Option<Vec<Head>>) -> Listed {
 }
 
 fn steps(sources: Option<Vec<Head>>, copies: Option<Vec<Head>>, names: &[&str]) -> Vec<String> {
-    let named: Vec<String> = names.iter().map(|name| format!("s-{name}")).collect();
-    let named: Vec<&str> = named.iter().map(String::as_str).collect();
-    steps_in(&ledger("Present", &named), sources, copies)
+    let entries: Vec<String> = names.iter().map(|name| format!("s-{name}")).collect();
+    let entries: Vec<&str> = entries.iter().map(String::as_str).collect();
+    steps_in(&ledger("Present", &entries), sources, copies)
 }
 
 fn steps_in(world: &World, sources: Option<Vec<Head>>, copies: Option<Vec<Head>>) -> Vec<String> {
