@@ -162,7 +162,7 @@ async fn run(
         let ends = stop.child_token();
         let agent = agent.run(ends.clone());
         let replaced = replaced(&shared, connected.secret);
-        match watched(agent, replaced, ends).await {
+        match Box::pin(watched(agent, replaced, ends)).await {
             Ended::Replaced => tracing::info!(%cluster, "the cluster's kubeconfig was replaced"),
             Ended::ByItself(why) if !stop.is_cancelled() => {
                 tracing::error!(%cluster, why, "the cluster's agent ended and is started again");
