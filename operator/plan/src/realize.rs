@@ -30,6 +30,10 @@ pub const FIGHT_REPAIRS: usize = 5;
 /// The time within which repairs count as one fight, in milliseconds.
 pub const FIGHT_WINDOW: i64 = 600_000;
 
+/// Pause before looking again at an object that is not ours, in milliseconds: that it is gone or let
+/// go is news for whoever owned it, not for those that wait for its name.
+pub const LOOK_AGAIN: i64 = 5_000;
+
 /// What is known of an entry's content.
 #[derive(Clone, Copy, Debug)]
 pub enum ContentState<'a> {
@@ -230,18 +234,26 @@ impl<'a> Work<'a> {
         let Some(seen) = self.observed.objects.get(key) else {
             return self.apply(object, None);
         };
-        match &seen.owner {
-            _ if self.is_ours(key, seen) => self.keep(object, seen),
-            Some(owner) => self.fail(
+        let (reason, message) = match &seen.owner {
+            _ if self.is_ours(key, seen) => return self.keep(object, seen),
+            Some(owner) => (
                 Reason::OwnedByOther,
-                format!("{key} belongs to the App with UID {owner}: rename it or take it out of one of the two"),
+                format!(
+                    "{key} belongs to the App with UID {owner}: rename it or take it out of one of the two"
+                ),
             ),
-            None if self.entry.take_over == TakeOver::Always => self.apply(object, Some(seen)),
-            None => self.fail(
+            None if self.entry.take_over == TakeOver::Always => {
+                return self.apply(object, Some(seen));
+            }
+            None => (
                 Reason::NotManaged,
-                format!("{key} exists and is not managed: rename it, delete it, or set spec.takeOver to Always"),
+                format!(
+                    "{key} exists and is not managed: rename it, delete it, or set spec.takeOver to Always"
+                ),
             ),
-        }
+        };
+        self.wake(self.now + LOOK_AGAIN);
+        self.fail(reason, message);
     }
 
     /// Somebody may have stripped our labels; the object is still the one we applied.

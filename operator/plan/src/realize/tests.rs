@@ -331,6 +331,18 @@ fn an_object_of_another_app_is_never_touched() {
 }
 
 #[test]
+fn an_app_that_waits_for_a_name_looks_again_whether_it_is_free() {
+    let mut bed = Bed::new(&[deployment("web")]);
+    let web = key(Kind::Deployment, "web");
+    for owner in [None, Some("uid-2")] {
+        bed.exists(&web, None, owner);
+        assert_eq!(bed.realize().wake_at, Some(NOW + LOOK_AGAIN));
+    }
+    bed.observed.lose(&web);
+    assert_eq!(applies(&bed.realize()).len(), 1);
+}
+
+#[test]
 fn what_somebody_changed_is_put_back() {
     let mut bed = Bed::new(&[deployment("web")]);
     bed.carry_out();
