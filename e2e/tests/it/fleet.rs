@@ -115,7 +115,11 @@ async fn an_api_server_comes_back_with_its_data_on_the_same_port() {
 
     cluster.apiserver().pause().unwrap();
     let asked = timeout(HUNG, here.client().apiserver_version()).await;
-    assert!(asked.is_err(), "a paused server does not answer");
+    // A connection from before the restart may fail at once; what counts is that nothing answers.
+    assert!(
+        !matches!(asked, Ok(Ok(_))),
+        "a paused server does not answer"
+    );
     cluster.apiserver().resume().unwrap();
     eventually("the server answers again", async || {
         here.client().apiserver_version().await.ok()

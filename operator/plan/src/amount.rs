@@ -87,6 +87,17 @@ pub fn format_amount(resource: &str, amount: i64) -> String {
     amount.to_string()
 }
 
+/// Writes millicores as cores to be read in a table: `3.5`, `24`, `117`. Exact amounts stand in the
+/// status beside it.
+pub fn format_cores(millicores: i64) -> String {
+    let tenths = (millicores + 50) / 100;
+    if tenths % 10 == 0 || tenths >= 1_000 {
+        format!("{}", (tenths + 5) / 10)
+    } else {
+        format!("{}.{}", tenths / 10, tenths % 10)
+    }
+}
+
 impl Resources {
     /// The amounts in a list of quantities; what cannot be parsed is left out.
     pub fn of(list: &[ResourceQuantity]) -> Self {

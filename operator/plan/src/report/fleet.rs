@@ -9,7 +9,7 @@ use crds::{
     Uid, condition,
 };
 
-use crate::amount::{Resources, format_amount};
+use crate::amount::{Resources, format_amount, format_cores};
 use crate::province::{ClusterView, Fleet, Reach, Standing};
 use crate::world::{ClusterSlot, RegionSlot, ValidCluster, World};
 
@@ -109,7 +109,7 @@ fn one_region(
     }
     let headroom = sum.allocatable.minus(&sum.requested);
     let known = sum.allocatable != Resources::default();
-    let cpu = |amounts: &Resources| format_amount("cpu", amounts.get("cpu"));
+    let cpu = |amounts: &Resources| format_cores(amounts.get("cpu"));
     RegionStatus {
         observed_generation: Some(slot.generation),
         leader_epoch: None,
@@ -121,7 +121,7 @@ fn one_region(
         }),
         resources: totals(sum, &headroom),
         cpu: known.then(|| format!("{}/{}", cpu(&sum.requested), cpu(&sum.allocatable))),
-        headroom: known.then(|| format_amount("cpu", headroom.get("cpu").max(0))),
+        headroom: known.then(|| format_cores(headroom.get("cpu").max(0))),
     }
 }
 
@@ -207,7 +207,7 @@ pub(crate) fn cluster_status(
         .map(|c| c.connection.mode().to_owned());
     status.kubernetes_version = report.map(|r| r.kubernetes_version.clone());
     status.cpu = report.filter(|r| r.nodes.total > 0).map(|r| {
-        let cpu = |amounts: &Resources| format_amount("cpu", amounts.get("cpu"));
+        let cpu = |amounts: &Resources| format_cores(amounts.get("cpu"));
         format!("{}/{}", cpu(&used(r)), cpu(&Resources::of(&r.allocatable)))
     });
     let entries = slot.slices.values().flat_map(|slice| &slice.entries);

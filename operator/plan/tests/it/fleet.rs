@@ -131,8 +131,8 @@ fn a_region_adds_up_everything_below_it() {
     let province = province.settled();
     let status = province.regions["hangzhou"].status.clone().unwrap();
     assert_eq!(status.clusters.unwrap().summary, "2/2");
-    assert_eq!(status.cpu.as_deref(), Some("3500m/120"));
-    assert_eq!(status.headroom.as_deref(), Some("116500m"));
+    assert_eq!(status.cpu.as_deref(), Some("3.5/120"));
+    assert_eq!(status.headroom.as_deref(), Some("117"));
     let memory = status
         .resources
         .iter()
@@ -141,7 +141,7 @@ fn a_region_adds_up_everything_below_it() {
     assert_eq!(memory.allocatable.0, "64Gi");
     let whole = province.regions["zhejiang"].status.clone().unwrap();
     assert_eq!(whole.clusters.unwrap().total, 5);
-    assert_eq!(whole.cpu.as_deref(), Some("3500m/420"));
+    assert_eq!(whole.cpu.as_deref(), Some("3.5/420"));
 }
 
 #[test]
