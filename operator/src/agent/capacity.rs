@@ -8,9 +8,22 @@ use serde_json::Value;
 
 use super::view::{Container, Spec, View};
 
+/// Most resources in a report, and the longest name of one; as in its schema. A report beyond them
+/// would be refused whole.
+const RESOURCES_MAX: usize = 32;
+const NAME_MAX: usize = 63;
+
 /// Resources that are reported. Everything else on nodes is of no use to placement.
 fn reported(name: &str) -> bool {
-    matches!(name, "cpu" | "memory" | "pods" | "ephemeral-storage") || name.contains('/')
+    let device = name.contains('/') && name.len() <= NAME_MAX;
+    matches!(name, "cpu" | "memory" | "pods" | "ephemeral-storage") || device
+}
+
+/// As many as a report takes. What every placement asks for comes before devices.
+fn bounded(mut list: Vec<ResourceQuantity>) -> Vec<ResourceQuantity> {
+    list.sort_by_key(|resource| resource.name.contains('/'));
+    list.truncate(RESOURCES_MAX);
+    list
 }
 
 /// Running account of nodes and pods.
@@ -119,9 +132,9 @@ impl Capacity {
                 total: count(self.nodes.len()),
                 ready: count(ready),
             },
-            allocatable: allocatable.to_list(),
-            managed: ours.to_list(),
-            others: theirs.to_list(),
+            allocatable: bounded(allocatable.to_list()),
+            managed: bounded(ours.to_list()),
+            others: bounded(theirs.to_list()),
         }
     }
 }
@@ -159,4 +172,38 @@ fn request(spec: &Spec) -> Resources {
     }
     sum.set("pods", 1);
     sum
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_node_with_many_kinds_of_devices_is_reported_within_bounds() {
+        let mut allocatable = json!({"cpu": "8", "memory": "16Gi", "pods": "110"});
+        for n in 0..40 {
+            allocatable[format!("a.example/slice-{n}")] = json!("1");
+        }
+        allocatable[format!("a.example/{}", "long".repeat(20))] = json!("1");
+        let node = json!({
+            "metadata": {"name": "n", "generation": 1},
+            "status": {"allocatable": allocatable, "conditions": [{"type": "Ready", "status": "True"}]},
+        });
+        let mut capacity = Capacity::default();
+        capacity.see_node(&serde_json::from_value(node).unwrap());
+        let reported = capacity.account(&BTreeSet::new()).allocatable;
+        assert_eq!(reported.len(), RESOURCES_MAX);
+        for name in ["cpu", "memory", "pods"] {
+            assert!(
+                reported.iter().any(|resource| resource.name == name),
+                "{name}"
+            );
+        }
+        assert!(
+            reported
+                .iter()
+                .all(|resource| resource.name.len() <= NAME_MAX)
+        );
+    }
 }

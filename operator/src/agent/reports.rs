@@ -12,6 +12,7 @@ use crds::{
 use kube::api::{ListParams, PostParams};
 use kube::{Api, ResourceExt as _};
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::hub_side::HubSide;
@@ -19,6 +20,8 @@ use crate::runtime::backoff::Backoff;
 
 /// Least time between two rounds of writes.
 const INTERVAL: Duration = Duration::from_secs(1);
+/// A round waits at least so many times as long as the last one took: a busy hub is asked less often.
+const EASE: u32 = 4;
 
 /// Everything there is to report.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -38,6 +41,7 @@ pub(crate) async fn write(
     let mut writer: Option<Writer> = None;
     loop {
         let reports = wanted.borrow_and_update().clone();
+        let began = Instant::now();
         let round = async {
             if writer.is_none() {
                 writer = Some(Writer::read(&hub, &cluster).await?);
@@ -51,7 +55,7 @@ pub(crate) async fn write(
             None => return,
             Some(Ok(())) => {
                 backoff.reset();
-                INTERVAL
+                INTERVAL.max(began.elapsed() * EASE)
             }
             Some(Err(error)) => {
                 // Whatever was written or not: look again before the next round.
@@ -103,11 +107,17 @@ impl Writer {
         })
     }
 
-    /// Writes the slices that differ.
+    /// Writes the slices that differ, and the cluster's report. Neither holds up the other: removals
+    /// are acknowledged also by a cluster whose own report is refused.
     async fn bring_up(&mut self, wanted: &Reports) -> Result<(), kube::Error> {
-        if let Some(spec) = &wanted.cluster {
-            self.bring_up_cluster(spec).await?;
-        }
+        let cluster = match &wanted.cluster {
+            Some(spec) => self.bring_up_cluster(spec).await,
+            None => Ok(()),
+        };
+        self.bring_up_slices(wanted).await.and(cluster)
+    }
+
+    async fn bring_up_slices(&mut self, wanted: &Reports) -> Result<(), kube::Error> {
         for (name, entries) in arrange(&self.written, &wanted.apps) {
             let spec = ReportSliceSpec { entries };
             let written = match self.written.get(&name) {
@@ -180,7 +190,7 @@ fn arrange(
             .iter()
             .find(|(_, entries)| entries.len() < SLICE_ENTRIES_MAX)
             .map(|(name, _)| name.clone());
-        let name = open.unwrap_or_else(|| format!("r-{:04}", slices.len()));
+        let name = open.unwrap_or_else(|| next_name(&slices));
         slices.entry(name).or_default().push(entry.clone());
     }
     slices.retain(|name, entries| {
@@ -189,6 +199,15 @@ fn arrange(
             .is_none_or(|old| old.spec.entries != *entries)
     });
     slices
+}
+
+/// A name that no slice has, also after one was deleted by hand.
+fn next_name(slices: &BTreeMap<String, Vec<ReportEntry>>) -> String {
+    // Of one more name than there are slices one is free.
+    (0..=slices.len())
+        .map(|number| format!("r-{number:04}"))
+        .find(|name| !slices.contains_key(name))
+        .unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -239,6 +258,19 @@ mod tests {
         changed.insert(entry(120, 0).uid, entry(120, 0));
         let again = arrange(&slices, &changed);
         assert_eq!(again.keys().collect::<Vec<_>>(), ["r-0001"]);
+    }
+
+    #[test]
+    fn a_slice_that_was_deleted_by_hand_leaves_the_others_within_bounds() {
+        let mut slices = written(arrange(&BTreeMap::new(), &reports(0..250, 1)));
+        slices.remove("r-0000");
+        let again = arrange(&slices, &reports(0..250, 1));
+        assert!(again.contains_key("r-0000"));
+        assert!(
+            again
+                .values()
+                .all(|entries| entries.len() <= SLICE_ENTRIES_MAX)
+        );
     }
 
     #[test]
