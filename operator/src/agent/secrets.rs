@@ -3,7 +3,6 @@
 //! Values are held in memory only, under a type that cannot be printed, and neither logs nor reports
 //! nor the snapshot carry them.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
@@ -34,42 +33,14 @@ impl fmt::Debug for Values {
 }
 
 /// A Secret as the agent reads it.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Resource)]
+#[resource(inherit = Secret)]
 pub(crate) struct Copied {
     metadata: ObjectMeta,
     #[serde(default)]
     data: Values,
     #[serde(default, rename = "type")]
     kind: String,
-}
-
-impl Resource for Copied {
-    type DynamicType = ();
-    type Scope = k8s_openapi::NamespaceResourceScope;
-
-    fn kind((): &()) -> Cow<'_, str> {
-        Secret::kind(&())
-    }
-
-    fn group((): &()) -> Cow<'_, str> {
-        Secret::group(&())
-    }
-
-    fn version((): &()) -> Cow<'_, str> {
-        <Secret as Resource>::version(&())
-    }
-
-    fn plural((): &()) -> Cow<'_, str> {
-        Secret::plural(&())
-    }
-
-    fn meta(&self) -> &ObjectMeta {
-        &self.metadata
-    }
-
-    fn meta_mut(&mut self) -> &mut ObjectMeta {
-        &mut self.metadata
-    }
 }
 
 impl Copied {

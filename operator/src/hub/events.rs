@@ -56,7 +56,8 @@ pub(super) enum Heard {
 }
 
 /// A Content object without its data: the hub needs to know only what is stored where.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Resource)]
+#[resource(inherit = crds::Content)]
 pub(crate) struct Stored {
     pub(crate) metadata: k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta,
     pub(crate) spec: StoredSpec,
@@ -71,35 +72,6 @@ pub(crate) struct StoredSpec {
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct StoredItem {
     pub(crate) hash: ContentHash,
-}
-
-impl Resource for Stored {
-    type DynamicType = ();
-    type Scope = kube::core::NamespaceResourceScope;
-
-    fn kind((): &()) -> std::borrow::Cow<'_, str> {
-        crds::Content::kind(&())
-    }
-
-    fn group((): &()) -> std::borrow::Cow<'_, str> {
-        crds::Content::group(&())
-    }
-
-    fn version((): &()) -> std::borrow::Cow<'_, str> {
-        crds::Content::version(&())
-    }
-
-    fn plural((): &()) -> std::borrow::Cow<'_, str> {
-        crds::Content::plural(&())
-    }
-
-    fn meta(&self) -> &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta {
-        &self.metadata
-    }
-
-    fn meta_mut(&mut self) -> &mut k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta {
-        &mut self.metadata
-    }
 }
 
 /// Starts all watches. Dropping the set ends them.

@@ -66,7 +66,8 @@ pub(super) struct Statuses {
 #[derive(Default)]
 struct Waiting {
     wanted: BTreeMap<Owner, Wanted>,
-    /// Statuses written lately, and when.
+    /// Statuses written lately or on their way, and since when. The next turn asks again for all that
+    /// has not come back yet.
     written: BTreeMap<Owner, (Status, Instant)>,
 }
 
@@ -97,7 +98,7 @@ impl Waiting {
         let due = match lately {
             Some((written, at)) if *written == status => *at + ECHO,
             _ if urgent => again.max(now),
-            _ => again.max(now) + SETTLE,
+            _ => again.max(now + SETTLE),
         };
         let waits = self
             .wanted
@@ -134,11 +135,14 @@ impl Waiting {
             .map(|(owner, _)| owner.clone())
             .take(BATCH)
             .collect();
-        let taken = due
+        let taken: Vec<(Owner, Status)> = due
             .into_iter()
             .filter_map(|owner| self.wanted.remove_entry(&owner))
             .map(|(owner, wanted)| (owner, wanted.status))
             .collect();
+        for (owner, status) in &taken {
+            self.written.insert(owner.clone(), (status.clone(), now));
+        }
         (taken, self.wanted.values().map(at).min())
     }
 }
@@ -220,10 +224,13 @@ impl Statuses {
                 waiting.written.insert(owner, (status, Instant::now()));
             }
             // The object is gone or another one of that name: nobody waits for this status.
-            Err(kube::Error::Api(answer)) if answer.is_not_found() || answer.is_conflict() => {}
+            Err(kube::Error::Api(answer)) if answer.is_not_found() || answer.is_conflict() => {
+                waiting.written.remove(&owner);
+            }
             Err(error) => {
                 let error: &dyn std::error::Error = &error;
                 tracing::warn!(error, ?owner, "status not written");
+                waiting.written.remove(&owner);
                 waiting.wanted.entry(owner).or_insert(Wanted {
                     status,
                     due: Instant::now() + RETRY,
@@ -336,6 +343,17 @@ mod tests {
         waiting.want(region("a"), status(1), true, now);
         assert!(waiting.take_due(now + INTERVAL).0.is_empty());
         assert_eq!(names(&waiting.take_due(now + ECHO)), [status(1)]);
+    }
+
+    #[test]
+    fn a_status_on_its_way_is_not_written_twice() {
+        let (mut waiting, now) = (Waiting::default(), Instant::now());
+        waiting.want(region("a"), status(1), true, now);
+        assert_eq!(names(&waiting.take_due(now)), [status(1)]);
+        waiting.want(region("a"), status(1), true, now);
+        assert!(waiting.take_due(now + INTERVAL).0.is_empty());
+        waiting.want(region("a"), status(2), true, now);
+        assert_eq!(names(&waiting.take_due(now + INTERVAL)), [status(2)]);
     }
 
     #[test]

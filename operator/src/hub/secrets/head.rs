@@ -1,6 +1,5 @@
 //! A Secret without its values: all that the hub ever remembers of one.
 
-use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 use crds::Uid;
@@ -15,7 +14,8 @@ use super::{SOURCE, USERS, USERS_MAX};
 const MANY: &str = "many";
 
 /// A Secret without its values.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Resource)]
+#[resource(inherit = Secret)]
 pub(in crate::hub) struct Head {
     pub(super) metadata: ObjectMeta,
     /// Its type.
@@ -75,34 +75,5 @@ impl Head {
             .as_ref()?
             .get(SOURCE)
             .map(String::as_str)
-    }
-}
-
-impl Resource for Head {
-    type DynamicType = ();
-    type Scope = k8s_openapi::NamespaceResourceScope;
-
-    fn kind((): &()) -> Cow<'_, str> {
-        Secret::kind(&())
-    }
-
-    fn group((): &()) -> Cow<'_, str> {
-        Secret::group(&())
-    }
-
-    fn version((): &()) -> Cow<'_, str> {
-        <Secret as Resource>::version(&())
-    }
-
-    fn plural((): &()) -> Cow<'_, str> {
-        Secret::plural(&())
-    }
-
-    fn meta(&self) -> &ObjectMeta {
-        &self.metadata
-    }
-
-    fn meta_mut(&mut self) -> &mut ObjectMeta {
-        &mut self.metadata
     }
 }
