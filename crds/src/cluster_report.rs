@@ -87,7 +87,7 @@ pub struct HubSeen {
     /// Epoch of its leader.
     #[schemars(range(min = 0))]
     pub leader_epoch: i64,
-    /// Highest generation of an entry.
+    /// Highest generation of an entry when the cluster's use was last reported.
     #[schemars(range(min = 0))]
     pub sequence: i64,
 }

@@ -90,8 +90,11 @@ pub mod label {
     pub const HOLD_UNTIL: &str = "jiuzhou.io/hold-until";
     /// Annotation: epoch of the hub leader that wrote the object.
     pub const LEADER_EPOCH: &str = "jiuzhou.io/leader-epoch";
-    /// Annotation on an App: the user who last changed its spec, stamped at admission.
+    /// Annotation on an App, stamped at admission: the users who changed its spec since its content
+    /// was last rolled out completely, a line each; [`MANY`] when they are too many to remember.
     pub const CHANGED_BY: &str = "jiuzhou.io/changed-by";
+    /// See [`CHANGED_BY`].
+    pub const MANY: &str = "*";
 }
 
 /// The hub namespace through which the hub and one member cluster talk.

@@ -133,8 +133,10 @@ pub struct RegionWeight {
 }
 
 /// What happens to an App's replicas when a cluster is lost.
-#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("self.policy != 'Automatic'")
+    .message("policy must be Never or Manual: Automatic is not served yet, and nothing moves by itself").reason(Reason::FieldValueForbidden))]
 pub struct Failover {
     /// Who moves them; default `Manual`.
     #[serde(default)]
@@ -160,9 +162,9 @@ pub struct Failover {
 pub enum FailoverPolicy {
     /// Nobody: they wait for the cluster.
     Never,
-    /// An administrator, who declares the cluster lost.
+    /// A person, who changes `placement`.
     #[default]
     Manual,
-    /// The plan, within its budget.
+    /// The plan, within its budget. Not served yet.
     Automatic,
 }

@@ -2,8 +2,9 @@
 //!
 //! A thousand Apps of one Deployment each are created, updated, drift, and are deleted; the floor
 //! does the same with plain Deployments in the same run. Real control planes, real identities,
-//! release processes; the workload controllers of the members run, so that statuses really change.
-//! Jiuzhou's processes do not run while the floor is measured.
+//! release processes. All is done twice: first with the workload controllers of the members paused,
+//! so that what is compared is what both sides do, then with them running, so that statuses really
+//! change. Jiuzhou's processes do not run while the floor is measured.
 
 use std::{path::Path, process::ExitCode, time::Duration};
 
@@ -13,7 +14,7 @@ use e2e::measure::{
     contest::{Contest, Phase, Times},
     floor, print, round, say,
     slow::SlowLine,
-    stage::Stage,
+    stage::{Controllers, Stage},
 };
 use serde_json::{Value, json};
 
@@ -32,9 +33,12 @@ struct Args {
     /// Phases to measure, in order; each needs the ones before
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = Phase::ALL)]
     phases: Vec<Phase>,
-    /// Measure as well with one more member, pushed to over a line that delays each answer by 10 s
+    /// Workload controllers of the members: `off`, `on`, or first one and then the other
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Controllers::Off, Controllers::On])]
+    controllers: Vec<Controllers>,
+    /// Leave out the creations with one more member that the hub pushes to and that is slow, then dead
     #[arg(long)]
-    slow: bool,
+    no_trouble: bool,
     /// Given by Cargo
     #[arg(long, hide = true)]
     bench: bool,
@@ -49,7 +53,13 @@ enum Command {
 
 /// Delay of a slow member's answers.
 const DELAY: Duration = Duration::from_secs(10);
-/// How long the idle hub is watched for its background noise.
+/// The bar of a create: CPU seconds of hub and agents together.
+const OPERATOR_CPU: f64 = 5.0;
+/// The bar of a create: requests to the hub per App, the user's own included.
+const REQUESTS: f64 = 3.0;
+/// The bar of a create: peak memory of the hub process, in MiB.
+const HUB_MIB: f64 = 64.0;
+/// How long the idle hub is watched for its background noise, and what comes before is let settle.
 const IDLE: Duration = Duration::from_secs(10);
 
 fn main() -> ExitCode {
@@ -79,32 +89,46 @@ fn main() -> ExitCode {
 async fn bench(args: &Args) -> Result<()> {
     let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("propagate");
     let sandbox = env!("CARGO_BIN_EXE_sandbox");
-    let stage = Stage::start(dir, sandbox, args.members, usize::from(args.slow)).await?;
+    let spare = usize::from(!args.no_trouble);
+    let mut stage = Stage::start(dir, sandbox, args.members, spare).await?;
     let idle = idle(&stage).await?;
+    for &controllers in &args.controllers {
+        stage.set_controllers(controllers)?;
+        match_up(&stage, args, idle).await?;
+    }
+    if !args.no_trouble {
+        stage.set_controllers(Controllers::Off)?;
+        trouble(&stage, args).await?;
+    }
+    stage.end().await
+}
+
+/// Jiuzhou against the floor, phase by phase, in namespaces of their own.
+async fn match_up(stage: &Stage, args: &Args, idle: f64) -> Result<()> {
     let this = std::env::current_exe().context("find this program")?;
-    let mut jiuzhou = Contest::jiuzhou(&stage, "bench-jiuzhou", args.apps).await?;
+    let name = stage.controllers().name();
+    stage.start_jiuzhou().await?;
+    let mut jiuzhou = Contest::jiuzhou(stage, &format!("bench-jiuzhou-{name}"), args.apps).await?;
     stage.stop_jiuzhou().await?;
-    let mut floor = Contest::floor(&stage, "bench-floor", args.apps, &this).await?;
-    let mut created = None;
+    let mut floor = Contest::floor(stage, &format!("bench-floor-{name}"), args.apps, &this).await?;
     for &phase in &args.phases {
-        let (floor_times, floor_costs) = one(&stage, &mut floor, phase, idle, args.apps).await?;
+        let (floor_times, floor_costs) = one(stage, &mut floor, phase, idle, args.apps).await?;
         stage.start_jiuzhou().await?;
-        let (times, mut costs) = one(&stage, &mut jiuzhou, phase, idle, args.apps).await?;
+        let (times, mut costs) = one(stage, &mut jiuzhou, phase, idle, args.apps).await?;
         costs["peak_rss_mib"] = stage.peak_rss()?;
         if phase != Phase::Delete {
-            costs["ledger"] = ledger(&stage, args).await?;
+            costs["ledger"] = ledger(stage, args).await?;
         }
         stage.stop_jiuzhou().await?;
-        show(args, phase, (times, costs), (floor_times, floor_costs))?;
-        if phase == Phase::Create {
-            created = Some(times);
-        }
+        show(
+            stage,
+            args,
+            phase,
+            (times, costs),
+            (floor_times, floor_costs),
+        )?;
     }
-    if args.slow {
-        slow(&stage, args, idle, created.context("create was measured")?).await?;
-    }
-    stage.fleet.hub().controllers().resume()?;
-    stage.fleet.stop().await
+    Ok(())
 }
 
 /// Requests a second at the hub when nothing happens.
@@ -160,15 +184,22 @@ fn target(phase: Phase) -> f64 {
     clippy::needless_pass_by_value,
     reason = "called once with what it prints"
 )]
-fn show(args: &Args, phase: Phase, jiuzhou: (Times, Value), floor: (Times, Value)) -> Result<()> {
+fn show(
+    stage: &Stage,
+    args: &Args,
+    phase: Phase,
+    jiuzhou: (Times, Value),
+    floor: (Times, Value),
+) -> Result<()> {
     let ratio = round(jiuzhou.0.arrived / floor.0.arrived);
+    let controllers = stage.controllers().name();
     let cpu = |side: &Value, group: &str| side["cpu_seconds"][group].as_f64().unwrap_or(0.0);
-    let operator = cpu(&jiuzhou.1, "hub") + cpu(&jiuzhou.1, "agents");
+    let operator = round(cpu(&jiuzhou.1, "hub") + cpu(&jiuzhou.1, "agents"));
     say(&format!(
-        "{:8} jiuzhou {:6.1} s (ready {:6.1} s), floor {:6.1} s, ratio {ratio:.2} of {:.1} | CPU s: hub {:.2} + agents {:.2}, floor {:.2}; hub apiserver {:.1} / {:.1}, members' {:.1} / {:.1} | hub requests per App {} / {}",
+        "{:6} controllers {controllers:3}: jiuzhou {:5.1} s (told {:5.1} s), floor {:5.1} s, ratio {ratio:.2} of {:.1} | CPU s: operator {operator:.1} of {OPERATOR_CPU:.0} ({:.1} hub, {:.1} agents), floor {:.1}; API servers: hub {:.1} / {:.1}, members {:.1} / {:.1} | hub requests per App {:.2} of {REQUESTS:.0} | hub {} MiB of {HUB_MIB:.0}",
         phase.name(),
         jiuzhou.0.arrived,
-        jiuzhou.0.ready.unwrap_or(0.0),
+        jiuzhou.0.told.unwrap_or(0.0),
         floor.0.arrived,
         target(phase),
         cpu(&jiuzhou.1, "hub"),
@@ -178,31 +209,48 @@ fn show(args: &Args, phase: Phase, jiuzhou: (Times, Value), floor: (Times, Value
         cpu(&floor.1, "hub_apiserver"),
         cpu(&jiuzhou.1, "member_apiservers"),
         cpu(&floor.1, "member_apiservers"),
-        jiuzhou.1["hub_requests_per_app"],
-        floor.1["hub_requests_per_app"],
+        jiuzhou.1["hub_requests_per_app"].as_f64().unwrap_or(0.0),
+        jiuzhou.1["peak_rss_mib"]["hub"],
     ));
     print(&json!({
-        "bench": "propagate", "phase": phase.name(), "apps": args.apps, "members": args.members,
-        "jiuzhou": jiuzhou.1, "floor": floor.1, "operator_cpu_seconds": round(operator),
-        "ratio": ratio, "target": target(phase),
+        "bench": "propagate", "phase": phase.name(), "controllers": controllers,
+        "apps": args.apps, "members": args.members, "jiuzhou": jiuzhou.1, "floor": floor.1,
+        "operator_cpu_seconds": operator, "ratio": ratio, "target": target(phase),
+        "targets_of_create": {
+            "operator_cpu_seconds": OPERATOR_CPU, "hub_requests_per_app": REQUESTS,
+            "hub_peak_rss_mib": HUB_MIB,
+        },
     }))
 }
 
-/// The same creation with a slow member in the province; the others must hardly notice.
-async fn slow(stage: &Stage, args: &Args, idle: f64, without: Times) -> Result<()> {
+/// Creations with a member more, which the hub pushes to: first in order, then slow, then dead. The
+/// others must hardly notice.
+async fn trouble(stage: &Stage, args: &Args) -> Result<()> {
     stage.start_jiuzhou().await?;
+    let without = create_anew(stage, args, "whole").await?;
     let name = format!("m{}", args.members + 1);
-    let _line = SlowLine::join(stage, &name, DELAY).await?;
-    let mut contest = Contest::jiuzhou(stage, "bench-slow", args.apps).await?;
-    let (times, costs) = one(stage, &mut contest, Phase::Create, idle, args.apps).await?;
-    let ratio = round(times.arrived / without.arrived);
-    say(&format!(
-        "with a slow member {:.1} s, without {:.1} s, ratio {ratio:.2} of 1.2",
-        times.arrived, without.arrived
-    ));
-    print(&json!({
-        "bench": "propagate", "phase": "create-with-slow-member", "apps": args.apps,
-        "jiuzhou": costs, "without": without.json(), "ratio": ratio, "target": 1.2,
-    }))?;
+    let line = SlowLine::join(stage, &name, DELAY).await?;
+    let slow = create_anew(stage, args, "slow").await?;
+    // From now on nobody listens there.
+    drop(line);
+    let dead = create_anew(stage, args, "dead").await?;
+    for (member, seconds) in [("slow", slow), ("dead", dead)] {
+        let ratio = round(seconds / without);
+        say(&format!(
+            "create with a {member} member besides: the others {seconds:.1} s, without it {without:.1} s, ratio {ratio:.2} of 1.2"
+        ));
+        print(&json!({
+            "bench": "propagate", "phase": format!("create-with-{member}-member"), "apps": args.apps,
+            "members": args.members, "seconds": round(seconds), "without": round(without),
+            "ratio": ratio, "target": 1.2,
+        }))?;
+    }
     stage.stop_jiuzhou().await
+}
+
+async fn create_anew(stage: &Stage, args: &Args, name: &str) -> Result<f64> {
+    let mut contest = Contest::jiuzhou(stage, &format!("bench-{name}"), args.apps).await?;
+    // Beside a member that is slow or dead the province is never quiet.
+    tokio::time::sleep(IDLE).await;
+    contest.create().await
 }

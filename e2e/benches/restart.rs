@@ -88,8 +88,7 @@ async fn bench(args: &Args) -> Result<()> {
         "ratio": ratio, "target": {"cpu_seconds": CPU_TARGET, "writes": 0},
     }))?;
     stage.stop_jiuzhou().await?;
-    stage.fleet.hub().controllers().resume()?;
-    stage.fleet.stop().await
+    stage.end().await
 }
 
 impl Cost {

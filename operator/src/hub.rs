@@ -3,6 +3,7 @@
 //! One loop, `gather -> decide -> apply -> report`, on every replica; only the leader applies and
 //! reports. Watches bring news, the loop wakes at its own pace.
 
+mod announce;
 mod apply;
 mod board;
 mod clock;
@@ -12,6 +13,7 @@ mod gather;
 mod identity;
 mod members;
 mod prepare;
+mod report;
 mod secrets;
 mod statuses;
 
@@ -31,12 +33,13 @@ use tracing::Instrument as _;
 use crate::runtime::lease::{Election, Elector, Leadership, Timing};
 use crate::runtime::metrics::{Loop, Metrics, TurnOutcome};
 use crate::runtime::watch::Freshness;
+use announce::Announcer;
 use clock::{Clock, Hearing};
 use events::{Heard, LEASES};
 use gather::Gathered;
 use members::{Members, Shared};
 use secrets::Secrets;
-use statuses::{Owner, Status, Statuses};
+use statuses::Statuses;
 
 pub(crate) use events::Stored;
 pub(crate) use gather::stored;
@@ -46,6 +49,11 @@ pub use identity::IdentityError;
 const PACE: Duration = Duration::from_millis(100);
 /// Pause before writes that failed are decided again.
 const RETRY: Duration = Duration::from_secs(1);
+/// After a turn's slices the loop rests this many times as long as they took: in a burst each slice
+/// is written less often and says more, and the API server has room for those who wait for it.
+const EASE: u32 = 2;
+/// The longest such rest.
+const EASE_MAX: Duration = Duration::from_secs(2);
 
 /// A hub replica.
 pub struct Hub {
@@ -101,6 +109,7 @@ impl Hub {
             members: Members::new(shared),
             term: None,
             wake: None,
+            pace: PACE,
         };
         let mut election = elector.start();
         while stop
@@ -131,6 +140,8 @@ struct Running {
     term: Option<Term>,
     /// When to turn again although nothing was heard, by the hub's clock.
     wake: Option<i64>,
+    /// How long to take news together before the next turn.
+    pace: Duration,
 }
 
 /// Leading, and the tasks that only a leader runs.
@@ -138,6 +149,7 @@ struct Term {
     leadership: Leadership,
     /// Whether the store is known to refuse former leaders by now.
     fenced: bool,
+    announcer: Announcer,
     _statuses: AbortOnDropHandle<()>,
 }
 
@@ -152,7 +164,7 @@ impl Running {
             first = self.heard.recv() => {
                 if let Some(first) = first {
                     self.hear(first);
-                    tokio::time::sleep(PACE).await;
+                    tokio::time::sleep(self.pace).await;
                 }
             }
             () = election.changed() => {}
@@ -208,6 +220,11 @@ impl Running {
                 let _ended = term.while_leading(statuses.write(&client, &term)).await;
             };
             self.term = Some(Term {
+                announcer: Announcer::start(
+                    self.hub.client.clone(),
+                    leadership.clone(),
+                    self.hub.metrics.clone(),
+                ),
                 leadership,
                 fenced: false,
                 _statuses: AbortOnDropHandle::new(tokio::spawn(write)),
@@ -249,6 +266,7 @@ impl Running {
             let Some(mut applied) = applied else {
                 return TurnOutcome::Held;
             };
+            self.pace = PACE.max((applied.took * EASE).min(EASE_MAX));
             if applied.written > 0 {
                 self.secrets.mark();
             }
@@ -262,6 +280,9 @@ impl Running {
                 .while_leading(self.secrets.bring_up(world, secret_users, prepared))
                 .await;
             applied.failed += copied.unwrap_or(0);
+            if applied.left > 0 {
+                self.wake_in(PACE);
+            }
             if applied.failed > 0 {
                 self.wake_in(RETRY);
                 return TurnOutcome::Failed;
@@ -313,41 +334,5 @@ impl Running {
     fn wake_in(&mut self, pause: Duration) {
         let at = self.gathered.clock.now() + i64::try_from(pause.as_millis()).unwrap_or(i64::MAX);
         self.wake = Some(self.wake.map_or(at, |wake| wake.min(at)));
-    }
-
-    /// Statuses that differ from the ones last written, and the gauges.
-    fn report(&self) {
-        let (world, report) = (&self.gathered.world, self.planner.report());
-        self.statuses
-            .want_apps(&report.changed, |uid| report.apps.get(uid));
-        for (name, slot) in world.regions() {
-            let Some(status) = report.regions.get(name) else {
-                continue;
-            };
-            let mut old = slot.status.clone();
-            old.leader_epoch = None;
-            if *status != old {
-                self.statuses.want(
-                    Owner::Region(name.clone()),
-                    Status::Region(Box::new(status.clone())),
-                    true,
-                );
-            }
-        }
-        for (name, slot) in world.clusters() {
-            let Some(status) = report.clusters.get(name) else {
-                continue;
-            };
-            let mut old = slot.status.clone();
-            old.leader_epoch = None;
-            if *status != old {
-                self.statuses.want(
-                    Owner::Cluster(name.clone()),
-                    Status::Cluster(Box::new(status.clone())),
-                    true,
-                );
-            }
-        }
-        board::show(&self.hub.metrics.board, report, &self.gathered);
     }
 }

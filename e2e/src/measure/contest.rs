@@ -10,9 +10,9 @@ use serde_json::{Value, json};
 use super::{
     arrivals::Arrivals,
     load::{Call, Load, send},
-    readiness::Readiness,
+    readiness::{Readiness, Says},
     round,
-    stage::Stage,
+    stage::{Controllers, Stage},
     tenant,
 };
 use crate::process::{Process, Program};
@@ -26,7 +26,7 @@ pub const SECOND: &str = "v2";
 
 /// Who keeps the members as the hub is.
 pub enum Side {
-    /// Jiuzhou, through Apps, which say when they are Ready.
+    /// Jiuzhou, through Apps, which say how far they are.
     Jiuzhou(Readiness),
     /// The floor program, through plain Deployments.
     Floor(Process),
@@ -46,8 +46,8 @@ pub struct Contest {
 pub struct Times {
     /// From the start of the load until all members have it all.
     pub arrived: f64,
-    /// Until every App says so; nothing for the floor, which says nothing.
-    pub ready: Option<f64>,
+    /// Until every App's status says so; nothing for the floor, which says nothing.
+    pub told: Option<f64>,
 }
 
 /// What happens to the load.
@@ -83,12 +83,15 @@ impl Contest {
     /// every member, as they are for the floor.
     pub async fn jiuzhou(stage: &Stage, namespace: &str, count: usize) -> Result<Self> {
         stage.namespace(namespace).await?;
-        let side = Side::Jiuzhou(Readiness::watch(stage.hub(), namespace));
+        let says = match stage.controllers() {
+            Controllers::Off => Says::Applied,
+            Controllers::On => Says::Ready,
+        };
+        let side = Side::Jiuzhou(Readiness::watch(stage.hub(), namespace, says));
         let mut contest = Self::new(stage, namespace, count, side).await?;
         let ahead = Call::Create(tenant::app, "ahead".to_owned());
         send(&stage.hub(), &contest.collection(), "ahead", &ahead).await?;
         contest.reach("ahead", 1).await?;
-        contest.await_ready(1).await?;
         Ok(contest)
     }
 
@@ -141,9 +144,7 @@ impl Contest {
         let began = Instant::now();
         match phase {
             Phase::Create => {
-                let object = self.pick(tenant::deployment as fn(&str, &str) -> Value, tenant::app);
-                self.put(&Call::Create(object, FIRST.to_owned()), FIRST)
-                    .await?;
+                self.create().await?;
             }
             Phase::Update => {
                 let patch = self.pick(
@@ -162,15 +163,25 @@ impl Contest {
         } else {
             self.count + 1
         };
-        let ready = self
-            .await_ready(left)
+        let told = self
+            .await_told(left)
             .await?
             .then(|| began.elapsed().as_secs_f64());
-        Ok(Times { arrived, ready })
+        Ok(Times { arrived, told })
     }
 
-    /// Waits until so many Apps are Ready; false on the floor's side, where nothing says so.
-    async fn await_ready(&mut self, count: usize) -> Result<bool> {
+    /// Creates all objects and says how long until every member has them. Statuses are not waited
+    /// for: they tell of all clusters of the province, also of one that hardly answers.
+    pub async fn create(&mut self) -> Result<f64> {
+        let began = Instant::now();
+        let object = self.pick(tenant::deployment as fn(&str, &str) -> Value, tenant::app);
+        self.put(&Call::Create(object, FIRST.to_owned()), FIRST)
+            .await?;
+        Ok(began.elapsed().as_secs_f64())
+    }
+
+    /// Waits until the statuses of so many Apps say so; false on the floor's side, which has none.
+    async fn await_told(&mut self, count: usize) -> Result<bool> {
         match &mut self.side {
             Side::Jiuzhou(readiness) => readiness.reach(count, LIMIT).await.map(|()| true),
             Side::Floor(_) => Ok(false),
@@ -240,6 +251,6 @@ impl Contest {
 impl Times {
     /// As it stands in the output.
     pub fn json(self) -> Value {
-        json!({"seconds": round(self.arrived), "ready_seconds": self.ready.map(round)})
+        json!({"seconds": round(self.arrived), "told_seconds": self.told.map(round)})
     }
 }

@@ -1,4 +1,4 @@
-//! When Apps say that they are Ready, by one watch of their statuses at the hub.
+//! When Apps say how far they are, by one watch of their statuses at the hub.
 //!
 //! A watch costs the API server next to nothing: what it sends is encoded once for the hub's own
 //! watch and this one. Listing a thousand Apps again and again would cost more than is measured.
@@ -14,7 +14,25 @@ use kube::{
 };
 use tokio::{sync::watch, task::JoinSet};
 
-/// Each App of one namespace, and whether it is Ready as it is now.
+/// What the status of an App has to say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Says {
+    /// That its objects are applied in every cluster. Without workload controllers nothing runs.
+    Applied,
+    /// That it is Ready.
+    Ready,
+}
+
+impl Says {
+    fn condition(self) -> &'static str {
+        match self {
+            Self::Applied => "Applied",
+            Self::Ready => "Ready",
+        }
+    }
+}
+
+/// Each App of one namespace, and whether its status says so of the App as it is now.
 pub struct Readiness {
     seen: watch::Receiver<BTreeMap<String, bool>>,
     _task: JoinSet<()>,
@@ -22,7 +40,7 @@ pub struct Readiness {
 
 impl Readiness {
     /// Starts watching.
-    pub fn watch(client: Client, namespace: &str) -> Self {
+    pub fn watch(client: Client, namespace: &str, says: Says) -> Self {
         let kind = ApiResource::erase::<crds::App>(&());
         let api: Api<DynamicObject> = Api::namespaced_with(client, namespace, &kind);
         let (sender, seen) = watch::channel(BTreeMap::new());
@@ -32,13 +50,13 @@ impl Readiness {
             while let Some(event) = events.next().await {
                 // An interrupted watch is taken up again by the watcher itself.
                 let Ok(event) = event else { continue };
-                sender.send_modify(|seen| take(seen, &event));
+                sender.send_modify(|seen| take(seen, &event, says));
             }
         });
         Self { seen, _task: task }
     }
 
-    /// Waits until `count` Apps are there and all of them are Ready.
+    /// Waits until `count` Apps are there and all of their statuses say so.
     pub async fn reach(&mut self, count: usize, limit: Duration) -> Result<()> {
         let ready = |seen: &BTreeMap<String, bool>| {
             seen.len() == count && seen.values().all(|ready| *ready)
@@ -54,7 +72,7 @@ impl Readiness {
             .map(|(name, _)| name)
             .collect();
         anyhow::bail!(
-            "waited {} s for {count} Apps to be Ready; {} are there, {} of them not Ready: {:?}",
+            "waited {} s for the statuses of {count} Apps; {} are there, {} of them not yet: {:?}",
             limit.as_secs(),
             seen.len(),
             late.len(),
@@ -63,12 +81,12 @@ impl Readiness {
     }
 }
 
-fn take(seen: &mut BTreeMap<String, bool>, event: &Event<DynamicObject>) {
+fn take(seen: &mut BTreeMap<String, bool>, event: &Event<DynamicObject>, says: Says) {
     match event {
         Event::Init => seen.clear(),
         Event::InitDone => {}
         Event::Apply(app) | Event::InitApply(app) => {
-            seen.insert(app.name_any(), is_ready(app));
+            seen.insert(app.name_any(), told(app, says));
         }
         Event::Delete(app) => {
             seen.remove(&app.name_any());
@@ -76,7 +94,7 @@ fn take(seen: &mut BTreeMap<String, bool>, event: &Event<DynamicObject>) {
     }
 }
 
-fn is_ready(app: &DynamicObject) -> bool {
+fn told(app: &DynamicObject, says: Says) -> bool {
     let status = &app.data["status"];
     let conditions = status["conditions"]
         .as_array()
@@ -86,5 +104,5 @@ fn is_ready(app: &DynamicObject) -> bool {
         && status["observedGeneration"].as_i64() == app.metadata.generation
         && conditions
             .iter()
-            .any(|c| c["type"] == "Ready" && c["status"] == "True")
+            .any(|c| c["type"] == says.condition() && c["status"] == "True")
 }

@@ -7,6 +7,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use clap::ValueEnum;
 use kube::{Client, Config};
 use serde_json::{Value, json};
 
@@ -31,6 +32,25 @@ const SETTLE_LIMIT: Duration = Duration::from_mins(3);
 /// Time for a process to hand over its lease and end.
 const STOP_GRACE: Duration = Duration::from_secs(10);
 
+/// Whether the workload controllers of the members run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Controllers {
+    /// They are paused: what is measured is Jiuzhou and the API servers alone.
+    Off,
+    /// They run, so that statuses really change, and compete for the machine's cores.
+    On,
+}
+
+impl Controllers {
+    /// Its name in the output.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::On => "on",
+        }
+    }
+}
+
 /// Everything that a bench needs.
 pub struct Stage {
     /// The control planes: the hub first, the members, then spare clusters.
@@ -43,6 +63,7 @@ pub struct Stage {
     pub store: Store,
     hub: Client,
     others: Vec<Client>,
+    controllers: Controllers,
 }
 
 /// Counters at one moment.
@@ -86,12 +107,31 @@ impl Stage {
             store,
             hub,
             others,
+            controllers: Controllers::On,
         };
         stage.settle().await?;
         // What the load creates at the hub is for the members: the hub's own controllers must not
         // act on it, in the floor's run even less than in Jiuzhou's.
         stage.fleet.hub().controllers().pause()?;
         Ok(stage)
+    }
+
+    /// Pauses the workload controllers of the members, or lets them go on.
+    pub fn set_controllers(&mut self, controllers: Controllers) -> Result<()> {
+        for member in &self.members {
+            let process = self.fleet.cluster(&member.name)?.controllers();
+            match controllers {
+                Controllers::Off => process.pause()?,
+                Controllers::On => process.resume()?,
+            }
+        }
+        self.controllers = controllers;
+        Ok(())
+    }
+
+    /// Whether the workload controllers of the members run.
+    pub fn controllers(&self) -> Controllers {
+        self.controllers
     }
 
     /// The hub's administrator.
@@ -102,6 +142,13 @@ impl Stage {
     /// Path of a kubeconfig, by cluster.
     pub fn kubeconfig(&self, cluster: &str) -> Result<&Path> {
         Ok(self.fleet.cluster(cluster)?.kubeconfig_file())
+    }
+
+    /// Ends everything.
+    pub async fn end(mut self) -> Result<()> {
+        self.set_controllers(Controllers::On)?;
+        self.fleet.hub().controllers().resume()?;
+        self.fleet.stop().await
     }
 
     /// Creates a namespace at the hub. Its controllers are paused, and nothing in it needs them.

@@ -242,22 +242,30 @@ pub(super) async fn cut_off(stage: &mut Stage) -> Result<String> {
         })
     })
     .await;
-    let app = stage.app().await;
+    let told = until(
+        "the App says that it is not known how it is there",
+        || async {
+            let status = stage.app().await?.status.unwrap_or_default();
+            let ready = find_condition(&status.conditions, ConditionType::Ready).cloned();
+            Ok(match ready {
+                Some(c) if c.status == ConditionStatus::Unknown => {
+                    Ok(format!("Ready={:?} {}: {}", c.status, c.reason, c.message))
+                }
+                other => Err(format!("{other:?}")),
+            })
+        },
+    )
+    .await;
     let during = stage.placed().await;
     stage.fleet.cluster("hangzhou-a")?.apiserver().resume()?;
-    let (shown, app, during) = (shown?, app?, during?);
+    let (shown, told, during) = (shown?, told?, during?);
     ensure!(
         before == during,
         "the App moved: {before:?} became {during:?}"
     );
-    let status = app.status.clone().unwrap_or_default();
-    let ready = find_condition(&status.conditions, ConditionType::Ready).cloned();
     stage.ready().await?;
     Ok(format!(
-        "MemberCluster hangzhou-a: {shown}\nApp: {}\nplaced before, during and after: {}",
-        ready
-            .map(|c| format!("Ready={:?} {}: {}", c.status, c.reason, c.message))
-            .unwrap_or_default(),
+        "MemberCluster hangzhou-a: {shown}\nApp: {told}\nplaced before, during and after: {}",
         stage.placed().await?.join(" ")
     ))
 }

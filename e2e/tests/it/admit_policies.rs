@@ -13,8 +13,8 @@ use serde_json::{Value, json};
 use crate::{
     admit_support::{
         FAR, account, account_object, app, apply, binding, call, content, create, created, fence,
-        hub, hub_account, join, namespace_object, patch, path, raise_fence, refused, region, slice,
-        try_create, with_epoch,
+        hub, hub_account, join, namespace_object, patch, patch_status, path, raise_fence, refused,
+        region, slice, try_create, with_epoch,
     },
     support::eventually,
 };
@@ -292,9 +292,10 @@ async fn the_author_of_a_change_is_who_made_it_and_the_finalizer_stands_once() {
     let mut change = mark(name);
     change["spec"] = json!({"tier": "Core"});
     let taken = patch(&admin, &object, &change).await.expect("taken");
+    let both = format!("{name}\nadmin");
     assert_eq!(
         changed_by(&taken),
-        Some("admin"),
+        Some(&*both),
         "nobody makes a change in another's name"
     );
 
@@ -302,7 +303,7 @@ async fn the_author_of_a_change_is_who_made_it_and_the_finalizer_stands_once() {
     let taken = patch(&hub, &object, &epoch).await.expect("taken");
     assert_eq!(
         changed_by(&taken),
-        Some("admin"),
+        Some(&*both),
         "the hub is nobody's author"
     );
     let mut change = epoch;
@@ -320,6 +321,54 @@ async fn the_author_of_a_change_is_who_made_it_and_the_finalizer_stands_once() {
         assert_eq!(taken["metadata"]["finalizers"], once);
         assert_eq!(changed_by(&taken), Some(name));
     }
+}
+
+#[tokio::test]
+async fn whoever_had_a_hand_in_what_is_rolled_out_now_is_written_down() {
+    let (hub, admin) = (hub_account().await, admin().await);
+    created(&admin, &namespace_object("authors")).await;
+    created(&admin, &account_object("authors", "ci")).await;
+    created(&admin, &binding("authors", "admin", ("authors", "ci"))).await;
+    let ci = account(crate::admit_support::hub().await, "authors", "ci").await;
+    let object = app("authors", "a");
+    let name = "system:serviceaccount:authors:ci";
+    eventually("creations are stamped", async || {
+        let answer = try_create(&ci, &object).await.ok()?;
+        changed_by(&answer).map(|_| ())
+    })
+    .await;
+    let taken = create(&ci, &object).await.expect("taken");
+    assert_eq!(changed_by(&taken), Some(name));
+
+    let tier = |tier: &str| json!({"spec": {"tier": tier}});
+    let both = format!("{name}\nadmin");
+    for change in ["Core", "Important", "General"] {
+        let taken = patch(&admin, &object, &tier(change)).await.expect("taken");
+        assert_eq!(changed_by(&taken), Some(&*both), "nothing is complete yet");
+    }
+    let taken = patch(&ci, &object, &tier("Core")).await.expect("taken");
+    assert_eq!(changed_by(&taken), Some(&*both), "each stands there once");
+
+    // The hub says that all clusters run it.
+    let generation = &taken["metadata"]["generation"];
+    let complete = json!({"status": {"leaderEpoch": FAR, "observedGeneration": generation, "rollout": {
+        "contentHash": "3f786850e387550fdab8", "state": "Complete", "since": "2026-11-26T00:00:00Z",
+    }}});
+    patch_status(&hub, &object, &complete).await.expect("taken");
+    let taken = patch(&admin, &object, &tier("General"))
+        .await
+        .expect("taken");
+    assert_eq!(
+        changed_by(&taken),
+        Some("admin"),
+        "the next change begins anew"
+    );
+    let taken = patch(&ci, &object, &tier("Core")).await.expect("taken");
+    assert_eq!(
+        changed_by(&taken),
+        Some(&*format!("admin\n{name}")),
+        "an old status is no end"
+    );
 }
 
 #[tokio::test]

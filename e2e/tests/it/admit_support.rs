@@ -92,6 +92,12 @@ pub(crate) async fn patch(client: &Client, object: &Value, change: &Value) -> An
     call(client, Method::PATCH, &path(object, true), Some(change)).await
 }
 
+/// A merge patch of an existing object's status.
+pub(crate) async fn patch_status(client: &Client, object: &Value, change: &Value) -> Answer {
+    let path = format!("{}/status", path(object, true));
+    call(client, Method::PATCH, &path, Some(change)).await
+}
+
 /// Server-side apply, as `kubectl apply --server-side`.
 pub(crate) async fn apply(client: &Client, object: &Value) -> Answer {
     let path = format!("{}?fieldManager=kubectl&force=true", path(object, true));

@@ -1,8 +1,11 @@
 //! Whose an object is, and what a tenant may have: what is refused, and how it is said.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::fault_support::{app, mark, province, settings, uid, version};
+use crate::{
+    fault_support::{app, mark, province, settings, uid, version},
+    support::eventually,
+};
 
 #[tokio::test]
 async fn what_exists_unmanaged_is_left_alone_until_the_app_takes_it_over() {
@@ -35,6 +38,24 @@ async fn what_exists_unmanaged_is_left_alone_until_the_app_takes_it_over() {
     assert_eq!(
         version(&site.get("ConfigMap", &tenant, "legacy").await.unwrap()),
         version(&before)
+    );
+    let taker = hub.get("App", &tenant, "taker").await.unwrap();
+    let events = eventually("an Event says so", async || {
+        let all = hub.list("Event", &tenant).await;
+        let of_taker = all
+            .into_iter()
+            .filter(|event| event["regarding"]["uid"] == uid(&taker));
+        let of_taker: Vec<Value> = of_taker.collect();
+        (!of_taker.is_empty()).then_some(of_taker)
+    })
+    .await;
+    let told: Vec<_> = events
+        .iter()
+        .map(|event| (&event["type"], &event["reason"], &event["note"]))
+        .collect();
+    assert_eq!(
+        told,
+        [(&json!("Warning"), &json!("NotManaged"), &json!(message))]
     );
 
     hub.merge(

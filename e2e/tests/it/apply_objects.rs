@@ -310,3 +310,57 @@ async fn an_app_that_changes_nothing_writes_nothing_in_members() {
     let after = version(&site.get("ConfigMap", &tenant, "web").await.unwrap());
     assert_eq!(after, before);
 }
+
+#[tokio::test]
+async fn a_megabyte_of_content_arrives_and_what_is_too_large_as_it_is_stored_says_so() {
+    let running = province().await;
+    let (hub, tenant) = (running.hub().await, running.tenant("large").await);
+    let large = "x".repeat(1_000_000);
+    hub.create(&app(
+        &tenant,
+        "large",
+        &["hangzhou"],
+        &[settings("large", &large)],
+    ))
+    .await;
+    hub.ready(&tenant, "large").await;
+    let there = running
+        .site("hangzhou-a")
+        .await
+        .get("ConfigMap", &tenant, "large")
+        .await
+        .unwrap();
+    assert_eq!(there["data"]["key"], *large);
+
+    // Each quote is stored as four bytes: JSON within JSON.
+    let quotes = settings("quotes", &"\"".repeat(600_000));
+    hub.create(&app(&tenant, "quotes", &["hangzhou"], &[quotes]))
+        .await;
+    let message = hub.refused(&tenant, "quotes", "TooLarge").await;
+    assert!(message.contains("1200000"), "{message}");
+}
+
+#[tokio::test]
+async fn a_deleted_app_that_somebody_else_holds_too_leaves_its_clusters_and_keeps_their_finalizer()
+{
+    let running = province().await;
+    let (hub, tenant) = (running.hub().await, running.tenant("held").await);
+    let mut web = app(&tenant, "web", &["hangzhou"], &[settings("web", "one")]);
+    web["metadata"]["finalizers"] = json!(["example.gov/audit"]);
+    hub.create(&web).await;
+    hub.ready(&tenant, "web").await;
+    hub.delete("App", &tenant, "web").await;
+    let let_go = |app: &Value| app["metadata"]["finalizers"] == json!(["example.gov/audit"]);
+    hub.until("is let go by the hub", ("App", &tenant, "web"), let_go)
+        .await;
+    let site = running.site("hangzhou-a").await;
+    site.gone("ConfigMap", &tenant, "web").await;
+    hub.merge(
+        "App",
+        &tenant,
+        "web",
+        &json!({"metadata": {"finalizers": null}}),
+    )
+    .await;
+    hub.gone("App", &tenant, "web").await;
+}

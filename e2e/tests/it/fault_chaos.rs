@@ -2,7 +2,9 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use e2e::measure::store::Store;
 use serde_json::{Value, json};
+use tokio::time::{Instant, sleep};
 
 use crate::{
     fault_support::{Running, app, fragile, settings},
@@ -152,4 +154,54 @@ async fn however_processes_are_killed_the_end_is_the_same_and_nothing_else_is_de
     settles(running, &stormy, &end).await;
     // Apps that nobody touched lived through all of it.
     assert_eq!(lasting(running, &calm, &expected).await, bystanders);
+}
+
+/// Writes after an App came or went, one after the other, behind each of which a process is killed:
+/// its finalizer, its content, its slices, what the agents do about it, their reports, its status.
+const WRITES: i64 = 8;
+
+/// Kills a process, which is started again at once, behind the write that many revisions from now.
+async fn kill_behind(running: &Running, store: &Store, victim: &str, revision: i64) {
+    let begun = Instant::now();
+    // Where fewer writes come, it is killed at rest.
+    while store.revision().await.expect("etcd answers") < revision
+        && begun.elapsed() < Duration::from_secs(3)
+    {
+        sleep(Duration::from_millis(1)).await;
+    }
+    let process = running.process(victim);
+    process.kill().unwrap();
+    process.start().unwrap();
+}
+
+#[tokio::test]
+async fn a_process_killed_behind_any_one_of_its_writes_comes_to_the_same_end() {
+    let (_taken, running) = fragile().await;
+    let tenant = running.tenant("behind").await;
+    let store = Store::of(running.fleet.etcd()).unwrap();
+    let hub = running.hub().await;
+    let mut end = End::new();
+    for victim in ["hub", "agent-hangzhou-a"] {
+        for writes in 1..=WRITES {
+            let (kept, gone) = (
+                format!("kept-{victim}-{writes}"),
+                format!("gone-{victim}-{writes}"),
+            );
+            for name in [&kept, &gone] {
+                let manifests = [settings(name, "one")];
+                let regions = ["hangzhou", "ningbo"];
+                let before = store.revision().await.unwrap();
+                hub.create(&app(&tenant, name, &regions, &manifests)).await;
+                kill_behind(running, &store, victim, before + 1 + writes).await;
+            }
+            running.whole().await;
+            hub.ready(&tenant, &gone).await;
+            let before = store.revision().await.unwrap();
+            hub.delete("App", &tenant, &gone).await;
+            kill_behind(running, &store, victim, before + 1 + writes).await;
+            end.insert(kept, "one".to_owned());
+        }
+    }
+    running.whole().await;
+    settles(running, &tenant, &end).await;
 }

@@ -191,6 +191,7 @@ const KINDS: &[(&str, &str, &str, bool)] = &[
     ("Namespace", "v1", "namespaces", false),
     ("ConfigMap", "v1", "configmaps", true),
     ("Secret", "v1", "secrets", true),
+    ("Event", "events.k8s.io/v1", "events", true),
     ("Service", "v1", "services", true),
     ("ServiceAccount", "v1", "serviceaccounts", true),
     ("Deployment", "apps/v1", "deployments", true),

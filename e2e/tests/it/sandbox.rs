@@ -28,9 +28,15 @@ impl Sandbox {
     }
 
     async fn try_start(name: &str) -> Result<Self> {
+        Self::try_start_with(name, &["--bare", "--clusters", "1"]).await
+    }
+
+    async fn try_start_with(name: &str, args: &[&str]) -> Result<Self> {
         let dir = scratch(name);
         let mut child = Command::new(SANDBOX)
-            .args(["up", "--bare", "--clusters", "1", "--dir"])
+            .arg("up")
+            .args(args)
+            .arg("--dir")
             .arg(&dir)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -132,6 +138,54 @@ async fn two_sandboxes_live_side_by_side_and_each_ends_what_it_started() {
     assert_eq!(ended.code(), Some(0));
     assert!(!two.processes().into_iter().any(runs));
     assert!(!data(&two.dir).iter().any(|folder| folder.exists()));
+}
+
+/// The fields that scripts outside rely on.
+#[tokio::test]
+async fn a_living_sandbox_describes_itself() {
+    let mut sandbox = Sandbox::try_start_with("living", &["--clusters", "4"])
+        .await
+        .expect("the sandbox starts");
+    let described = sandbox.description.clone();
+    let text = |pointer: &str| {
+        let value = described.pointer(pointer).and_then(Value::as_str);
+        value.unwrap_or_else(|| panic!("{pointer} in {described}"))
+    };
+    let is_pid = |pointer: &str| {
+        let pid = described.pointer(pointer).and_then(Value::as_u64);
+        pid.and_then(|pid| u32::try_from(pid).ok())
+            .is_some_and(runs)
+    };
+    assert!(Path::new(text("/hub/kubeconfig")).is_file());
+    assert!(text("/hub/apiserver").starts_with("https://127.0.0.1:"));
+    assert!(text("/hub/metrics").ends_with("/metrics") && is_pid("/hub/pid"));
+    let expected = [
+        ("zhejiang-a", "zhejiang", "local"),
+        ("hangzhou-a", "hangzhou", "pull"),
+        ("ningbo-a", "ningbo", "pull"),
+        ("quzhou-a", "quzhou", "push"),
+    ];
+    assert_eq!(
+        described["clusters"].as_array().map(Vec::len),
+        Some(expected.len())
+    );
+    for (at, (name, region, mode)) in expected.into_iter().enumerate() {
+        let field = |field: &str| text(&format!("/clusters/{at}/{field}"));
+        let found = (field("name"), field("region"), field("mode"));
+        assert_eq!(found, (name, region, mode));
+        assert!(sandbox.dir.join(format!("{name}.kubeconfig")).is_file());
+        assert!(Path::new(field("kubeconfig")).is_file());
+        assert!(field("apiserver").starts_with("https://127.0.0.1:"));
+        assert!(field("agent/metrics").ends_with("/metrics"), "{name}");
+        assert!(is_pid(&format!("/clusters/{at}/agent/pid")), "{name}");
+    }
+    assert!(sandbox.dir.join("logs").is_dir());
+    sandbox.signal(Signal::TERM);
+    let ended = tokio::time::timeout(Duration::from_secs(60), sandbox.child.wait()).await;
+    assert_eq!(
+        ended.expect("it ends in time").expect("it ends").code(),
+        Some(0)
+    );
 }
 
 #[tokio::test]

@@ -20,8 +20,11 @@ use crate::runtime::backoff::Backoff;
 
 /// Least time between two rounds of writes.
 const INTERVAL: Duration = Duration::from_secs(1);
-/// A round waits at least so many times as long as the last one took: a busy hub is asked less often.
-const EASE: u32 = 4;
+/// A round waits at least so many times as long as the last one took: a busy hub is asked less often,
+/// and a burst that touches every slice is told in few rounds.
+const EASE: u32 = 8;
+/// The longest such wait.
+const EASE_MAX: Duration = Duration::from_secs(5);
 
 /// Everything there is to report.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -55,7 +58,7 @@ pub(crate) async fn write(
             None => return,
             Some(Ok(())) => {
                 backoff.reset();
-                INTERVAL.max(began.elapsed() * EASE)
+                INTERVAL.max((began.elapsed() * EASE).min(EASE_MAX))
             }
             Some(Err(error)) => {
                 // Whatever was written or not: look again before the next round.

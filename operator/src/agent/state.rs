@@ -6,7 +6,7 @@ mod learn;
 mod report;
 mod sweep;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use crds::{ContentHash, NamespaceName, ReportEntry, Uid};
@@ -30,6 +30,9 @@ const ALLOWED_FOR: i64 = 600_000;
 const DENIED_FOR: i64 = 5_000;
 /// Least time between two reports of capacity, in milliseconds: pods come and go in bursts.
 const CAPACITY_INTERVAL: i64 = 5_000;
+/// Packs of which the agent keeps what no entry names yet. The Apps of one pack stand in several
+/// slices, which come within a second or two of each other; a burst opens three packs in that time.
+const SPARE_PACKS: usize = 8;
 /// Unclaimed objects shown by name.
 const UNCLAIMED_SHOWN: usize = 16;
 
@@ -70,6 +73,8 @@ pub(crate) struct State {
     slices_known: bool,
     suspicion: Option<Frozen>,
     contents: BTreeMap<ContentHash, Arc<AppContent>>,
+    /// What else the packs held that were fetched last: entries that name it are on their way.
+    spare: VecDeque<BTreeMap<ContentHash, Arc<AppContent>>>,
     /// What a pack turned out not to hold. Another pack may: content is the same wherever it is.
     missing: BTreeMap<(ContentHash, String), Missing>,
     /// Packs that are being fetched, each at most once at a time.
@@ -80,6 +85,8 @@ pub(crate) struct State {
     tries: BTreeMap<ObjectKey, (Uid, u32)>,
     capacity: Capacity,
     reported_use: Use,
+    /// Highest generation, as last reported.
+    reported_sequence: i64,
     use_due: i64,
     dirty: BTreeSet<Uid>,
     wakes: BTreeMap<Uid, i64>,
@@ -105,6 +112,7 @@ impl State {
             slices_known: false,
             suspicion: None,
             contents: BTreeMap::new(),
+            spare: VecDeque::new(),
             missing: BTreeMap::new(),
             fetching: BTreeSet::new(),
             reports: BTreeMap::new(),
@@ -112,6 +120,7 @@ impl State {
             tries: BTreeMap::new(),
             capacity: Capacity::default(),
             reported_use: Use::default(),
+            reported_sequence: 0,
             use_due: 0,
             dirty: BTreeSet::new(),
             wakes: BTreeMap::new(),
@@ -239,7 +248,22 @@ impl State {
         work
     }
 
+    /// Takes the content of an entry from what came in the pack of another one.
+    fn take_spare(&mut self, uid: &Uid) {
+        let entry = self.held.entries.get(uid).map(|held| &held.entry);
+        let Some(entry) = entry.filter(|e| !self.contents.contains_key(&e.content)) else {
+            return;
+        };
+        let spare = self.spare.iter_mut();
+        let found = spare.rev().find_map(|pack| pack.remove(&entry.content));
+        if let Some(content) = found {
+            self.contents.insert(entry.content.clone(), content);
+            self.unsaved = true;
+        }
+    }
+
     fn decide_one(&mut self, uid: &Uid, now: i64, work: &mut Work) {
+        self.take_spare(uid);
         let Some(held) = self.held.entries.get(uid) else {
             return;
         };

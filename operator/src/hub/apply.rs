@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use crds::{
     APP_FINALIZER, App, AssignmentSlice, CONTENT_NAMESPACE, Content, ContentSpec, Uid,
@@ -24,12 +25,20 @@ use crate::runtime::telemetry::current_traceparent;
 
 /// Writes to the hub's API server at a time.
 const CONCURRENCY: usize = 16;
+/// Apps let go in one turn. A user's thousand deletions must not hold up what others wait for.
+const RELEASES: usize = 8 * CONCURRENCY;
+/// Apps let go in a turn that writes slices: whoever waits for a cluster comes first.
+const RELEASES_ASIDE: usize = CONCURRENCY / 4;
 
 /// How a round of writes ended.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Applied {
     pub(super) written: usize,
     pub(super) failed: usize,
+    /// Left for the next turn.
+    pub(super) left: usize,
+    /// How long contents and slices took, which are what comes again and again in a burst.
+    pub(super) took: Duration,
 }
 
 /// One write that came through.
@@ -57,11 +66,10 @@ pub(super) async fn apply(client: &Client, gathered: &mut Gathered, plan: Plan) 
     run(
         gathered,
         &mut applied,
-        holds
-            .into_iter()
-            .map(|app| finalizer(client, app, epoch, true)),
+        holds.into_iter().map(|app| hold(client, app, epoch)),
     )
     .await;
+    let begun = Instant::now();
     let packs: Vec<String> = plan.contents.iter().map(|c| c.name.clone()).collect();
     let traceparent: Option<Arc<str>> = current_traceparent().map(Into::into);
     run(
@@ -83,14 +91,20 @@ pub(super) async fn apply(client: &Client, gathered: &mut Gathered, plan: Plan) 
     let writes: Vec<_> = slices
         .map(|write| slice(client, write, traceparent.clone()))
         .collect();
+    let most = if writes.is_empty() {
+        RELEASES
+    } else {
+        RELEASES_ASIDE
+    };
     run(gathered, &mut applied, writes).await;
-    let releases = apps(&gathered.world, &plan.releases);
+    applied.took = begun.elapsed();
+    let now = &plan.releases[..plan.releases.len().min(most)];
+    applied.left = plan.releases.len() - now.len();
+    let releases = apps(&gathered.world, now);
     run(
         gathered,
         &mut applied,
-        releases
-            .into_iter()
-            .map(|app| finalizer(client, app, epoch, false)),
+        releases.into_iter().map(|app| release(client, app, epoch)),
     )
     .await;
     run(
@@ -215,8 +229,50 @@ fn apps(world: &World, uids: &[Uid]) -> Vec<AppRef> {
     uids.iter().filter_map(app).collect()
 }
 
-/// Sets or removes our finalizer, on exactly this App, and no other finalizer.
-async fn finalizer(client: &Client, app: AppRef, epoch: i64, hold: bool) -> WriteResult {
+/// Sets our finalizer on an App that lives without it.
+async fn hold(client: &Client, app: AppRef, epoch: i64) -> WriteResult {
+    edit_finalizers(client, &app, epoch, |finalizers| {
+        finalizers.push(APP_FINALIZER.to_owned());
+    })
+    .await
+}
+
+/// Takes our finalizer away, in one request where it is the only one, as it nearly always is.
+async fn release(client: &Client, app: AppRef, epoch: i64) -> WriteResult {
+    let apps: Api<App> = Api::namespaced(client.clone(), &app.namespace);
+    let patch = json!([
+        {"op": "test", "path": "/metadata/uid", "value": app.uid},
+        {"op": "test", "path": "/metadata/finalizers", "value": [APP_FINALIZER]},
+        {"op": "remove", "path": "/metadata/finalizers"},
+        {"op": "add", "path": format!("/metadata/annotations/{}", label::LEADER_EPOCH.replace('/', "~1")), "value": epoch.to_string()},
+    ]);
+    let patch: json_patch::Patch =
+        serde_json::from_value(patch).expect("a JSON patch of four operations");
+    let params = PatchParams::default();
+    match apps
+        .patch(&app.name, &params, &Patch::Json::<()>(patch))
+        .await
+    {
+        Ok(app) => Ok(Some(Written::App(Box::new(app)))),
+        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(None),
+        // A test that fails: another App of that name, or other finalizers beside ours.
+        Err(kube::Error::Api(status)) if status.is_invalid() => {
+            edit_finalizers(client, &app, epoch, |_| {}).await
+        }
+        Err(error) => Err(failed(format!(
+            "the finalizer of App {}/{}",
+            app.namespace, app.name
+        ))(error)),
+    }
+}
+
+/// Writes the finalizers of exactly this App, `edit` given all but ours.
+async fn edit_finalizers(
+    client: &Client,
+    app: &AppRef,
+    epoch: i64,
+    edit: impl FnOnce(&mut Vec<String>),
+) -> WriteResult {
     let apps: Api<App> = Api::namespaced(client.clone(), &app.namespace);
     let what = || format!("the finalizer of App {}/{}", app.namespace, app.name);
     let Some(current) = apps.get_opt(&app.name).await.map_err(failed(what()))? else {
@@ -227,9 +283,7 @@ async fn finalizer(client: &Client, app: AppRef, epoch: i64, hold: bool) -> Writ
     }
     let mut finalizers: Vec<String> = current.finalizers().to_vec();
     finalizers.retain(|f| f != APP_FINALIZER);
-    if hold {
-        finalizers.push(APP_FINALIZER.to_owned());
-    }
+    edit(&mut finalizers);
     let patch = json!({"metadata": {
         "uid": app.uid,
         "resourceVersion": current.resource_version(),

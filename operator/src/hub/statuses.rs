@@ -33,7 +33,7 @@ const SETTLE: Duration = Duration::from_millis(700);
 /// and the members have better things to do than to say of each App that it is on its way.
 const CROWD: Duration = Duration::from_millis(50);
 /// The longest that progress waits.
-const SETTLE_MAX: Duration = Duration::from_secs(45);
+const SETTLE_MAX: Duration = Duration::from_secs(20);
 /// Time within which a written status comes back by the watch. What still differs then was changed
 /// by somebody else, and is written again.
 const ECHO: Duration = Duration::from_secs(5);

@@ -402,8 +402,8 @@ impl Walk<'_> {
     }
 }
 
-/// Whether a valid Approval of exactly this content and step exists. The author of the change must
-/// be known and must not be its approver; that the approver is who created it was checked at admission.
+/// Whether a valid Approval of exactly this content and step exists. The authors of the change must
+/// be known and its approver none of them; that the approver is who created it was checked at admission.
 fn approved(
     world: &World,
     slot: &AppSlot,
@@ -430,8 +430,8 @@ fn approved(
         if spec.decision == ApprovalDecision::Reject {
             return false;
         }
-        let author = slot.changed_by.as_deref();
-        yes |= author.is_some_and(|author| author != spec.approver);
+        let mut authors = slot.authors().into_iter().flatten();
+        yes |= slot.authors().is_some() && authors.all(|author| author != spec.approver);
     }
     yes
 }

@@ -115,8 +115,8 @@ fn rollout(facts: &AppFacts<'_>, report: &AppReport) -> Option<(Reason, String)>
             let mut message = format!(
                 "Wave {wave} waits for an Approval with step {wave} and contentHash {hash}; {done} of {of} clusters have the content."
             );
-            if facts.slot.changed_by.is_none() {
-                message.push_str(" No Approval counts, since it is not known who changed the App: install the admission policy jiuzhou-app-author and change its spec once more.");
+            if facts.slot.authors().is_none() {
+                message.push_str(" No Approval counts, since it is not known who changed the App, or too many did: check that the admission policy jiuzhou-app-author is installed, set the content back, and change it once more.");
             }
             Some((Reason::ApprovalRequired, message))
         }

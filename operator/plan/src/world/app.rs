@@ -32,7 +32,8 @@ pub struct AppSlot {
     pub life: AppState,
     /// The valid App, or why it is parked.
     pub state: Verdict<ValidApp>,
-    /// Who last changed the spec, as stamped at admission.
+    /// Who changed the spec since its content was last rolled out completely, as stamped at admission;
+    /// see [`AppSlot::authors`].
     pub changed_by: Option<Box<str>>,
     /// Status as last written.
     pub status: Arc<AppStatus>,
@@ -311,6 +312,12 @@ impl AppSlot {
             footprint,
             resource_version: meta.resource_version.as_deref().unwrap_or_default().into(),
         }
+    }
+
+    /// Everybody who had a hand in what is rolled out now; `None` when it is not known of all of them.
+    pub fn authors(&self) -> Option<impl Iterator<Item = &str>> {
+        let known = self.changed_by.as_deref().filter(|by| *by != label::MANY);
+        known.map(str::lines)
     }
 
     /// Equal in all that decisions depend on.

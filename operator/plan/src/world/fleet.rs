@@ -15,6 +15,8 @@ use crate::amount::Resources;
 /// A Region as the API server has it, behind the gate.
 #[derive(Clone, Debug)]
 pub struct RegionSlot {
+    /// UID.
+    pub uid: Uid,
     /// The valid Region, or why it is parked.
     pub state: Verdict<ValidRegion>,
     /// `metadata.generation`.
@@ -49,6 +51,8 @@ pub struct ValidRegion {
 /// A MemberCluster as the API server has it, behind the gate, with what is known of its contact.
 #[derive(Clone, Debug)]
 pub struct ClusterSlot {
+    /// UID of the MemberCluster; empty while only its slices or reports are known.
+    pub uid: Uid,
     /// The valid cluster, or why it is parked.
     pub state: Verdict<ValidCluster>,
     /// `metadata.generation`.
@@ -106,6 +110,7 @@ impl World {
     pub fn apply_region(&mut self, region: &Region) {
         let name = RegionName::from(region.metadata.name.clone().unwrap_or_default());
         let slot = RegionSlot {
+            uid: region.metadata.uid.clone().unwrap_or_default().into(),
             state: region_gate(&name, region).map(Arc::new),
             generation: region.metadata.generation.unwrap_or(0),
             status: region.status.clone().unwrap_or_default(),
@@ -123,6 +128,7 @@ impl World {
         let name = ClusterName::from(cluster.metadata.name.clone().unwrap_or_default());
         let state = cluster_gate(&name, cluster).map(Arc::new);
         let slot = self.cluster_slot(&name);
+        slot.uid = cluster.metadata.uid.clone().unwrap_or_default().into();
         slot.state = state;
         slot.generation = cluster.metadata.generation.unwrap_or(0);
         slot.deleting = cluster.metadata.deletion_timestamp.is_some();
@@ -159,6 +165,7 @@ impl World {
         self.clusters
             .entry(name.clone())
             .or_insert_with(|| ClusterSlot {
+                uid: Uid::from(""),
                 state: Err(missing()),
                 generation: 0,
                 deleting: false,

@@ -149,6 +149,34 @@ fn the_author_of_a_change_cannot_approve_it() {
 }
 
 #[test]
+fn nobody_who_had_a_hand_in_a_change_can_approve_it() {
+    let draft = |authors: &str| {
+        app("web").replicas(6, "Even").changed_by(authors).waves(&[(
+            "first",
+            &["quzhou"],
+            "",
+            true,
+        )])
+    };
+    let mut province = Province::cities().with(draft("alice\nbob")).settled();
+    province.change_content("web", "web:2");
+    for approver in ["alice", "bob"] {
+        province.approve("web", "first", approver, "Approve");
+        province.settle();
+        assert_eq!(state(&province).0, RolloutState::WaitingForApproval);
+    }
+    province.approve("web", "first", "carol", "Approve");
+    province.settle();
+    assert_eq!(state(&province).0, RolloutState::Complete);
+
+    let mut crowd = Province::cities().with(draft("*")).settled();
+    crowd.change_content("web", "web:2");
+    crowd.approve("web", "first", "carol", "Approve");
+    crowd.settle();
+    assert_eq!(state(&crowd).0, RolloutState::WaitingForApproval);
+}
+
+#[test]
 fn nobody_approves_a_change_of_which_the_author_is_not_known() {
     let draft = app("web")
         .replicas(6, "Even")

@@ -8,7 +8,7 @@ use plan::content::AppContent;
 use plan::object::{Kind, ObjectKey};
 use plan::realize::{Namespace, Seen};
 
-use super::{Missing, RETRY, State};
+use super::{Missing, RETRY, SPARE_PACKS, State};
 use crate::agent::events::Heard;
 use crate::agent::hub_side::Fetched;
 use crate::agent::member::BOUND;
@@ -203,5 +203,22 @@ impl State {
             );
             self.dirty.insert(uid.clone());
         }
+        self.keep_spare(&items);
+    }
+
+    /// Keeps what no entry names yet, of the last few packs.
+    fn keep_spare(&mut self, items: &BTreeMap<&ContentHash, &Result<Arc<AppContent>, String>>) {
+        let spare = items.iter().filter_map(|(hash, item)| {
+            let content = item.as_ref().ok()?;
+            (!self.contents.contains_key(*hash)).then(|| ((*hash).clone(), content.clone()))
+        });
+        let spare: BTreeMap<ContentHash, Arc<AppContent>> = spare.collect();
+        if spare.is_empty() {
+            return;
+        }
+        if self.spare.len() >= SPARE_PACKS {
+            self.spare.pop_front();
+        }
+        self.spare.push_back(spare);
     }
 }

@@ -45,6 +45,8 @@ impl State {
         if current != self.reported_use && now >= self.use_due {
             self.reported_use = current;
             self.use_due = now + CAPACITY_INTERVAL;
+            // Told along with what changes anyway: each decision raises it, and that alone is no news.
+            self.reported_sequence = self.held.hub.as_ref().map_or(0, |hub| hub.sequence);
         }
         self.can_decide().then(|| self.cluster_report())
     }
@@ -63,11 +65,10 @@ impl State {
             cluster_uid: self.cluster_uid.clone(),
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
             kubernetes_version: self.version.clone(),
-            hub: self
-                .held
-                .hub
-                .clone()
-                .map(|hub| crds::HubSeen { sequence: 0, ..hub }),
+            hub: self.held.hub.clone().map(|hub| crds::HubSeen {
+                sequence: self.reported_sequence,
+                ..hub
+            }),
             frozen: self.held.frozen.as_ref().map(ToString::to_string),
             nodes,
             allocatable,

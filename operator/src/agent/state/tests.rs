@@ -151,6 +151,32 @@ fn a_pack_is_not_fetched_again_while_it_is_on_its_way() {
 }
 
 #[test]
+fn a_pack_is_fetched_once_although_its_apps_come_in_slices_one_after_the_other() {
+    let mut state = agent(&[entry("x", "c", "p-1")]);
+    assert_eq!(state.decide(now()).fetch.len(), 1);
+    comes(&mut state, "p-1", &["c", "d"]);
+    state.decide(now());
+    let later = Entry {
+        generation: 2,
+        ..entry("y", "d", "p-1")
+    };
+    assign(&mut state, &[entry("x", "c", "p-1"), later]);
+    let work = state.decide(now());
+    let applied = |(asker, _): &(Asker, Action)| asker.app().is_some_and(|uid| *uid == "y".into());
+    assert!(work.fetch.is_empty(), "{:?}", work.fetch);
+    assert!(work.actions.iter().any(applied), "{:?}", work.actions);
+}
+
+#[test]
+fn of_the_packs_that_came_only_the_last_few_are_kept_whole() {
+    let mut state = agent(&[]);
+    for number in 0..20 {
+        comes(&mut state, &format!("p-{number}"), &["d"]);
+    }
+    assert_eq!(state.spare.len(), SPARE_PACKS);
+}
+
+#[test]
 fn a_pack_that_lacks_the_content_is_said_and_asked_again_later() {
     let mut state = agent(&[entry("x", "c", "p-1")]);
     state.decide(now());

@@ -1,0 +1,108 @@
+//! What a turn tells: statuses, Events and gauges.
+
+use crds::{Condition, Uid};
+use k8s_openapi::api::core::v1::ObjectReference;
+use plan::world::AppSlot;
+
+use super::announce::Announcer;
+use super::statuses::{Owner, Status, Statuses};
+use super::{Running, board};
+
+impl Running {
+    /// Statuses that differ from the ones last written, Events of trouble, and the gauges.
+    pub(super) fn report(&mut self) {
+        let (world, report) = (&self.gathered.world, self.planner.report());
+        self.statuses
+            .want_apps(&report.changed, |uid| report.apps.get(uid));
+        let mut news = News {
+            statuses: &self.statuses,
+            announcer: self.term.as_mut().map(|term| &mut term.announcer),
+        };
+        for uid in &report.changed {
+            if let (Some(slot), Some(app)) = (world.app(uid), report.apps.get(uid)) {
+                news.announce(
+                    &Owner::App(uid.clone()),
+                    || regarding_app(slot),
+                    &slot.status.conditions,
+                    &app.status.conditions,
+                );
+            }
+        }
+        for (name, slot) in world.regions() {
+            let Some(status) = report.regions.get(name) else {
+                continue;
+            };
+            let mut old = slot.status.clone();
+            old.leader_epoch = None;
+            if *status != old {
+                let owner = Owner::Region(name.clone());
+                news.announce(
+                    &owner,
+                    || regarding("Region", name.as_str(), &slot.uid),
+                    &old.conditions,
+                    &status.conditions,
+                );
+                news.want(owner, Status::Region(Box::new(status.clone())));
+            }
+        }
+        for (name, slot) in world.clusters() {
+            let Some(status) = report.clusters.get(name) else {
+                continue;
+            };
+            let mut old = slot.status.clone();
+            old.leader_epoch = None;
+            if *status != old {
+                let owner = Owner::Cluster(name.clone());
+                news.announce(
+                    &owner,
+                    || regarding("MemberCluster", name.as_str(), &slot.uid),
+                    &old.conditions,
+                    &status.conditions,
+                );
+                news.want(owner, Status::Cluster(Box::new(status.clone())));
+            }
+        }
+        board::show(&self.hub.metrics.board, report, &self.gathered);
+    }
+}
+
+/// Where a report goes.
+struct News<'a> {
+    statuses: &'a Statuses,
+    announcer: Option<&'a mut Announcer>,
+}
+
+impl News<'_> {
+    fn want(&self, owner: Owner, status: Status) {
+        self.statuses.want(owner, status, true);
+    }
+
+    fn announce(
+        &mut self,
+        owner: &Owner,
+        regarding: impl FnOnce() -> ObjectReference,
+        old: &[Condition],
+        new: &[Condition],
+    ) {
+        if let Some(announcer) = &mut self.announcer {
+            announcer.compare(owner, regarding, old, new);
+        }
+    }
+}
+
+fn regarding_app(app: &AppSlot) -> ObjectReference {
+    ObjectReference {
+        namespace: Some(app.namespace.to_string()),
+        ..regarding("App", app.name.as_str(), &app.uid)
+    }
+}
+
+fn regarding(kind: &str, name: &str, uid: &Uid) -> ObjectReference {
+    ObjectReference {
+        api_version: Some("jiuzhou.io/v1alpha1".to_owned()),
+        kind: Some(kind.to_owned()),
+        name: Some(name.to_owned()),
+        uid: Some(uid.to_string()),
+        ..ObjectReference::default()
+    }
+}
