@@ -72,7 +72,7 @@ pub struct Province {
     _ports: Vec<Port>,
 }
 
-/// How soon faults show.
+/// How soon faults show, and where to follow what happens.
 #[derive(Debug, Clone, Copy)]
 pub struct Pace {
     /// Silence after which a cluster counts as out of contact.
@@ -83,6 +83,8 @@ pub struct Pace {
     pub heartbeat: &'static str,
     /// Time after which another replica of the hub takes over from a silent leader.
     pub lease_duration: &'static str,
+    /// Where the processes send their traces, if anywhere.
+    pub traces: Option<&'static str>,
 }
 
 impl Pace {
@@ -92,6 +94,7 @@ impl Pace {
         reachable_after: "6s",
         heartbeat: "3s",
         lease_duration: "15s",
+        traces: None,
     };
     /// As soon as a busy machine allows, for tests of outages.
     pub const HASTY: Self = Self {
@@ -99,6 +102,7 @@ impl Pace {
         reachable_after: "3s",
         heartbeat: "1s",
         lease_duration: "6s",
+        traces: None,
     };
 }
 
@@ -270,7 +274,10 @@ impl Starter<'_> {
     fn run(&mut self, program: Program) -> Result<Endpoint> {
         let port = Port::reserve()?;
         let address = format!("127.0.0.1:{}", port.number());
-        let program = program.flag("metrics-address", &address);
+        let mut program = program.flag("metrics-address", &address);
+        if let Some(collector) = self.pace.traces {
+            program = program.env("OTEL_EXPORTER_OTLP_ENDPOINT", collector);
+        }
         let process = self.fleet.supervisor().spawn(program)?;
         let pid = process.pid().context("the process ended at once")?;
         self.processes.push(process);

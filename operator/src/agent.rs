@@ -32,6 +32,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument as _;
 
+use crate::runtime::clock::Clock;
 use crate::runtime::errors::chain;
 use crate::runtime::lease::Heartbeat;
 use crate::runtime::metrics::{Loop, Metrics, TurnOutcome};
@@ -98,7 +99,7 @@ impl Agent {
             }
         };
         let hub = HubSide::new(self.hub.clone(), &self.cluster);
-        let (mut watches, heard) = Watches::new(self.freshness.clone());
+        let (mut watches, heard) = Watches::new(self.freshness.clone(), self.metrics.clone());
         watches.cluster(&self.member);
         watches.slices(&hub);
         if !self.local {
@@ -107,23 +108,38 @@ impl Agent {
         for kind in state.kinds_to_watch(&served) {
             watches.objects(&self.member, kind);
         }
+        let mut clock = Clock::start();
         let mut first = reports::Reports::default();
-        state.bring_up(&mut first);
+        state.bring_up(&mut first, clock.now());
         let (reports, wanted) = watch::channel(first);
-        let stop = stop.child_token();
-        let mut tasks = vec![
-            tokio::spawn(reports::write(
-                hub.clone(),
-                self.cluster.clone(),
-                wanted,
-                stop.clone(),
-            )),
-            tokio::spawn(discover::look(
-                self.member.clone(),
-                watches.sender(),
-                stop.clone(),
-            )),
-        ];
+        let tasks = self.tasks(&hub, &member, wanted, watches.sender(), &stop.child_token());
+        let store = snapshot::Store::new(self.member.clone(), &self.cluster, self.leader_epoch);
+        Running {
+            agent: self,
+            member,
+            hub,
+            store,
+            state,
+            clock,
+            watches,
+            heard,
+            reports,
+            _tasks: tasks,
+            snapshot_at: None,
+        }
+    }
+
+    /// What runs beside the turns: reports, a look at the kinds that are served, signs of life.
+    fn tasks(
+        &self,
+        hub: &HubSide,
+        member: &Member,
+        wanted: watch::Receiver<reports::Reports>,
+        sender: mpsc::Sender<Heard>,
+        stop: &CancellationToken,
+    ) -> Vec<AbortOnDropHandle<()>> {
+        let write = reports::write(hub.clone(), self.cluster.clone(), wanted, stop.clone());
+        let look = discover::look(self.member.clone(), sender, stop.clone());
         let contact = member.contact();
         let beat = Heartbeat::new(
             self.hub.clone(),
@@ -133,26 +149,16 @@ impl Agent {
             self.heartbeat,
         );
         let silence = self.heartbeat * 4;
-        tasks.push(tokio::spawn(
-            beat.run(move || contact.within(silence), stop.clone()),
-        ));
-        tasks.push(tokio::spawn(
-            member.clone().stay_in_contact(self.heartbeat, stop),
-        ));
-        let store = snapshot::Store::new(self.member.clone(), &self.cluster, self.leader_epoch);
-        let tasks = tasks.into_iter().map(AbortOnDropHandle::new).collect();
-        Running {
-            agent: self,
-            member,
-            hub,
-            store,
-            state,
-            watches,
-            heard,
-            reports,
-            _tasks: tasks,
-            snapshot_at: None,
-        }
+        let beat = beat.run(move || contact.within(silence), stop.clone());
+        let stay = member.clone().stay_in_contact(self.heartbeat, stop.clone());
+        [
+            tokio::spawn(write),
+            tokio::spawn(look),
+            tokio::spawn(beat),
+            tokio::spawn(stay),
+        ]
+        .map(AbortOnDropHandle::new)
+        .into()
     }
 
     async fn connect(&self) -> Result<Connected, Box<dyn std::error::Error + Send + Sync>> {
@@ -185,6 +191,7 @@ struct Running {
     hub: HubSide,
     store: snapshot::Store,
     state: State,
+    clock: Clock,
     watches: Watches,
     heard: mpsc::Receiver<Heard>,
     reports: watch::Sender<reports::Reports>,
@@ -203,7 +210,7 @@ impl Running {
 
     /// Waits for news or for the next point in time, then takes all there are.
     async fn gather(&mut self) {
-        let now = jiff::Timestamp::now().as_millisecond();
+        let now = self.clock.now();
         let wait = self.state.wake_at().map_or(Duration::from_hours(1), |at| {
             Duration::from_millis(u64::try_from(at - now).unwrap_or(0))
         });
@@ -233,11 +240,11 @@ impl Running {
             }
             return;
         }
-        self.state.hear(heard);
+        self.state.hear(heard, self.clock.now());
     }
 
     async fn turn(&mut self) -> TurnOutcome {
-        let now = jiff::Timestamp::now().as_millisecond();
+        let now = self.clock.now();
         if self.state.asks_for_acknowledgement(now) {
             self.look_for_acknowledgement().await;
         }
@@ -268,15 +275,14 @@ impl Running {
             if !actions.is_empty() {
                 acted = true;
                 let outcomes = self.member.carry_out(actions, self.state.vault()).await;
-                failed = self
-                    .state
-                    .learn(outcomes, jiff::Timestamp::now().as_millisecond());
+                failed = self.state.learn(outcomes, self.clock.now());
             }
         }
         .instrument(span)
         .await;
+        let now = self.clock.now();
         self.reports
-            .send_if_modified(|reports| self.state.bring_up(reports));
+            .send_if_modified(|reports| self.state.bring_up(reports, now));
         self.save(false).await;
         match (failed, acted) {
             (true, _) => TurnOutcome::Failed,

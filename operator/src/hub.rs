@@ -6,10 +6,10 @@
 mod announce;
 mod apply;
 mod board;
-mod clock;
 mod events;
 mod fence;
 mod gather;
+mod hearing;
 mod identity;
 mod members;
 mod prepare;
@@ -30,13 +30,14 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument as _;
 
+use crate::runtime::clock::Clock;
 use crate::runtime::lease::{Election, Elector, Leadership, Timing};
 use crate::runtime::metrics::{Loop, Metrics, TurnOutcome};
 use crate::runtime::watch::Freshness;
 use announce::Announcer;
-use clock::{Clock, Hearing};
 use events::{Heard, LEASES};
 use gather::Gathered;
+use hearing::Hearing;
 use members::{Members, Shared};
 use secrets::Secrets;
 use statuses::Statuses;

@@ -5,6 +5,7 @@
 
 pub mod backoff;
 pub mod client;
+pub(crate) mod clock;
 pub mod errors;
 pub mod kubeconfig;
 pub mod lease;

@@ -574,3 +574,49 @@ async fn view_edit_and_admin_cover_the_kinds_for_users() {
         .await;
     }
 }
+
+#[tokio::test]
+async fn an_operator_reads_what_explain_needs_and_changes_nothing() {
+    let admin = hub().await.client().await.unwrap();
+    created(&admin, &namespace_object("rbac-operator")).await;
+    let bound = json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding",
+        "metadata": {"name": "rbac-operator"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "jiuzhou-operator"},
+        "subjects": [{"kind": "ServiceAccount", "name": "ops", "namespace": "rbac-operator"}],
+    });
+    created(&admin, &bound).await;
+    let who = "rbac-operator:ops";
+    let reads = [
+        "regions",
+        "memberclusters",
+        "apps",
+        "approvals",
+        "assignmentslices",
+        "reportslices",
+        "clusterreports",
+        "contents",
+    ];
+    eventually("the binding is in force", async || {
+        may(&admin, who, "", "list jiuzhou.io/contents", "")
+            .await
+            .then_some(())
+    })
+    .await;
+    for kind in reads {
+        let list = format!("list jiuzhou.io/{kind}");
+        let changes = ["create", "patch", "delete"].map(|verb| format!("{verb} jiuzhou.io/{kind}"));
+        let mut questions = vec![("", list.as_str(), true)];
+        questions.extend(changes.iter().map(|change| ("", change.as_str(), false)));
+        ask(&admin, who, &questions).await;
+    }
+    let questions = [
+        ("", "list /namespaces", true),
+        ("jiuzhou-system", "get /configmaps=jiuzhou-hub", true),
+        ("jiuzhou-system", "get /configmaps", false),
+        ("jiuzhou-system", "get /secrets", false),
+        ("jz-hangzhou-a", "get /secrets", false),
+        ("", "create /pods", false),
+    ];
+    ask(&admin, who, &questions).await;
+}

@@ -39,14 +39,14 @@ async fn what_exists_unmanaged_is_left_alone_until_the_app_takes_it_over() {
         version(&site.get("ConfigMap", &tenant, "legacy").await.unwrap()),
         version(&before)
     );
-    let taker = hub.get("App", &tenant, "taker").await.unwrap();
+    let claimant = hub.get("App", &tenant, "taker").await.unwrap();
     let events = eventually("an Event says so", async || {
         let all = hub.list("Event", &tenant).await;
-        let of_taker = all
+        let told = all
             .into_iter()
-            .filter(|event| event["regarding"]["uid"] == uid(&taker));
-        let of_taker: Vec<Value> = of_taker.collect();
-        (!of_taker.is_empty()).then_some(of_taker)
+            .filter(|event| event["regarding"]["uid"] == uid(&claimant));
+        let told: Vec<Value> = told.collect();
+        (!told.is_empty()).then_some(told)
     })
     .await;
     let told: Vec<_> = events

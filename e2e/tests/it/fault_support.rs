@@ -23,7 +23,10 @@ use kube::{
 use serde_json::{Value, json};
 use tokio::sync::{Mutex, MutexGuard, OnceCell};
 
-use crate::support::{SANDBOX, eventually, scratch};
+use crate::{
+    support::{SANDBOX, eventually, scratch},
+    traces,
+};
 
 /// A running province.
 pub(crate) struct Running {
@@ -48,7 +51,13 @@ pub(crate) async fn fragile() -> (MutexGuard<'static, ()>, &'static Running) {
     static RUNNING: OnceCell<Running> = OnceCell::const_new();
     let taken = TAKEN.lock().await;
     let running = RUNNING
-        .get_or_try_init(|| start("fragile", default_members()[..3].to_vec(), Pace::HASTY))
+        .get_or_try_init(|| {
+            let pace = Pace {
+                traces: Some(traces::collector()),
+                ..Pace::HASTY
+            };
+            start("fragile", default_members()[..3].to_vec(), pace)
+        })
         .await
         .expect("the province starts");
     (taken, running)

@@ -23,4 +23,5 @@ mod outage_ledger;
 mod outage_member;
 mod sandbox;
 mod support;
+mod traces;
 mod user_shell;

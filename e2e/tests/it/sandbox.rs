@@ -181,7 +181,7 @@ async fn a_living_sandbox_describes_itself() {
     }
     assert!(sandbox.dir.join("logs").is_dir());
     sandbox.signal(Signal::TERM);
-    let ended = tokio::time::timeout(Duration::from_secs(60), sandbox.child.wait()).await;
+    let ended = tokio::time::timeout(Duration::from_mins(1), sandbox.child.wait()).await;
     assert_eq!(
         ended.expect("it ends in time").expect("it ends").code(),
         Some(0)

@@ -14,7 +14,8 @@ use tokio::task::JoinSet;
 use super::hub_side::{Fetched, HubSide, named};
 use super::secrets::{COPY, Copied};
 use super::view::{View, api_resource};
-use crate::runtime::watch::{Change, Freshness, Selection, Timing, watch};
+use crate::runtime::metrics::Metrics;
+use crate::runtime::watch::{Change, Freshness, Proof, Selection, Timing, watch};
 
 /// Changes waiting to be looked at; a full queue holds the watches back.
 const QUEUE: usize = 1024;
@@ -36,17 +37,23 @@ pub(crate) enum Heard {
 pub(crate) struct Watches {
     tasks: JoinSet<()>,
     sender: mpsc::Sender<Heard>,
+    /// Watches of the member cluster, which is all an agent needs to be of use.
     freshness: Freshness,
+    /// Watches of the hub: an agent is ready and goes on while they fail.
+    aside: Freshness,
+    metrics: Metrics,
 }
 
 impl Watches {
-    pub(crate) fn new(freshness: Freshness) -> (Self, mpsc::Receiver<Heard>) {
+    pub(crate) fn new(freshness: Freshness, metrics: Metrics) -> (Self, mpsc::Receiver<Heard>) {
         let (sender, receiver) = mpsc::channel(QUEUE);
         (
             Self {
                 tasks: JoinSet::new(),
                 sender,
                 freshness,
+                aside: Freshness::new(),
+                metrics,
             },
             receiver,
         )
@@ -58,9 +65,9 @@ impl Watches {
 
     /// The cluster's assignment at the hub.
     pub(crate) fn slices(&mut self, hub: &HubSide) {
-        self.spawn("assignmentslices", hub.slices(), move |change| {
-            Heard::Slices(map(change, named))
-        });
+        let proof = self.aside.kind("assignmentslices");
+        let heard = move |change| Heard::Slices(map(change, named));
+        self.select(proof, hub.slices(), Selection::default(), heard);
     }
 
     /// The hub's copies of Secrets for this cluster.
@@ -69,7 +76,8 @@ impl Watches {
             labels: Some(COPY.to_owned()),
             fields: None,
         };
-        self.select("secrets", hub.copies(), copies, Heard::Copies);
+        let proof = self.aside.kind("secrets");
+        self.select(proof, hub.copies(), copies, Heard::Copies);
     }
 
     /// Objects of one kind in the member cluster.
@@ -114,12 +122,13 @@ impl Watches {
     ) where
         K: kube::Resource + Clone + serde::de::DeserializeOwned + std::fmt::Debug + Send + 'static,
     {
-        self.select(name, api, Selection::default(), heard);
+        let proof = self.freshness.kind(name);
+        self.select(proof, api, Selection::default(), heard);
     }
 
     fn select<K>(
         &mut self,
-        name: &str,
+        proof: Proof,
         api: Api<K>,
         selection: Selection,
         heard: impl Fn(Change<K>) -> Heard + Send + 'static,
@@ -127,12 +136,14 @@ impl Watches {
         K: kube::Resource + Clone + serde::de::DeserializeOwned + std::fmt::Debug + Send + 'static,
     {
         let (sink, mut changes) = mpsc::channel::<Change<K>>(64);
-        let proof = self.freshness.kind(name);
         self.tasks
             .spawn(watch(api, selection, Timing::default(), sink, proof));
-        let sender = self.sender.clone();
+        let (sender, metrics) = (self.sender.clone(), self.metrics.clone());
         self.tasks.spawn(async move {
             while let Some(change) = changes.recv().await {
+                if sender.capacity() == 0 {
+                    metrics.overflowed("agent");
+                }
                 if sender.send(heard(change)).await.is_err() {
                     return;
                 }

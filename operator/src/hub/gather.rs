@@ -11,10 +11,10 @@ use plan::World;
 use plan::world::{ClusterSlot, StoredContent};
 use tokio::time::Instant;
 
-use super::clock::Clock;
 use super::events::{Heard, Stored};
 use super::prepare::PREPARED;
 use crate::agent::View;
+use crate::runtime::clock::Clock;
 use crate::runtime::watch::Change;
 
 /// Kinds of which the world compares versions.

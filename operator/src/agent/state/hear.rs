@@ -17,7 +17,7 @@ use crate::agent::view::View;
 use crate::runtime::watch::Change;
 
 impl State {
-    pub(crate) fn hear(&mut self, heard: Heard) {
+    pub(crate) fn hear(&mut self, heard: Heard, now: i64) {
         match heard {
             Heard::Slices(change) => self.hear_slices(change),
             Heard::Copies(change) => self.hear_copies(change),
@@ -35,7 +35,7 @@ impl State {
                 Change::Applied(one) => self.capacity.see_pod(&one),
                 Change::Deleted(one) => self.capacity.lose_pod(&one),
             },
-            Heard::Content(pack, fetched) => self.hear_content(&pack, &fetched),
+            Heard::Content(pack, fetched) => self.hear_content(&pack, &fetched, now),
             Heard::Kinds(_) => {}
         }
     }
@@ -162,8 +162,12 @@ impl State {
 
     /// Takes in what came of fetching a pack. Content is known by its hash alone: two tenants may
     /// have the same in two packs, and whichever comes first serves both.
-    pub(super) fn hear_content(&mut self, pack: &str, fetched: &Result<Option<Fetched>, String>) {
-        let now = jiff::Timestamp::now().as_millisecond();
+    pub(super) fn hear_content(
+        &mut self,
+        pack: &str,
+        fetched: &Result<Option<Fetched>, String>,
+        now: i64,
+    ) {
         self.fetching.remove(pack);
         let items: BTreeMap<&ContentHash, &Result<Arc<AppContent>, String>> = match fetched {
             Ok(Some(items)) => items.iter().map(|(hash, item)| (hash, item)).collect(),

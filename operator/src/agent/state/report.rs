@@ -20,8 +20,8 @@ impl State {
 
     /// Brings up what is to be reported; says whether anything changed. Most turns change little,
     /// so only what differs is copied.
-    pub(crate) fn bring_up(&mut self, told: &mut Reports) -> bool {
-        let cluster = self.cluster_due();
+    pub(crate) fn bring_up(&mut self, told: &mut Reports, now: i64) -> bool {
+        let cluster = self.cluster_due(now);
         let mut changed = told.cluster != cluster;
         told.cluster = cluster;
         told.apps.retain(|uid, _| {
@@ -39,8 +39,7 @@ impl State {
     }
 
     /// The report of the cluster. Before the first list nothing is known of it.
-    fn cluster_due(&mut self) -> Option<ClusterReportSpec> {
-        let now = jiff::Timestamp::now().as_millisecond();
+    fn cluster_due(&mut self, now: i64) -> Option<ClusterReportSpec> {
         let current = self.current_use();
         if current != self.reported_use && now >= self.use_due {
             self.reported_use = current;

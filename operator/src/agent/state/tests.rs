@@ -87,7 +87,7 @@ fn agent(entries: &[Entry]) -> State {
         "name": "health", "labels": {(label::MANAGED_BY): label::MANAGED_BY_VALUE},
         "annotations": {(crate::agent::member::BOUND): "ns.agent"},
     }}));
-    state.hear(Heard::Namespaces(Change::Replaced(vec![namespace])));
+    state.hear(Heard::Namespaces(Change::Replaced(vec![namespace])), now());
     for kind in Kind::ALL {
         state.observed.kinds.insert(*kind);
         state
@@ -101,14 +101,17 @@ fn agent(entries: &[Entry]) -> State {
 
 fn assign(state: &mut State, entries: &[Entry]) {
     let slices = vec![("a".into(), slice(entries))];
-    state.hear(Heard::Slices(Change::Replaced(slices)));
+    state.hear(Heard::Slices(Change::Replaced(slices)), now());
 }
 
 fn comes(state: &mut State, pack: &str, items: &[&str]) {
     let items = items
         .iter()
         .map(|letter| (hash(letter), Ok(content(letter))));
-    state.hear(Heard::Content(pack.to_owned(), Ok(Some(items.collect()))));
+    state.hear(
+        Heard::Content(pack.to_owned(), Ok(Some(items.collect()))),
+        now(),
+    );
 }
 
 #[test]
@@ -131,7 +134,7 @@ fn an_app_whose_pack_changed_while_it_was_fetched_is_served_by_the_new_one() {
     assign(&mut state, &[moved]);
     let work = state.decide(now());
     assert_eq!(work.fetch, BTreeSet::from(["p-2".to_owned()]));
-    state.hear(Heard::Content("p-1".to_owned(), Ok(None)));
+    state.hear(Heard::Content("p-1".to_owned(), Ok(None)), now());
     comes(&mut state, "p-2", &["c"]);
     assert_eq!(state.decide(now()).actions.len(), 1);
 }
@@ -218,7 +221,10 @@ fn removing() -> State {
     };
     let mut state = agent(&[removed]);
     let there = (key("c"), seen("x", "7"));
-    state.hear(Heard::Objects(Kind::ConfigMap, Change::Applied(there)));
+    state.hear(
+        Heard::Objects(Kind::ConfigMap, Change::Applied(there)),
+        now(),
+    );
     state
 }
 
@@ -372,7 +378,7 @@ fn what_belongs_to_no_entry_any_more_is_forgotten() {
     let mut later = (*slice(&[x])).clone();
     later.sequence = 4;
     let later = vec![("a".into(), Arc::new(later))];
-    state.hear(Heard::Slices(Change::Replaced(later)));
+    state.hear(Heard::Slices(Change::Replaced(later)), now());
     state.decide(now());
     assert_eq!(state.contents.keys().collect::<Vec<_>>(), [&hash("e")]);
     let settled: Vec<_> = state.observed.settled.keys().cloned().collect();

@@ -1,20 +1,16 @@
-//! The hub's time: what decisions take for now, and up to when silence is silence.
+//! The time that decisions take for now.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// The clock is at most this part of the time passed faster or slower than the monotonic one: an
 /// hour's jump of the wall clock is made up in ten hours, and no span is judged by more than a
 /// tenth too long or too short.
 const SLEW: i64 = 10;
-/// A sign of life of the watch on Leases counts after this time. A watch that resumes shows life
-/// first and delivers what was missed right after; two seconds are many turns of the loop.
-const SETTLE: Duration = Duration::from_secs(2);
-
 /// As even as the monotonic clock and, in the long run, as right as the wall clock: a wall clock
-/// that is set forward silences no cluster and ends no soak, and one that is set back stops
-/// nothing.
+/// that is set forward silences no cluster, ends no soak and begins no stage, and one that is set
+/// back stops nothing.
 #[derive(Clone, Debug)]
-pub(super) struct Clock {
+pub(crate) struct Clock {
     /// The last answer, in microseconds since the Unix epoch.
     at: i64,
     since: Instant,
@@ -22,7 +18,7 @@ pub(super) struct Clock {
 
 impl Clock {
     /// Starts with the wall clock's time.
-    pub(super) fn start() -> Self {
+    pub(crate) fn start() -> Self {
         Self::anchored(wall(), Instant::now())
     }
 
@@ -31,7 +27,7 @@ impl Clock {
     }
 
     /// Now, in milliseconds since the Unix epoch.
-    pub(super) fn now(&mut self) -> i64 {
+    pub(crate) fn now(&mut self) -> i64 {
         self.advance(wall(), Instant::now())
     }
 
@@ -50,43 +46,10 @@ fn wall() -> i64 {
     jiff::Timestamp::now().as_microsecond()
 }
 
-/// Up to when the hub would have heard a heartbeat. A watch that is frozen delivers none, and that
-/// says nothing about the clusters.
-#[derive(Debug)]
-pub(super) struct Hearing {
-    until: i64,
-    /// The sign of life that counts next, and when it was noticed.
-    next: Option<(i64, Instant)>,
-}
-
-impl Hearing {
-    /// Nothing was heard before `now`.
-    pub(super) const fn since(now: i64) -> Self {
-        Self {
-            until: now,
-            next: None,
-        }
-    }
-
-    /// Takes in the watch's last sign of life and says up to when everything was heard.
-    pub(super) fn until(&mut self, last: Option<Instant>, instant: Instant, now: i64) -> i64 {
-        if let Some((sign, noticed)) = self.next
-            && instant.saturating_duration_since(noticed) >= SETTLE
-        {
-            self.until = self.until.max(sign);
-            self.next = None;
-        }
-        if let (None, Some(last)) = (self.next, last) {
-            let age = instant.saturating_duration_since(last).as_millis();
-            let sign = now - i64::try_from(age).unwrap_or(i64::MAX / 2);
-            self.next = Some((sign, instant));
-        }
-        self.until
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     const HOUR: i64 = 3_600_000_000;
@@ -115,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wall_clock_that_is_set_back_slows_the_hub_and_never_turns_it_back() {
+    fn a_wall_clock_that_is_set_back_slows_decisions_and_never_turns_them_back() {
         let begin = Instant::now();
         let mut clock = Clock::anchored(START, begin);
         let mut last = START / 1000;
@@ -137,32 +100,5 @@ mod tests {
             clock.advance(wall, instant);
         }
         assert!((clock.at - START - 4_999 * 333).abs() < 3_000);
-    }
-
-    #[test]
-    fn a_frozen_watch_hears_nothing_and_what_it_missed_comes_before_its_silence_counts() {
-        let begin = Instant::now();
-        let mut hearing = Hearing::since(0);
-        assert_eq!(hearing.until(Some(begin), begin, 0), 0);
-        let mut at = |last: u64, now: u64| {
-            let millis = i64::try_from(now).unwrap() * 1000;
-            hearing.until(Some(after(begin, last)), after(begin, now), millis)
-        };
-        assert_eq!(at(10, 10), 0);
-        assert_eq!(at(10, 13), 10_000);
-        assert_eq!(at(10, 100), 10_000, "frozen since then");
-        assert_eq!(
-            at(100, 101),
-            10_000,
-            "it resumes and delivers what it missed"
-        );
-        assert_eq!(at(102, 102), 10_000);
-        assert_eq!(at(104, 104), 102_000);
-    }
-
-    #[test]
-    fn a_watch_that_never_began_has_heard_nothing() {
-        let mut hearing = Hearing::since(5);
-        assert_eq!(hearing.until(None, Instant::now(), 90_000), 5);
     }
 }
