@@ -1,11 +1,21 @@
 //! Looking at the province: what the steps' evidence is made of.
 
-use std::{fmt::Debug, future::Future, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Debug,
+    future::Future,
+    time::Duration,
+};
 
 use anyhow::{Context, Result, bail};
-use crds::{App, ConditionStatus, ConditionType, MemberCluster, find_condition};
+use crds::{App, ConditionStatus, ConditionType, Manifest, MemberCluster, find_condition};
 use k8s_openapi::api::apps::v1::Deployment;
-use kube::{Api, ResourceExt};
+use kube::{
+    Api, ResourceExt,
+    api::{DynamicObject, ListParams, TypeMeta},
+    discovery,
+};
+use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
 use super::Stage;
@@ -87,6 +97,68 @@ impl Stage {
         names.sort();
         Ok(names)
     }
+
+    /// Images of the Deployments, by cluster.
+    pub(super) async fn images(&self) -> Result<BTreeMap<String, String>> {
+        let mut images = BTreeMap::new();
+        for cluster in self.placed().await? {
+            if let Some(deployment) = self.deployment(&cluster).await? {
+                images.insert(cluster, image(&deployment));
+            }
+        }
+        Ok(images)
+    }
+
+    /// UIDs of the Deployments, by cluster.
+    pub(super) async fn uids(&self) -> Result<BTreeMap<String, String>> {
+        let mut uids = BTreeMap::new();
+        for cluster in self.placed().await? {
+            if let Some(deployment) = self.deployment(&cluster).await? {
+                uids.insert(cluster, uid(&deployment));
+            }
+        }
+        Ok(uids)
+    }
+
+    /// Replicas that the Deployment in a cluster asks for.
+    pub(super) async fn replicas(&self, cluster: &str) -> Result<Option<i32>> {
+        Ok(self
+            .deployment(cluster)
+            .await?
+            .and_then(|d| d.spec)
+            .and_then(|s| s.replicas))
+    }
+
+    /// Every object in any cluster that is managed for the App, of the kinds of its manifests.
+    pub(super) async fn managed(&self, kinds: &BTreeSet<(String, String)>) -> Result<Vec<String>> {
+        let ours = ListParams::default().labels("jiuzhou.io/app=health-code");
+        let mut found = Vec::new();
+        for cluster in self.fleet.clusters() {
+            let client = cluster.client().await?;
+            for (api_version, kind) in kinds {
+                let types = TypeMeta {
+                    api_version: api_version.clone(),
+                    kind: kind.clone(),
+                };
+                let (resource, _) = discovery::pinned_kind(&client, &(&types).try_into()?)
+                    .await
+                    .with_context(|| format!("find kind {kind}"))?;
+                let api: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
+                let objects = api.list(&ours).await?;
+                let name =
+                    |o: &DynamicObject| format!("{kind} {} in {}", o.name_any(), cluster.name());
+                found.extend(objects.iter().map(name));
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// The kinds of an App's manifests, with their API versions.
+pub(super) fn kinds(app: &App) -> BTreeSet<(String, String)> {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let kind = |manifest: &Manifest| (text(&manifest["apiVersion"]), text(&manifest["kind"]));
+    app.spec.manifests.iter().map(kind).collect()
 }
 
 /// The App's conditions in one line.
@@ -131,4 +203,12 @@ fn container(deployment: &Deployment) -> Option<&k8s_openapi::api::core::v1::Con
 /// UID of an object.
 pub(super) fn uid(deployment: &Deployment) -> String {
     deployment.uid().unwrap_or_default()
+}
+
+/// Clusters with the tags of their images, in one line.
+pub(super) fn list(images: &BTreeMap<String, String>) -> String {
+    let tag = |(cluster, image): (&String, &String)| {
+        format!("{cluster}={}", image.rsplit(':').next().unwrap_or_default())
+    };
+    images.iter().map(tag).collect::<Vec<_>>().join(" ")
 }

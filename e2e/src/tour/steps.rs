@@ -1,20 +1,22 @@
 //! The steps of the tour. Each does what a person would do and returns what it saw.
 
-use std::{collections::BTreeMap, fmt::Write as _, process::Command, time::Duration};
+use std::{collections::BTreeMap, fmt::Write as _, time::Duration};
 
 use anyhow::{Context, Result, ensure};
-use crds::{App, ConditionStatus, ConditionType, Reason, find_condition};
+use crds::{ConditionStatus, ConditionType, Reason, find_condition};
 use k8s_openapi::api::apps::v1::Deployment;
 use kube::{
-    Api, ResourceExt,
-    api::{DeleteParams, ListParams, Patch, PatchParams},
+    Api,
+    api::{DeleteParams, Patch, PatchParams},
 };
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 
 use super::{
     Stage,
-    look::{describe, image, region, uid, until},
+    act::{delete_and_await, jiuzhou, set_tag, set_tag_back, set_tag_in_haste},
+    look::{describe, kinds, list, region, until},
+    nodes,
 };
 use crate::province::install;
 
@@ -37,8 +39,11 @@ pub(super) async fn join(stage: &mut Stage) -> Result<String> {
         .await?;
         writeln!(
             evidence,
-            "{} in {} ({:?}): {cpu} cores requested",
-            member.name, member.region, member.mode
+            "{} in {} ({:?}): {} cores requested",
+            member.name,
+            member.region,
+            member.mode,
+            cpu.replace('/', " of ")
         )?;
     }
     Ok(evidence)
@@ -60,11 +65,35 @@ pub(super) async fn place(stage: &mut Stage) -> Result<String> {
         stage,
         &["explain", "app", "health-code", "-n", "health"],
     )?);
-    ensure!(
-        stage.placed().await?.len() == 3,
-        "the App is not placed on three cities: {evidence}"
-    );
+    evidence.push_str(&divided(stage).await?);
     Ok(evidence)
+}
+
+/// Who has more nodes has more of the App, and together they have all of it.
+async fn divided(stage: &Stage) -> Result<String> {
+    let mut cities = Vec::new();
+    for cluster in stage.placed().await? {
+        let replicas = stage.replicas(&cluster).await?;
+        let replicas = replicas.with_context(|| format!("{cluster} has no replicas"))?;
+        cities.push((nodes(&cluster), replicas, cluster));
+    }
+    cities.sort();
+    let lines: Vec<String> = cities
+        .iter()
+        .rev()
+        .map(|(nodes, replicas, cluster)| format!("{cluster}: {nodes} nodes, {replicas} replicas"))
+        .collect();
+    let lines = lines.join("\n");
+    ensure!(
+        cities.len() == 3 && cities.iter().map(|(_, replicas, _)| replicas).sum::<i32>() == 12,
+        "not 12 replicas in three cities:\n{lines}"
+    );
+    let uneven = |pair: &[(u32, i32, String)]| pair[0].0 < pair[1].0 && pair[0].1 < pair[1].1;
+    ensure!(
+        cities.windows(2).all(uneven),
+        "a roomier city has no more than a smaller one:\n{lines}"
+    );
+    Ok(lines)
 }
 
 /// One city runs with another value than the rest.
@@ -101,7 +130,7 @@ pub(super) async fn roll_out(stage: &mut Stage) -> Result<String> {
     let alone = until(
         "the canary has the new version and the others the old one",
         || async {
-            let images = images(stage).await?;
+            let images = stage.images().await?;
             let canary = images
                 .get("quzhou-a")
                 .is_some_and(|i| i.ends_with(":1.5.0"));
@@ -115,7 +144,7 @@ pub(super) async fn roll_out(stage: &mut Stage) -> Result<String> {
     )
     .await?;
     let app = stage.ready().await?;
-    let after = images(stage).await?;
+    let after = stage.images().await?;
     ensure!(
         after.values().all(|i| i.ends_with(":1.5.0")),
         "not everywhere: {after:?}"
@@ -130,7 +159,7 @@ pub(super) async fn roll_out(stage: &mut Stage) -> Result<String> {
 
 /// A version whose pods never become ready stays in the canary.
 pub(super) async fn stop_bad(stage: &mut Stage) -> Result<String> {
-    set_tag(stage, "broken").await?;
+    set_tag_in_haste(stage, "broken").await?;
     let app = until("the rollout stopped", || async {
         let app = stage.app().await?;
         let status = app.status.clone().unwrap_or_default();
@@ -143,7 +172,7 @@ pub(super) async fn stop_bad(stage: &mut Stage) -> Result<String> {
         })
     })
     .await?;
-    let images = images(stage).await?;
+    let images = stage.images().await?;
     let bad = images.values().filter(|i| i.ends_with(":broken")).count();
     ensure!(bad == 1, "the bad version is in {bad} clusters: {images:?}");
     Ok(format!("{}\n{}", list(&images), describe(&app)))
@@ -151,11 +180,11 @@ pub(super) async fn stop_bad(stage: &mut Stage) -> Result<String> {
 
 /// The proven content goes back to the canary at once.
 pub(super) async fn roll_back(stage: &mut Stage) -> Result<String> {
-    set_tag(stage, "1.5.0").await?;
+    set_tag_back(stage, "1.5.0").await?;
     let app = stage.ready().await?;
     Ok(format!(
         "{}\n{}",
-        list(&images(stage).await?),
+        list(&stage.images().await?),
         describe(&app)
     ))
 }
@@ -163,6 +192,8 @@ pub(super) async fn roll_back(stage: &mut Stage) -> Result<String> {
 /// Somebody deletes the Deployment and scales it in another cluster.
 pub(super) async fn repair(stage: &mut Stage) -> Result<String> {
     let took = delete_and_await(stage, "ningbo-a").await?;
+    let placed = stage.replicas("hangzhou-a").await?;
+    let placed = placed.context("hangzhou-a has no replicas")?;
     let client = stage.fleet.cluster("hangzhou-a")?.client().await?;
     let api: Api<Deployment> = Api::namespaced(client, "health");
     let scaled = json!({"spec": {"replicas": 1}});
@@ -174,8 +205,8 @@ pub(super) async fn repair(stage: &mut Stage) -> Result<String> {
     .await?;
     let began = Instant::now();
     until("the scale is put back", || async {
-        let replicas = replicas(stage, "hangzhou-a").await?;
-        Ok(if replicas == Some(4) {
+        let replicas = stage.replicas("hangzhou-a").await?;
+        Ok(if replicas == Some(placed) {
             Ok(())
         } else {
             Err(format!("{replicas:?}"))
@@ -184,7 +215,7 @@ pub(super) async fn repair(stage: &mut Stage) -> Result<String> {
     .await?;
     let back = began.elapsed().as_secs_f32();
     Ok(format!(
-        "deleted in ningbo-a: back after {:.1} s\nscaled to 1 in hangzhou-a: 4 again after {back:.1} s",
+        "deleted in ningbo-a: back after {:.1} s\nscaled to 1 in hangzhou-a: {placed} again after {back:.1} s",
         took.as_secs_f32()
     ))
 }
@@ -208,11 +239,11 @@ pub(super) async fn lose_hub(stage: &mut Stage) -> Result<String> {
 
 /// The same objects are there before and after.
 pub(super) async fn hub_returns(stage: &mut Stage) -> Result<String> {
-    let before = uids(stage).await?;
+    let before = stage.uids().await?;
     stage.province.process("hub")?.start()?;
     let app = stage.ready().await?;
     sleep(Duration::from_secs(5)).await;
-    let after = uids(stage).await?;
+    let after = stage.uids().await?;
     ensure!(
         before == after,
         "objects changed: {before:?} became {after:?}"
@@ -272,6 +303,9 @@ pub(super) async fn cut_off(stage: &mut Stage) -> Result<String> {
 
 /// Nothing managed is left in any cluster.
 pub(super) async fn delete(stage: &mut Stage) -> Result<String> {
+    let kinds = kinds(&stage.app().await?);
+    let before = stage.managed(&kinds).await?;
+    ensure!(!before.is_empty(), "nothing was managed before the delete");
     let began = Instant::now();
     stage
         .apps()
@@ -284,106 +318,14 @@ pub(super) async fn delete(stage: &mut Stage) -> Result<String> {
     })
     .await?;
     let took = began.elapsed();
-    let managed = ListParams::default().labels("jiuzhou.io/app=health-code");
-    for cluster in stage.fleet.clusters() {
-        let api: Api<Deployment> = Api::all(cluster.client().await?);
-        let left = api.list(&managed).await?.items;
-        ensure!(
-            left.is_empty(),
-            "{} still holds {:?}",
-            cluster.name(),
-            left[0].name_any()
-        );
-    }
+    let left = stage.managed(&kinds).await?;
+    ensure!(left.is_empty(), "still there: {}", left.join(", "));
+    let kinds: Vec<&str> = kinds.iter().map(|(_, kind)| kind.as_str()).collect();
     Ok(format!(
-        "gone from the hub after {:.1} s, no managed object left in {} clusters",
+        "gone from the hub after {:.1} s; managed objects ({}) in {} clusters: {} before, none now",
         took.as_secs_f32(),
-        stage.fleet.clusters().len()
+        kinds.join(", "),
+        stage.fleet.clusters().len(),
+        before.len()
     ))
-}
-
-/// Deletes the Deployment as a person might, and waits for another one in its place.
-async fn delete_and_await(stage: &Stage, cluster: &str) -> Result<Duration> {
-    let old = uid(&stage
-        .deployment(cluster)
-        .await?
-        .context("the Deployment is missing")?);
-    let client = stage.fleet.cluster(cluster)?.client().await?;
-    let api: Api<Deployment> = Api::namespaced(client, "health");
-    api.delete("health-code", &DeleteParams::background())
-        .await?;
-    let began = Instant::now();
-    until("the Deployment is back", || async {
-        let now = stage.deployment(cluster).await?.map(|d| uid(&d));
-        Ok(match now {
-            Some(uid) if uid != old => Ok(()),
-            other => Err(format!("{other:?}")),
-        })
-    })
-    .await?;
-    Ok(began.elapsed())
-}
-
-async fn set_tag(stage: &Stage, tag: &str) -> Result<()> {
-    let patch =
-        json!({"spec": {"images": [{"name": "registry.example/health-code", "newTag": tag}]}});
-    let api: Api<App> = stage.apps().await?;
-    api.patch(
-        "health-code",
-        &PatchParams::default(),
-        &Patch::Merge(&patch),
-    )
-    .await?;
-    Ok(())
-}
-
-async fn images(stage: &Stage) -> Result<BTreeMap<String, String>> {
-    let mut images = BTreeMap::new();
-    for cluster in stage.placed().await? {
-        if let Some(deployment) = stage.deployment(&cluster).await? {
-            images.insert(cluster, image(&deployment));
-        }
-    }
-    Ok(images)
-}
-
-async fn uids(stage: &Stage) -> Result<BTreeMap<String, String>> {
-    let mut uids = BTreeMap::new();
-    for cluster in stage.placed().await? {
-        if let Some(deployment) = stage.deployment(&cluster).await? {
-            uids.insert(cluster, uid(&deployment));
-        }
-    }
-    Ok(uids)
-}
-
-async fn replicas(stage: &Stage, cluster: &str) -> Result<Option<i32>> {
-    Ok(stage
-        .deployment(cluster)
-        .await?
-        .and_then(|d| d.spec)
-        .and_then(|s| s.replicas))
-}
-
-fn list(images: &BTreeMap<String, String>) -> String {
-    let tag = |(cluster, image): (&String, &String)| {
-        format!("{cluster}={}", image.rsplit(':').next().unwrap_or_default())
-    };
-    images.iter().map(tag).collect::<Vec<_>>().join(" ")
-}
-
-/// Runs the command line as a person would.
-fn jiuzhou(stage: &Stage, arguments: &[&str]) -> Result<String> {
-    let output = Command::new(&stage.province.binary)
-        .args(arguments)
-        .env("KUBECONFIG", stage.fleet.hub().kubeconfig_file())
-        .output()
-        .context("run jiuzhou")?;
-    ensure!(
-        output.status.success(),
-        "jiuzhou {} failed: {}",
-        arguments.join(" "),
-        String::from_utf8_lossy(&output.stderr)
-    );
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
