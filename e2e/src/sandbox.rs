@@ -1,5 +1,6 @@
 //! The `sandbox` command: a fleet in a folder, until Ctrl-C.
 
+mod demo;
 mod description;
 mod layout;
 
@@ -93,13 +94,18 @@ async fn start(options: &Up, members: &[Member]) -> Result<(Fleet, Option<Provin
     } else {
         Some(province::start(&fleet, members, progress).await?)
     };
+    if province.is_some() {
+        progress("applying the demo App");
+        demo::apply(&fleet.hub().client().await?).await?;
+    }
     description::write(&fleet, members, province.as_ref(), &hub)?;
-    announce(fleet.dir(), &hub, began.elapsed())?;
+    let jiuzhou = province.as_ref().map(|province| province.binary.as_path());
+    announce(fleet.dir(), &hub, jiuzhou, began.elapsed())?;
     Ok((fleet, province))
 }
 
 /// The last line is `ready`, for programs that wait for it.
-fn announce(dir: &Path, hub: &Path, took: Duration) -> Result<()> {
+fn announce(dir: &Path, hub: &Path, jiuzhou: Option<&Path>, took: Duration) -> Result<()> {
     let mut out = io::stdout().lock();
     writeln!(
         out,
@@ -107,8 +113,14 @@ fn announce(dir: &Path, hub: &Path, took: Duration) -> Result<()> {
         dir.display(),
         took.as_secs_f32()
     )?;
-    writeln!(out, "  kubectl --kubeconfig {} get nodes", hub.display())?;
-    writeln!(out, "  Ctrl-C stops everything it started")?;
+    match jiuzhou {
+        Some(jiuzhou) => {
+            let commands = demo::commands(hub, jiuzhou);
+            writeln!(out, "\nIn another shell:\n\n{commands}")?;
+        }
+        None => writeln!(out, "  kubectl --kubeconfig {} get nodes", hub.display())?,
+    }
+    writeln!(out, "Ctrl-C stops everything it started")?;
     writeln!(out, "ready")?;
     out.flush().context("write to standard output")
 }

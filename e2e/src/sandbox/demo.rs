@@ -1,0 +1,59 @@
+//! What there is to look at in a fresh sandbox, and the commands to look at it with.
+
+use std::{fmt::Write, path::Path};
+
+use anyhow::{Context, Result};
+use kube::Client;
+
+use crate::province::install;
+
+/// A namespace and an App in all cities.
+const OBJECTS: &str = include_str!("demo.yaml");
+
+/// Applies the demo objects at the hub; does not wait until they run.
+pub(super) async fn apply(hub: &Client) -> Result<()> {
+    install::apply(hub, OBJECTS)
+        .await
+        .context("apply the demo App")
+}
+
+/// The kubeconfig of the hub and five commands, as lines for a shell in any folder.
+pub(super) fn commands(kubeconfig: &Path, jiuzhou: &Path) -> String {
+    let jiuzhou = quoted(jiuzhou);
+    let mut text = format!("  export KUBECONFIG={}\n", quoted(kubeconfig));
+    for command in [
+        "kubectl wait --for=condition=Ready --timeout=1m -n demo japp/hello",
+        "kubectl get japp,rg,mbc -A",
+        &format!("{jiuzhou} status"),
+        &format!("{jiuzhou} explain app hello -n demo"),
+        &format!("{jiuzhou} simulate --lose quzhou"),
+    ] {
+        // Writing into a String cannot fail.
+        let _ = writeln!(text, "  {command}");
+    }
+    text
+}
+
+/// A path as one word of a shell.
+fn quoted(path: &Path) -> String {
+    let text = path.display().to_string();
+    let plain = |c: char| c.is_alphanumeric() || "/._-+".contains(c);
+    if text.chars().all(plain) {
+        text
+    } else {
+        format!("'{}'", text.replace('\'', r"'\''"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_with_blanks_and_quotes_is_one_word_of_a_shell() {
+        let text = commands(Path::new("/a/hub"), Path::new("/it's here/jiuzhou"));
+        assert!(text.starts_with("  export KUBECONFIG=/a/hub\n"), "{text}");
+        assert!(text.contains(r"  '/it'\''s here/jiuzhou' status"), "{text}");
+        assert_eq!(text.lines().count(), 6);
+    }
+}
