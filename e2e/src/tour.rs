@@ -67,7 +67,7 @@ pub async fn tour(options: Tour) -> Result<()> {
     let steps = played?;
     writeln!(
         io::stdout(),
-        "tour passed: {steps} steps in {:.0} s",
+        "\ntour passed: {steps} steps in {:.0} s",
         began.elapsed().as_secs_f32()
     )?;
     Ok(())
@@ -122,7 +122,8 @@ fn show(number: usize, name: &str, took: Duration, evidence: &str) -> Result<()>
     let mut out = io::stdout().lock();
     writeln!(out, "\n{number:>2}. {name} ({:.1} s)", took.as_secs_f32())?;
     for line in evidence.lines() {
-        writeln!(out, "    {line}")?;
+        let indent = if line.trim().is_empty() { "" } else { "    " };
+        writeln!(out, "{indent}{}", line.trim_end())?;
     }
     out.flush().context("write to standard output")
 }

@@ -61,11 +61,12 @@ pub(super) async fn place(stage: &mut Stage) -> Result<String> {
     install::apply(&client, APP).await?;
     stage.ready().await?;
     let mut evidence = format!("Ready {:.1} s after apply\n", began.elapsed().as_secs_f32());
+    evidence.push_str(&divided(stage).await?);
+    evidence.push_str("\n\n");
     evidence.push_str(&jiuzhou(
         stage,
         &["explain", "app", "health-code", "-n", "health"],
     )?);
-    evidence.push_str(&divided(stage).await?);
     Ok(evidence)
 }
 
@@ -81,7 +82,9 @@ async fn divided(stage: &Stage) -> Result<String> {
     let lines: Vec<String> = cities
         .iter()
         .rev()
-        .map(|(nodes, replicas, cluster)| format!("{cluster}: {nodes} nodes, {replicas} replicas"))
+        .map(|(nodes, replicas, cluster)| {
+            format!("{cluster}: {replicas} of 12 replicas, having {nodes} nodes")
+        })
         .collect();
     let lines = lines.join("\n");
     ensure!(
@@ -322,7 +325,7 @@ pub(super) async fn delete(stage: &mut Stage) -> Result<String> {
     ensure!(left.is_empty(), "still there: {}", left.join(", "));
     let kinds: Vec<&str> = kinds.iter().map(|(_, kind)| kind.as_str()).collect();
     Ok(format!(
-        "gone from the hub after {:.1} s; managed objects ({}) in {} clusters: {} before, none now",
+        "gone from the hub after {:.1} s\nmanaged objects ({}) in {} clusters: {} before, none now",
         took.as_secs_f32(),
         kinds.join(", "),
         stage.fleet.clusters().len(),
