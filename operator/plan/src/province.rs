@@ -15,7 +15,7 @@ pub use assignments::copy_name;
 pub(crate) use assignments::{Edit, Edits};
 pub use memory::Planner;
 pub use placement::Refusal;
-pub(crate) use placement::{Class, Load, Placed};
+pub(crate) use placement::{Class, Consequence, Load, Placed, Room, wants};
 pub use regions::{ClusterView, Fleet, Reach, RegionView, Standing};
 pub(crate) use rollout::Rolled;
 

@@ -13,7 +13,7 @@ use crds::{ClusterName, MemberClusterStatus, RegionName, RegionStatus, Uid};
 
 pub(crate) use app::{AppFacts, app_report, differs};
 pub use app::{AppReport, TargetReport, Waiting};
-pub use explain::Answer;
+pub use explain::{Answer, Hold, Left, Run, Share, Undecided, Whole, Why};
 pub(crate) use fleet::{cluster_status, region_status};
 
 use crate::province::Fleet;

@@ -6,12 +6,23 @@ use std::process::ExitCode;
 use anyhow::bail;
 use crds::{AppName, Condition, ConditionStatus, NamespaceName};
 use kube::Client;
-use plan::PlanReport;
-use plan::report::AppReport;
+use plan::report::{Answer, AppReport, Why};
+use plan::{PlanReport, World};
 use serde_json::json;
 
-use super::output::{Format, Paint};
-use super::table::Table;
+use super::output::{Format, Paint, Painted, columns};
+use super::table::{Table, broken};
+
+/// Lines below a condition stand in by this much.
+const INDENT: usize = 4;
+
+/// How an answer is shown to people.
+#[derive(Clone, Copy)]
+struct Show {
+    paint: Paint,
+    /// Where lines are broken, if at all.
+    columns: Option<usize>,
+}
 
 /// Prints why an App runs where it does.
 pub(super) async fn app(
@@ -36,32 +47,42 @@ pub(super) async fn app(
     };
     let mut out = std::io::stdout().lock();
     if format == Format::Json {
-        writeln!(out, "{:#}", as_json(app, &report))?;
+        writeln!(out, "{:#}", as_json(app, &report, &world))?;
     } else {
-        write!(out, "{}", as_text(app, &report, Paint::stdout()))?;
+        let show = Show {
+            paint: Paint::stdout(),
+            columns: columns(),
+        };
+        write!(out, "{}", as_text(app, &report, &world, show))?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn as_json(app: &AppReport, report: &PlanReport) -> serde_json::Value {
-    let answer = |a: plan::report::Answer| json!({"cluster": a.cluster, "region": a.region, "chosen": a.chosen, "replicas": a.count, "score": a.score, "why": a.why});
+fn as_json(app: &AppReport, report: &PlanReport, world: &World) -> serde_json::Value {
+    let answer = |a: Answer| {
+        let cpu = a.left.cpu.filter(|_| a.left.known);
+        json!({
+            "cluster": a.cluster, "region": a.region, "chosen": a.chosen, "replicas": a.count,
+            "score": a.score, "reason": a.why.reason(), "why": a.why.to_string(),
+            "freeCores": cpu.map(|cpu| plan::amount::format_amount("cpu", cpu.max(0))),
+            "roomFor": a.left.more.filter(|_| a.left.known),
+        })
+    };
+    let answers = app.answers(world, &report.fleet);
     json!({
         "kind": "AppExplanation", "apiVersion": "cli.jiuzhou.io/v1",
         "namespace": app.namespace, "name": app.name,
         "conditions": app.status.conditions,
         "rollout": app.status.rollout,
-        "clusters": app.answers(&report.fleet).into_iter().map(answer).collect::<Vec<_>>(),
+        "clusters": answers.into_iter().map(answer).collect::<Vec<_>>(),
     })
 }
 
-fn as_text(app: &AppReport, report: &PlanReport, paint: Paint) -> String {
+fn as_text(app: &AppReport, report: &PlanReport, world: &World, show: Show) -> String {
     let mut lines = vec![format!("App {}/{}", app.namespace, app.name)];
-    lines.extend(
-        app.status
-            .conditions
-            .iter()
-            .map(|c| format!("  {}", line(c, paint))),
-    );
+    for condition in &app.status.conditions {
+        lines.extend(condition_lines(condition, show));
+    }
     if let Some(rollout) = &app.status.rollout {
         let wave = rollout
             .wave
@@ -72,23 +93,30 @@ fn as_text(app: &AppReport, report: &PlanReport, paint: Paint) -> String {
             rollout.content_hash, rollout.state, rollout.since
         ));
     }
-    let mut table = Table::new(&["CLUSTER", "REGION", "PLACED", "REPLICAS", "CPU", "WHY"]);
-    for answer in app.answers(&report.fleet) {
+    let mut table =
+        Table::new(&["CLUSTER", "REGION", "PLACED", "REPLICAS", "CPU", "WHY"]).within(show.columns);
+    for answer in app.answers(world, &report.fleet) {
         let dash = || "-".to_owned();
+        let region = answer.region.as_ref();
         table.row([
-            answer.cluster.to_string(),
-            answer.region.map_or_else(dash, |region| region.to_string()),
-            if answer.chosen {
-                paint.good("yes")
-            } else {
-                paint.unsure("no")
-            },
-            answer.count.map_or_else(dash, |n| n.to_string()),
-            cpu(report, &answer.cluster).unwrap_or_else(dash),
-            answer.why,
+            answer.cluster.to_string().into(),
+            region.map_or_else(dash, ToString::to_string).into(),
+            placed(&answer, show.paint),
+            answer.count.map_or_else(dash, |n| n.to_string()).into(),
+            cpu(report, &answer.cluster).unwrap_or_else(dash).into(),
+            answer.why.to_string().into(),
         ]);
     }
     format!("{}\n\n{table}", lines.join("\n"))
+}
+
+/// Whether the App is there now, and stays.
+fn placed(answer: &Answer, paint: Paint) -> Painted {
+    match answer.why {
+        Why::Runs(_) => paint.good("yes"),
+        Why::Leaves(_) | Why::Removing | Why::Releasing => paint.unsure("leaving"),
+        _ => paint.unsure("no"),
+    }
 }
 
 /// Cores requested and allocatable, as the MemberCluster shows them.
@@ -96,14 +124,24 @@ fn cpu(report: &PlanReport, cluster: &crds::ClusterName) -> Option<String> {
     report.clusters.get(cluster)?.cpu.clone()
 }
 
-fn line(condition: &Condition, paint: Paint) -> String {
+/// A condition, its message broken under its head where people read it.
+fn condition_lines(condition: &Condition, show: Show) -> Vec<String> {
     let status = match condition.status {
-        ConditionStatus::True => paint.good("True"),
-        ConditionStatus::False => paint.bad("False"),
-        ConditionStatus::Unknown => paint.unsure("Unknown"),
+        ConditionStatus::True => show.paint.good("True"),
+        ConditionStatus::False => show.paint.bad("False"),
+        ConditionStatus::Unknown => show.paint.unsure("Unknown"),
     };
-    format!(
-        "{:?}={status} {}: {}",
-        condition.kind, condition.reason, condition.message
-    )
+    let (kind, reason) = (condition.kind, condition.reason);
+    let head = format!("  {kind:?}={status} {reason}:");
+    let seen = format!("  {kind:?}={} {reason}:", status.text);
+    let message = &condition.message;
+    let fits = |columns: usize| seen.len() + 1 + message.chars().count() <= columns;
+    match show.columns {
+        Some(columns) if !fits(columns) => {
+            let rest = broken(message, columns.saturating_sub(INDENT));
+            let rest = rest.into_iter().map(|line| format!("{:INDENT$}{line}", ""));
+            std::iter::once(head).chain(rest).collect()
+        }
+        Some(_) | None => vec![format!("{head} {message}")],
+    }
 }

@@ -75,7 +75,12 @@ pub(super) async fn simulate(
         } else {
             paint.bad(&d.note)
         };
-        table.row([d.app.clone(), show(&d.before), show(&d.after), note]);
+        table.row([
+            d.app.clone().into(),
+            show(&d.before).into(),
+            show(&d.after).into(),
+            note,
+        ]);
     }
     write!(out, "{table}")?;
     writeln!(

@@ -7,7 +7,7 @@ use crds::{App, Condition, ConditionStatus, ConditionType, MemberCluster, Region
 use kube::{Client, ResourceExt as _};
 use serde_json::json;
 
-use super::output::{Format, Paint};
+use super::output::{Format, Paint, Painted};
 use super::table::Table;
 use super::world::list;
 
@@ -42,7 +42,7 @@ pub(super) async fn status(client: &Client, format: Format) -> anyhow::Result<Ex
     Ok(ExitCode::SUCCESS)
 }
 
-fn ready(conditions: &[Condition], paint: Paint) -> String {
+fn ready(conditions: &[Condition], paint: Paint) -> Painted {
     match find_condition(conditions, ConditionType::Ready) {
         Some(c) if c.status == ConditionStatus::True => paint.good("Ready"),
         Some(c) if c.status == ConditionStatus::False => paint.bad(c.reason.as_str()),
@@ -59,12 +59,12 @@ fn regions_table(regions: &[Region], paint: Paint) -> Table {
         let status = region.status.clone().unwrap_or_default();
         let dash = || "-".to_owned();
         table.row([
-            region.name_any(),
-            region.spec.display_name.clone(),
-            region.spec.code.clone().unwrap_or_else(dash),
-            status.clusters.map_or_else(dash, |c| c.summary),
-            status.cpu.unwrap_or_else(dash),
-            status.headroom.unwrap_or_else(dash),
+            region.name_any().into(),
+            region.spec.display_name.clone().into(),
+            region.spec.code.clone().unwrap_or_else(dash).into(),
+            status.clusters.map_or_else(dash, |c| c.summary).into(),
+            status.cpu.unwrap_or_else(dash).into(),
+            status.headroom.unwrap_or_else(dash).into(),
             ready(&status.conditions, paint),
         ]);
     }
@@ -77,12 +77,12 @@ fn clusters_table(clusters: &[MemberCluster], paint: Paint) -> Table {
         let status = cluster.status.clone().unwrap_or_default();
         let dash = || "-".to_owned();
         table.row([
-            cluster.name_any(),
-            cluster.spec.region_name.to_string(),
-            format!("{:?}", cluster.spec.zone),
-            status.mode.unwrap_or_else(dash),
-            status.cpu.unwrap_or_else(dash),
-            status.apps.map_or_else(dash, |n| n.to_string()),
+            cluster.name_any().into(),
+            cluster.spec.region_name.to_string().into(),
+            format!("{:?}", cluster.spec.zone).into(),
+            status.mode.unwrap_or_else(dash).into(),
+            status.cpu.unwrap_or_else(dash).into(),
+            status.apps.map_or_else(dash, |n| n.to_string()).into(),
             ready(&status.conditions, paint),
         ]);
     }
@@ -105,10 +105,10 @@ fn apps_table(apps: &[App], paint: Paint) -> String {
     for app in bad.iter().take(SHOWN) {
         let status = app.status.clone().unwrap_or_default();
         table.row([
-            format!("{}/{}", app.namespace().unwrap_or_default(), app.name_any()),
-            format!("{:?}", app.spec.tier),
-            status.readiness.unwrap_or_else(|| "-".to_owned()),
-            status.clusters.unwrap_or_else(|| "-".to_owned()),
+            format!("{}/{}", app.namespace().unwrap_or_default(), app.name_any()).into(),
+            format!("{:?}", app.spec.tier).into(),
+            status.readiness.unwrap_or_else(|| "-".to_owned()).into(),
+            status.clusters.unwrap_or_else(|| "-".to_owned()).into(),
             ready(&status.conditions, paint),
         ]);
     }

@@ -1,20 +1,35 @@
-//! Tables for people: columns as wide as their cells, two spaces between them, never wrapped.
+//! Tables for people: columns as wide as their cells, two spaces between them.
 
 use std::fmt::Write as _;
 
+use super::output::Painted;
+
+/// However little the other columns leave, the last one gets this much: words have to fit.
+const LAST_MIN: usize = 32;
+
 /// A table with a header.
 pub(super) struct Table {
-    rows: Vec<Vec<String>>,
+    rows: Vec<Vec<Painted>>,
+    columns: Option<usize>,
 }
 
 impl Table {
     pub(super) fn new(header: &[&str]) -> Self {
+        let cell = |cell: &&str| Painted::from((*cell).to_owned());
         Self {
-            rows: vec![header.iter().map(|cell| (*cell).to_owned()).collect()],
+            rows: vec![header.iter().map(cell).collect()],
+            columns: None,
         }
     }
 
-    pub(super) fn row(&mut self, cells: impl IntoIterator<Item = String>) {
+    /// Breaks the last column between words, so that lines take that many columns; `None` for
+    /// programs that read one row a line.
+    pub(super) fn within(mut self, columns: Option<usize>) -> Self {
+        self.columns = columns;
+        self
+    }
+
+    pub(super) fn row(&mut self, cells: impl IntoIterator<Item = Painted>) {
         self.rows.push(cells.into_iter().collect());
     }
 }
@@ -23,24 +38,48 @@ impl std::fmt::Display for Table {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
         let width = |column: usize| {
-            self.rows
-                .iter()
-                .filter_map(|row| row.get(column))
-                .map(|cell| wide(cell))
-                .max()
-                .unwrap_or(0)
+            let cells = self.rows.iter().filter_map(|row| row.get(column));
+            cells.map(|cell| wide(&cell.text)).max().unwrap_or(0)
         };
         let widths: Vec<usize> = (0..columns).map(width).collect();
+        let (_, others) = widths.split_last().unwrap_or((&0, &[]));
+        let indent: usize = others.iter().map(|width| width + 2).sum();
+        let room = self
+            .columns
+            .map(|all| all.saturating_sub(indent).max(LAST_MIN));
         for row in &self.rows {
             let mut line = String::new();
-            for (cell, width) in row.iter().zip(&widths) {
-                let pad = width - wide(cell) + 2;
+            for (column, (cell, width)) in row.iter().zip(&widths).enumerate() {
+                if let (Some(room), true) = (room, column == others.len()) {
+                    let gap = format!("\n{:indent$}", "");
+                    let lines = broken(&cell.text, room).into_iter();
+                    let lines: Vec<String> = lines.map(|l| cell.like(l).to_string()).collect();
+                    line.push_str(&lines.join(&gap));
+                    continue;
+                }
+                // Painted only now: padding counts what is seen.
+                let pad = width - wide(&cell.text) + 2;
                 write!(line, "{cell}{:pad$}", "")?;
             }
             writeln!(f, "{}", line.trim_end())?;
         }
         Ok(())
     }
+}
+
+/// A text as lines of at most `room` columns; a longer word stands alone.
+pub(super) fn broken(text: &str, room: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split_whitespace() {
+        match lines.last_mut() {
+            Some(line) if wide(line) + 1 + wide(word) <= room => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            Some(_) | None => lines.push(word.to_owned()),
+        }
+    }
+    lines
 }
 
 /// Columns a text takes on a terminal: Chinese characters take two.
@@ -50,16 +89,52 @@ fn wide(text: &str) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use super::super::output::Paint;
     use super::*;
+
+    fn cells<const N: usize>(cells: [&str; N]) -> [Painted; N] {
+        cells.map(|cell| Painted::from(cell.to_owned()))
+    }
 
     #[test]
     fn columns_line_up_also_with_chinese_names() {
         let mut table = Table::new(&["REGION", "NAME", "CPU"]);
-        table.row(["hangzhou".into(), "杭州市".into(), "1/8".into()]);
-        table.row(["quzhou".into(), "x".into(), "0/8".into()]);
+        table.row(cells(["hangzhou", "杭州市", "1/8"]));
+        table.row(cells(["quzhou", "x", "0/8"]));
         assert_eq!(
             table.to_string(),
             "REGION    NAME    CPU\nhangzhou  杭州市  1/8\nquzhou    x       0/8\n"
+        );
+    }
+
+    #[test]
+    fn a_colour_takes_no_room() {
+        let table = |paint: Paint| {
+            let mut table = Table::new(&["PLACED", "WHY"]);
+            table.row([paint.good("yes"), "fits".to_owned().into()]);
+            table.row([paint.unsure("no"), "full".to_owned().into()]);
+            table.to_string()
+        };
+        assert_eq!(
+            table(Paint::never()),
+            "PLACED  WHY\nyes     fits\nno      full\n"
+        );
+        assert_eq!(
+            table(Paint::always()),
+            "PLACED  WHY\n\u{1b}[32myes\u{1b}[0m     fits\n\u{1b}[33mno\u{1b}[0m      full\n"
+        );
+    }
+
+    #[test]
+    fn the_last_column_is_broken_between_words_under_its_head() {
+        let mut table = Table::new(&["C", "WHY"]).within(Some(20));
+        table.row(cells([
+            "a",
+            "it is out of contact: nothing moves by itself",
+        ]));
+        assert_eq!(
+            table.to_string(),
+            "C  WHY\na  it is out of contact: nothing\n   moves by itself\n"
         );
     }
 }

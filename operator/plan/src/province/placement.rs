@@ -19,8 +19,9 @@ use super::regions::Fleet;
 use crate::report::{Choice, ClusterVerdict, Shortage};
 
 use choose::{ByRegion, choose_regions};
+pub(crate) use divide::wants;
 pub use filter::Refusal;
-pub(crate) use filter::{Class, class_of};
+pub(crate) use filter::{Class, Consequence, class_of};
 pub(crate) use room::Room;
 pub(crate) use standing::{Standing, charges, current, standing};
 

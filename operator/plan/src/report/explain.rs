@@ -1,9 +1,15 @@
 //! A yes or no with its reason for every cluster, as `jiuzhou explain` prints it.
+//!
+//! Scores live only in the turn that weighs an App, and a settled App is not weighed. So the reason
+//! for a yes is read from what stands in the world when somebody asks.
 
-use crds::{ClusterName, RegionName};
+mod text;
 
-use super::{AppReport, ClusterVerdict, Shortage};
-use crate::province::{Fleet, Refusal};
+use crds::{ClusterName, Division, EntryState, RegionName, ReportState};
+
+use super::{AppReport, ClusterVerdict, Shortage, TargetReport};
+use crate::province::{Consequence, Fleet, Load, Refusal, Room, wants};
+use crate::world::{AppLedger, AppSlot, AppState, Scale, ValidApp, World};
 
 /// Whether an App runs in a cluster, and why or why not.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,111 +22,329 @@ pub struct Answer {
     pub chosen: bool,
     /// Replicas placed there.
     pub count: Option<i32>,
-    /// How empty the cluster was when it was weighed, 0 to 1000.
+    /// How empty the cluster is, 0 to 1000, where that is known.
     pub score: Option<i64>,
-    /// Why, in one sentence.
-    pub why: String,
+    /// What is left there.
+    pub left: Left,
+    /// Why; its text is one sentence.
+    pub why: Why,
+}
+
+/// Why an App runs in a cluster, or why not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// It runs there, or is about to.
+    Runs(Box<Run>),
+    /// It runs there until what replaces it is healthy elsewhere; with the filter that refuses it,
+    /// if one does.
+    Leaves(Option<Refusal>),
+    /// Its agent has not acknowledged yet that it is removed.
+    Removing,
+    /// It is let go as it is, and its agent has not acknowledged that yet.
+    Releasing,
+    /// A filter refuses it.
+    Refused(Refusal),
+    /// Not one replica fits.
+    NoRoom(Left),
+    /// `weights` gives the Region nothing.
+    NoWeight,
+    /// The Regions it has make up `placement.maxRegions`.
+    EnoughRegions,
+    /// Another cluster of the same Region has the Region's share.
+    RegionServed,
+    /// Too few Regions qualify and have room, so none is used.
+    TooFewRegions {
+        /// Regions that do.
+        found: usize,
+        /// Regions it needs.
+        needed: usize,
+    },
+    /// An earlier App of the same name still stands there or elsewhere.
+    Predecessor,
+    /// It has all it asks for elsewhere.
+    Satisfied,
+    /// Nothing is decided for the App.
+    Undecided(Undecided),
+}
+
+/// Why nothing is decided for an App, so that what it has stays.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Undecided {
+    /// It is parked, with the reason that names field and fix.
+    Parked(String),
+    /// The hub's finalizer does not hold it yet.
+    Unheld,
+    /// It is being deleted.
+    Deleting,
+}
+
+/// What an App has in a cluster, and why it has it there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Run {
+    /// Its replicas there and what they are a share of.
+    pub share: Share,
+    /// Whether it was kept there or chosen now.
+    pub hold: Hold,
+    /// What is left there beside it.
+    pub left: Left,
+    /// State there, as last reported.
+    pub state: ReportState,
+    /// Why it is not healthy, as one sentence.
+    pub message: Option<String>,
+}
+
+/// Why an App has its place in a cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Hold {
+    /// Chosen in this very plan; the hub has not written it yet.
+    Chosen,
+    /// Kept, since placements stay while they are allowed and add up.
+    Kept,
+    /// Kept with another number of replicas.
+    Resized {
+        /// Replicas before.
+        from: i32,
+    },
+    /// Kept although it could not be placed there anew.
+    Stays(Refusal),
+    /// Kept exactly as it is, since too little is known of the cluster.
+    Frozen(Refusal),
+    /// Refused, but kept until enough other clusters can take it.
+    Irreplaceable(Refusal),
+    /// Kept since nothing is decided for the App.
+    Undecided(Undecided),
+}
+
+/// Replicas in a cluster and what they are a share of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Share {
+    /// Replicas there; absent when the manifests decide.
+    pub count: Option<i32>,
+    /// What is divided, if the App says so.
+    pub of: Option<Whole>,
+}
+
+/// What is divided over clusters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Whole {
+    /// Replicas over all Regions, or in each for `Duplicate`.
+    pub total: i32,
+    /// How divided.
+    pub division: Division,
+    /// Whether an autoscaler may run fewer.
+    pub at_most: bool,
+}
+
+/// What is left in a cluster after every decision was debited.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Left {
+    /// Whether the cluster's capacity is known at all.
+    pub known: bool,
+    /// Free thousandths of a core, if it reports cores.
+    pub cpu: Option<i64>,
+    /// How many more replicas of the App fit; absent where nothing it asks for is limited.
+    pub more: Option<i32>,
 }
 
 impl AppReport {
-    /// The answer for every cluster: those the App runs on first.
-    pub fn answers(&self, fleet: &Fleet) -> Vec<Answer> {
+    /// The answer for every cluster of the world that was planned: those the App runs on first.
+    pub fn answers(&self, world: &World, fleet: &Fleet) -> Vec<Answer> {
+        let asked = Asked {
+            report: self,
+            fleet,
+            slot: world.app(&self.uid),
+            ledger: world.ledger(&self.uid),
+            room: Room::now(world, fleet),
+        };
         let mut answers: Vec<Answer> = (0..fleet.clusters.len())
-            .map(|at| self.answer(fleet, at))
+            .map(|at| asked.answer(at))
             .collect();
         answers.sort_by_key(|answer| (!answer.chosen, answer.cluster.clone()));
         answers
     }
+}
 
-    fn answer(&self, fleet: &Fleet, at: usize) -> Answer {
-        let view = &fleet.clusters[at];
-        let target = self.targets.iter().find(|t| t.cluster == view.name);
-        let verdict = self.verdict(at);
-        let refusal = self.class.as_ref().and_then(|class| class.refusal(at));
-        let score = match verdict {
+/// One App and the world it is asked about.
+struct Asked<'a> {
+    report: &'a AppReport,
+    fleet: &'a Fleet,
+    slot: Option<&'a AppSlot>,
+    ledger: Option<&'a AppLedger>,
+    room: Room,
+}
+
+impl Asked<'_> {
+    fn answer(&self, at: usize) -> Answer {
+        let view = &self.fleet.clusters[at];
+        let target = self.target(&view.name);
+        let left = self.left(at, target.is_none());
+        let weighed = match self.report.verdict(at) {
             Some(ClusterVerdict::Chosen(choice)) => Some(choice.score),
             Some(ClusterVerdict::EnoughRegions { score }) => Some(score),
             Some(ClusterVerdict::NoRoom | ClusterVerdict::NoWeight) | None => None,
         };
-        let why = match (target, refusal, verdict) {
-            (Some(_), Some(refusal), _) => format!("stays although {refusal}"),
-            (Some(target), None, _) => format!("placed; {:?}", target.state),
-            (None, Some(refusal), _) => refusal.to_string(),
-            (None, None, Some(verdict)) => not_chosen(&verdict).to_owned(),
-            (None, None, None) => self.not_weighed(),
-        };
         Answer {
             cluster: view.name.clone(),
-            region: view.cluster.as_ref().ok().map(|c| c.region.clone()),
+            region: self.region(at).cloned(),
             chosen: target.is_some(),
             count: target.and_then(|t| t.count),
-            score,
-            why,
+            score: weighed.or_else(|| left.known.then(|| self.room.score(at))),
+            left,
+            why: match target {
+                Some(target) => Why::Runs(Box::new(Run {
+                    share: self.share(target),
+                    hold: self.hold(at, target),
+                    left,
+                    state: target.state,
+                    message: target.message.clone(),
+                })),
+                None => self.why_not(at, left),
+            },
         }
     }
 
-    fn not_weighed(&self) -> String {
-        match (&self.parked, self.shortage) {
-            (Some(parked), _) => format!("the App is parked: {}", parked.message),
-            (None, Some(Shortage::PredecessorRemains { .. })) => {
-                "an earlier App of the same name is still being removed".to_owned()
-            }
-            (None, Some(_) | None) => {
-                "qualifies; the App has what it asks for elsewhere and stays where it is".to_owned()
-            }
+    fn target(&self, cluster: &ClusterName) -> Option<&TargetReport> {
+        self.report.targets.iter().find(|t| t.cluster == *cluster)
+    }
+
+    fn region(&self, at: usize) -> Option<&RegionName> {
+        let cluster = self.fleet.clusters[at].cluster.as_ref();
+        cluster.ok().map(|cluster| &cluster.region)
+    }
+
+    fn app(&self) -> Option<&ValidApp> {
+        self.slot?.state.as_deref().ok()
+    }
+
+    fn left(&self, at: usize, first: bool) -> Left {
+        let print = self.slot.map(|slot| &*slot.footprint);
+        Left {
+            known: self.room.known(at),
+            cpu: self.room.cpu(at),
+            more: print.and_then(|print| self.room.more(at, print, first)),
         }
     }
-}
 
-fn not_chosen(verdict: &ClusterVerdict) -> &'static str {
-    match verdict {
-        ClusterVerdict::Chosen(_) => "chosen",
-        ClusterVerdict::NoRoom => "not one replica fits",
-        ClusterVerdict::NoWeight => "spec.replicas.weights gives its Region nothing",
-        ClusterVerdict::EnoughRegions { .. } => "roomier regions make up spec.placement.maxRegions",
-    }
-}
-
-impl std::fmt::Display for Refusal {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let text = match self {
-            Self::ClusterParked => "the MemberCluster is parked: see its conditions",
-            Self::RegionParked => "its Region is missing or parked: see its conditions",
-            Self::Deleting => "the MemberCluster is being deleted",
-            Self::NotJoined => "no agent has reported from it yet",
-            Self::IdentityChanged => {
-                "the cluster behind the name is another one than the one that joined"
-            }
-            Self::Duplicate => "an older MemberCluster stands for the same cluster",
-            Self::HubRefused => "its agent refuses this hub",
-            Self::ObserveOnly => "it is only observed and spec.takeOver is Never",
-            Self::Releasing => "it is being released",
-            Self::OutsideRegions => "it lies outside spec.placement.regions.within",
-            Self::Level => "its Region's level is not in spec.placement.regions.levels",
-            Self::RegionLabels => {
-                "its Region's labels do not match spec.placement.regions.selector"
-            }
-            Self::ClusterLabels => "its labels do not match spec.placement.clusters",
-            Self::Zone { has, needs } => {
-                return write!(f, "it stands in zone {has:?}, spec.zone asks for {needs:?}");
-            }
-            Self::Grade { has, needs } => {
-                return write!(
-                    f,
-                    "it may hold data up to grade {has:?}, spec.dataGrade is {needs:?}"
-                );
-            }
-            Self::Protection { has, needs } => {
-                return write!(
-                    f,
-                    "its protection level is {has}, spec.protectionLevel asks for {needs}"
-                );
-            }
-            Self::RegionClosed => "its Region takes no placements at this time",
-            Self::OutOfContact => "it is out of contact",
-            Self::Returning => "it is in contact again, but not for long enough",
-            Self::Lost => "its Region is taken to be lost",
+    fn share(&self, target: &TargetReport) -> Share {
+        let of = match self.app().map(|app| &app.scale) {
+            Some(Scale::Replicas {
+                total, division, ..
+            }) => Some((*total, *division, false)),
+            Some(Scale::Autoscaled { max, division, .. }) => Some((*max, *division, true)),
+            Some(Scale::Manifests) | None => None,
         };
-        f.write_str(text)
+        Share {
+            count: target.count,
+            of: of.map(|(total, division, at_most)| Whole {
+                total,
+                division,
+                at_most,
+            }),
+        }
+    }
+
+    /// Why nothing is decided for the App, if so.
+    fn undecided(&self) -> Option<Undecided> {
+        if let Some(parked) = &self.report.parked {
+            return Some(Undecided::Parked(parked.message.clone()));
+        }
+        match self.slot.map(|slot| slot.life) {
+            Some(AppState::Held) => None,
+            Some(AppState::Unheld) => Some(Undecided::Unheld),
+            Some(AppState::Deleting | AppState::Released) | None => Some(Undecided::Deleting),
+        }
+    }
+
+    fn hold(&self, at: usize, target: &TargetReport) -> Hold {
+        if let Some(undecided) = self.undecided() {
+            return Hold::Undecided(undecided);
+        }
+        if let Some(refusal) = self.report.refusal(at) {
+            let refusal = refusal.clone();
+            return match refusal.consequence() {
+                Consequence::Freeze => Hold::Frozen(refusal),
+                Consequence::Leave => Hold::Irreplaceable(refusal),
+                Consequence::Stay | Consequence::LetGo => Hold::Stays(refusal),
+            };
+        }
+        let entry = self.ledger.and_then(|l| l.entries.get(&target.cluster));
+        match entry.map(|held| &held.entry) {
+            Some(entry) if entry.state.is_present() => {
+                let from = Load::of_stages(&entry.stages).count();
+                match target.count {
+                    Some(count) if count != from => Hold::Resized { from },
+                    Some(_) | None => Hold::Kept,
+                }
+            }
+            Some(_) => Hold::Chosen,
+            // Where a slice was lost, what is reported to run counts as placed.
+            None => {
+                let report = self.ledger.and_then(|l| l.reports.get(&target.cluster));
+                if report.is_some_and(|report| report.content.is_some()) {
+                    Hold::Kept
+                } else {
+                    Hold::Chosen
+                }
+            }
+        }
+    }
+
+    fn why_not(&self, at: usize, left: Left) -> Why {
+        let refusal = self.report.refusal(at);
+        let view = &self.fleet.clusters[at];
+        let entry = self.ledger.and_then(|l| l.entries.get(&view.name));
+        let releases = refusal.is_some_and(|why| why.consequence() == Consequence::LetGo);
+        match entry.map(|held| held.entry.state) {
+            Some(EntryState::Present) if releases => return Why::Releasing,
+            Some(EntryState::Present) => return Why::Leaves(refusal.cloned()),
+            Some(EntryState::Removed) => return Why::Removing,
+            Some(EntryState::Released) => return Why::Releasing,
+            None => {}
+        }
+        if let Some(undecided) = self.undecided() {
+            return Why::Undecided(undecided);
+        }
+        if let Some(refusal) = refusal {
+            return Why::Refused(refusal.clone());
+        }
+        match self.report.verdict(at) {
+            Some(ClusterVerdict::NoRoom) => Why::NoRoom(left),
+            Some(ClusterVerdict::NoWeight) => Why::NoWeight,
+            Some(ClusterVerdict::EnoughRegions { .. }) => Why::EnoughRegions,
+            Some(ClusterVerdict::Chosen(_)) | None => self.not_weighed(at, left),
+        }
+    }
+
+    /// Why a cluster that qualifies is not used although the App was not weighed against it.
+    fn not_weighed(&self, at: usize, left: Left) -> Why {
+        match self.report.shortage {
+            Some(Shortage::PredecessorRemains { .. }) => return Why::Predecessor,
+            Some(Shortage::TooFewRegions { found, needed }) => {
+                return Why::TooFewRegions { found, needed };
+            }
+            Some(Shortage::Capacity { .. }) if left.more == Some(0) => return Why::NoRoom(left),
+            Some(Shortage::NoClusterQualifies | Shortage::Capacity { .. }) | None => {}
+        }
+        let (Some(app), Some(region)) = (self.app(), self.region(at)) else {
+            return Why::Satisfied;
+        };
+        if !wants(app, region) {
+            return Why::NoWeight;
+        }
+        let positions = |t: &TargetReport| self.fleet.position(&t.cluster);
+        let used: std::collections::BTreeSet<&RegionName> = self
+            .report
+            .targets
+            .iter()
+            .filter_map(|target| self.region(positions(target)?))
+            .collect();
+        let most = app.placement.max_regions;
+        if used.contains(region) {
+            Why::RegionServed
+        } else if most.is_some_and(|most| usize::try_from(most).is_ok_and(|n| used.len() >= n)) {
+            Why::EnoughRegions
+        } else {
+            Why::Satisfied
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! The room that is left in each cluster after every decision was debited.
 
-use super::{At, Load};
+use super::{At, Load, charges};
 use crate::amount::Resources;
 use crate::province::regions::Fleet;
 use crate::world::{Footprint, World, fleet_capacity};
@@ -39,6 +39,28 @@ impl Room {
             }
         };
         Self(fleet.clusters.iter().enumerate().map(room).collect())
+    }
+
+    /// What is left as the world stands, before anything is decided anew.
+    pub(crate) fn now(world: &World, fleet: &Fleet) -> Self {
+        let mut debits = vec![Resources::default(); fleet.clusters.len()];
+        for (uid, slot) in world.apps() {
+            for (at, amount) in charges(fleet, &slot.footprint, world.ledger(uid)) {
+                debits[at].add(&amount, 1);
+            }
+        }
+        Self::of(world, fleet, &debits)
+    }
+
+    /// Free thousandths of a core, if the cluster reports cores.
+    pub(crate) fn cpu(&self, at: At) -> Option<i64> {
+        let mut free = self.0[at].free.iter();
+        free.find_map(|(name, amount)| (name == "cpu").then_some(amount))
+    }
+
+    /// How many more replicas of an App fit, or `None` where nothing it asks for is limited.
+    pub(crate) fn more(&self, at: At, app: &Footprint, first: bool) -> Option<i32> {
+        Some(self.fit(at, app, first)).filter(|more| *more < REPLICAS_MAX)
     }
 
     /// Whether a cluster's capacity is known at all.
