@@ -59,9 +59,9 @@ pub struct ExplainArguments {
     pub kind: String,
     /// Name of the object.
     pub name: String,
-    /// Namespace of the object.
-    #[arg(short, long, default_value = "default")]
-    pub namespace: String,
+    /// Namespace of the object; without it the one of the kubeconfig's context, as for kubectl.
+    #[arg(short, long)]
+    pub namespace: Option<String>,
     /// How to read the hub.
     #[command(flatten)]
     pub read: ReadArguments,

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use kube::Client;
-use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
 
 pub use lint::lint;
 pub use output::Format;
@@ -47,9 +47,10 @@ pub async fn status(arguments: &ReadArguments) -> anyhow::Result<ExitCode> {
 /// `jiuzhou explain app`.
 pub async fn explain(arguments: &ExplainArguments) -> anyhow::Result<ExitCode> {
     let answer = async {
-        let client = connect(&arguments.read).await?;
-        let (namespace, name) = (&arguments.namespace, &arguments.name);
-        explain::app(&client, namespace, name, arguments.read.output).await
+        let config = config(&arguments.read).await?;
+        let namespace = namespace(arguments.namespace.as_deref(), &config).to_owned();
+        let client = Client::try_from(config)?;
+        explain::app(&client, &namespace, &arguments.name, arguments.read.output).await
     };
     within(DEADLINE, answer).await
 }
@@ -85,23 +86,43 @@ async fn within<T>(
 
 /// The hub, as the user's own kubeconfig has it.
 async fn connect(arguments: &ReadArguments) -> anyhow::Result<Client> {
+    Ok(Client::try_from(config(arguments).await?)?)
+}
+
+/// The namespace that is meant: the one given, or else the context's.
+fn namespace<'a>(given: Option<&'a str>, config: &'a kube::Config) -> &'a str {
+    given.unwrap_or(&config.default_namespace)
+}
+
+/// How to reach the hub, and the namespace of the context.
+async fn config(arguments: &ReadArguments) -> anyhow::Result<kube::Config> {
     let options = KubeConfigOptions {
         context: arguments.context.clone(),
         ..KubeConfigOptions::default()
     };
     let mut config = match &arguments.kubeconfig {
         Some(file) => {
-            let kubeconfig = Kubeconfig::read_from(file)
-                .with_context(|| format!("cannot read kubeconfig {}", file.display()))?;
+            let kubeconfig = Kubeconfig::read_from(file).map_err(plainly)?;
             kube::Config::from_custom_kubeconfig(kubeconfig, &options).await?
         }
         None => kube::Config::from_kubeconfig(&options)
             .await
+            .map_err(plainly)
             .context("no kubeconfig: set KUBECONFIG or --kubeconfig to the hub's")?,
     };
     config.connect_timeout = Some(CONNECT);
     config.read_timeout = Some(SILENCE);
-    Ok(Client::try_from(config)?)
+    Ok(config)
+}
+
+/// An error of a kubeconfig, said once: the text of kube's own repeats its source.
+fn plainly(error: KubeconfigError) -> anyhow::Error {
+    match error {
+        KubeconfigError::ReadConfig(source, path) => {
+            anyhow::Error::new(source).context(format!("cannot read kubeconfig {}", path.display()))
+        }
+        other => other.into(),
+    }
 }
 
 /// The documents of a YAML text that hold anything.
@@ -118,6 +139,52 @@ fn documents(text: &str) -> impl Iterator<Item = &str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// How the hub is reached with the given contexts, and what was asked for.
+    async fn configured(name: &str, contexts: &str, context: Option<&str>) -> kube::Config {
+        let text = format!(
+            "{{apiVersion: v1, kind: Config, current-context: here, \
+             clusters: [{{name: k, cluster: {{server: 'http://127.0.0.1:1'}}}}], \
+             users: [{{name: u, user: {{token: t}}}}], contexts: [{contexts}]}}"
+        );
+        let file = format!("jiuzhou-{name}-{}", std::process::id());
+        let file = std::env::temp_dir().join(file);
+        std::fs::write(&file, text).unwrap();
+        let arguments = ReadArguments {
+            kubeconfig: Some(file.clone()),
+            context: context.map(str::to_owned),
+            output: Format::Table,
+        };
+        let config = config(&arguments).await;
+        std::fs::remove_file(file).unwrap();
+        config.unwrap()
+    }
+
+    #[tokio::test]
+    async fn without_a_namespace_the_one_of_the_context_counts_as_for_kubectl() {
+        let contexts = "{name: here, context: {cluster: k, user: u, namespace: health}}, \
+                        {name: bare, context: {cluster: k, user: u}}";
+        let here = configured("here", contexts, None).await;
+        assert_eq!(namespace(None, &here), "health");
+        assert_eq!(namespace(Some("police"), &here), "police");
+        let bare = configured("bare", contexts, Some("bare")).await;
+        assert_eq!(namespace(None, &bare), "default");
+    }
+
+    #[tokio::test]
+    async fn a_kubeconfig_that_is_not_there_is_said_once() {
+        let arguments = ReadArguments {
+            kubeconfig: Some("/nonexistent".into()),
+            context: None,
+            output: Format::Table,
+        };
+        let error = format!("{:#}", config(&arguments).await.unwrap_err());
+        assert!(
+            error.starts_with("cannot read kubeconfig /nonexistent: "),
+            "{error}"
+        );
+        assert_eq!(error.matches("os error").count(), 1, "{error}");
+    }
 
     #[tokio::test]
     async fn a_hub_that_never_answers_ends_the_command_with_the_next_step() {

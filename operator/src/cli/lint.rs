@@ -4,17 +4,29 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use serde_json::json;
 
 use super::output::{Format, Paint};
 use crate::args::LintArguments;
 
+/// How names of manifests end in a folder; a file that is named itself may be called anything.
+const MANIFESTS: [&str; 3] = ["yaml", "yml", "json"];
+
 /// Checks files and folders. Exit code 1 when anything is wrong.
 pub fn lint(arguments: &LintArguments) -> anyhow::Result<ExitCode> {
     let mut files = Vec::new();
     for path in &arguments.paths {
+        let before = files.len();
         collect(path, &mut files)?;
+        // A gate that checked nothing must not pass: the folder is the wrong one, or it moved.
+        if files.len() == before {
+            bail!(
+                "no manifest in {}: looked there and in the folders below it for files ending in {}",
+                path.display(),
+                MANIFESTS.map(|end| format!(".{end}")).join(", ")
+            );
+        }
     }
     let mut findings = Vec::new();
     for file in &files {
@@ -41,7 +53,13 @@ pub fn lint(arguments: &LintArguments) -> anyhow::Result<ExitCode> {
             for (file, finding) in &findings {
                 writeln!(out, "{}: {finding}", paint.bad(&file.display().to_string()))?;
             }
-            writeln!(out, "{} files, {} findings", files.len(), findings.len())?;
+            let (checked, wrong) = (files.len(), findings.len());
+            let checked = super::output::number(checked, "file");
+            writeln!(
+                out,
+                "{checked}, {}",
+                super::output::number(wrong, "finding")
+            )?;
         }
     }
     Ok(if findings.is_empty() {
@@ -64,7 +82,7 @@ fn collect(path: &Path, files: &mut Vec<PathBuf>) -> anyhow::Result<()> {
     for entry in entries {
         let manifest = entry
             .extension()
-            .is_some_and(|e| e == "yaml" || e == "yml" || e == "json");
+            .is_some_and(|end| MANIFESTS.iter().any(|manifest| end == *manifest));
         if entry.is_dir() || manifest {
             collect(&entry, files)?;
         }

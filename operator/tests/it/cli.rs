@@ -166,3 +166,41 @@ fn several_files_in_kubeconfig_are_read_together_as_kubectl_does() {
     assert_eq!(output.status.code(), Some(1), "{error}");
     assert!(!error.contains("kubeconfig"), "{error}");
 }
+
+#[test]
+fn lint_of_a_folder_without_manifests_fails_and_says_what_was_looked_for() {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("no-manifests");
+    std::fs::create_dir_all(folder.join("below")).unwrap();
+    std::fs::write(folder.join("below/README.md"), "nothing here").unwrap();
+    let good = examples("good");
+    let (good, empty) = (good.to_str().unwrap(), folder.to_str().unwrap());
+    for arguments in [
+        &["lint", "-f", empty][..],
+        &["lint", "-f", good, "-f", empty],
+    ] {
+        let output = jiuzhou(arguments);
+        let error = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{error}");
+        assert!(error.contains(empty), "{error}");
+        assert!(error.contains(".yaml, .yml, .json"), "{error}");
+    }
+}
+
+#[test]
+fn a_lint_counts_as_people_do() {
+    let bad = examples("bad").join("app-without-zone.yaml");
+    let output = jiuzhou(&["lint", "-f", bad.to_str().unwrap()]);
+    let said = text(&output.stdout);
+    assert!(said.ends_with("1 file, 1 finding\n"), "{said}");
+}
+
+#[test]
+fn the_help_fits_into_a_hundred_columns() {
+    for command in ["status", "explain", "simulate", "lint"] {
+        for help in ["-h", "--help"] {
+            let said = text(&jiuzhou(&[command, help]).stdout);
+            let widest = said.lines().map(str::len).max().unwrap_or(0);
+            assert!(widest <= 100, "{command} {help}: {widest}\n{said}");
+        }
+    }
+}
