@@ -40,13 +40,15 @@ pub enum Command {
 /// Flags of commands that read the hub.
 #[derive(Debug, Args)]
 pub struct ReadArguments {
-    /// Kubeconfig of the hub; without it what kubectl would use, KUBECONFIG with several files included.
+    /// Kubeconfig of the hub; without it what kubectl would use.
+    ///
+    /// That is KUBECONFIG, which may name several files, or ~/.kube/config.
     #[arg(long)]
     pub kubeconfig: Option<PathBuf>,
     /// Context of the kubeconfig; without it the current one.
     #[arg(long)]
     pub context: Option<String>,
-    /// Format of the answer.
+    /// Answer format.
     #[arg(short, long, value_enum, default_value_t)]
     pub output: Format,
 }
@@ -59,7 +61,7 @@ pub struct ExplainArguments {
     pub kind: String,
     /// Name of the object.
     pub name: String,
-    /// Namespace of the object; without it the one of the kubeconfig's context, as for kubectl.
+    /// Namespace of the object; without it the context's, as for kubectl.
     #[arg(short, long)]
     pub namespace: Option<String>,
     /// How to read the hub.

@@ -112,10 +112,11 @@ fn as_text(app: &AppReport, report: &PlanReport, world: &World, show: Show) -> S
 
 /// Whether the App is there now, and stays.
 fn placed(answer: &Answer, paint: Paint) -> Painted {
-    match answer.why {
-        Why::Runs(_) => paint.good("yes"),
-        Why::Leaves(_) | Why::Removing | Why::Releasing => paint.unsure("leaving"),
-        _ => paint.unsure("no"),
+    let leaves = matches!(answer.why, Why::Leaves(_) | Why::Removing | Why::Releasing);
+    match (answer.chosen, leaves) {
+        (true, _) => paint.good("yes"),
+        (false, true) => paint.unsure("leaving"),
+        (false, false) => paint.unsure("no"),
     }
 }
 
@@ -143,5 +144,154 @@ fn condition_lines(condition: &Condition, show: Show) -> Vec<String> {
             std::iter::once(head).chain(rest).collect()
         }
         Some(_) | None => vec![format!("{head} {message}")],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crds::{App, ClusterReport, MemberCluster, Region};
+    use plan::world::{Hub, Settings};
+
+    const NOW: i64 = 1_800_000_000_000;
+
+    /// Two cities, one of them in another zone, and an App that nothing has been decided for.
+    fn world() -> World {
+        let hub = Hub {
+            id: "hub-1".into(),
+            epoch: 1,
+            leader_epoch: 1,
+        };
+        let mut world = World::new(hub, Settings::default());
+        (world.now, world.started) = (NOW, NOW);
+        world.apply_namespace("health".into(), "ns-health".into());
+        let region = |name: &str, level: &str, code: &str, parent: Option<&str>| -> Region {
+            serde_json::from_value(json!({
+                "apiVersion": "jiuzhou.io/v1alpha1", "kind": "Region", "metadata": {"name": name, "generation": 1},
+                "spec": {"displayName": name, "level": level, "code": code, "parent": parent},
+            }))
+            .unwrap()
+        };
+        world.apply_region(&region("zhejiang", "Province", "330000", None));
+        for (city, code, zone) in [
+            ("hangzhou", "330100", "ExtranetPublic"),
+            ("ningbo", "330200", "Internet"),
+        ] {
+            world.apply_region(&region(city, "City", code, Some("zhejiang")));
+            let name = format!("{city}-a");
+            let cluster: MemberCluster = serde_json::from_value(json!({
+                "apiVersion": "jiuzhou.io/v1alpha1", "kind": "MemberCluster",
+                "metadata": {"name": name, "generation": 1},
+                "spec": {
+                    "regionName": city, "zone": zone, "protectionLevel": 3,
+                    "maxDataGrade": "Important", "management": "Manage", "connection": {"pull": {}},
+                },
+            }))
+            .unwrap();
+            world.apply_cluster(&cluster);
+            let report: ClusterReport = serde_json::from_value(json!({
+                "apiVersion": "jiuzhou.io/v1alpha1", "kind": "ClusterReport",
+                "metadata": {"name": "cluster"},
+                "spec": {
+                    "clusterUID": name, "agentVersion": "0.1.0", "kubernetesVersion": "v1.33.1",
+                    "nodes": {"total": 3, "ready": 3},
+                    "allocatable": [{"name": "cpu", "quantity": "40"}],
+                },
+            }))
+            .unwrap();
+            world.apply_cluster_report(name.as_str().into(), &report);
+            world.apply_heartbeat(&name.as_str().into(), NOW);
+        }
+        world.heard = NOW;
+        world.apply_app(&app());
+        world
+    }
+
+    fn app() -> App {
+        let container = json!({
+            "name": "web", "image": "registry.example/web:1",
+            "resources": {"requests": {"cpu": "2"}},
+        });
+        serde_json::from_value(json!({
+            "apiVersion": "jiuzhou.io/v1alpha1", "kind": "App",
+            "metadata": {
+                "name": "web", "namespace": "health", "uid": "u", "generation": 1,
+                "finalizers": [crds::APP_FINALIZER],
+            },
+            "spec": {
+                "zone": "ExtranetPublic", "dataGrade": "General",
+                "replicas": {"total": 4, "division": "Capacity"},
+                "manifests": [{
+                    "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web"},
+                    "spec": {"template": {"spec": {"containers": [container]}}},
+                }],
+            },
+        }))
+        .unwrap()
+    }
+
+    fn text(columns: Option<usize>) -> String {
+        let world = world();
+        let (_, report) = plan::plan(&world);
+        let show = Show {
+            paint: Paint::never(),
+            columns,
+        };
+        as_text(&report.apps["u"], &report, &world, show)
+    }
+
+    #[test]
+    fn programs_read_one_row_a_line() {
+        let text = text(None);
+        let table: Vec<&str> = text.lines().skip_while(|l| !l.is_empty()).skip(1).collect();
+        assert_eq!(
+            table,
+            [
+                "CLUSTER     REGION    PLACED  REPLICAS  CPU   WHY",
+                "hangzhou-a  hangzhou  yes     4         0/40  4 of 4 replicas by Capacity; chosen \
+                 now; room for 20 more, 40 cores free; Pending",
+                "ningbo-a    ningbo    no      -         0/40  its spec.zone is Internet and the \
+                 App's is ExtranetPublic: the two have to be the same",
+            ]
+        );
+    }
+
+    #[test]
+    fn people_read_lines_that_fit_into_a_hundred_columns() {
+        let text = text(Some(100));
+        assert!(text.lines().all(|line| line.len() <= 100), "{text}");
+        let words = |text: &str| {
+            let words = text.split_whitespace().map(str::to_owned);
+            words.collect::<Vec<_>>()
+        };
+        assert_eq!(
+            words(&text),
+            words(&self::text(None)),
+            "nothing is left out"
+        );
+    }
+
+    #[test]
+    fn json_carries_word_sentence_and_room_of_every_cluster() {
+        let world = world();
+        let (_, report) = plan::plan(&world);
+        let value = as_json(&report.apps["u"], &report, &world);
+        assert_eq!(
+            value["clusters"],
+            json!([
+                {
+                    "cluster": "hangzhou-a", "region": "hangzhou", "chosen": true, "replicas": 4,
+                    "score": 1000, "reason": "Chosen", "freeCores": "40", "roomFor": 20,
+                    "why": "4 of 4 replicas by Capacity; chosen now; room for 20 more, 40 cores \
+                            free; Pending",
+                },
+                {
+                    "cluster": "ningbo-a", "region": "ningbo", "chosen": false, "replicas": null,
+                    "score": 1000, "reason": "Zone", "freeCores": "40", "roomFor": 20,
+                    "why": "its spec.zone is Internet and the App's is ExtranetPublic: the two \
+                            have to be the same",
+                },
+            ])
+        );
     }
 }

@@ -242,28 +242,32 @@ impl Refusal {
 /// "because".
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Zone { has, needs } => write!(
+        if let Self::Zone { has, needs } = self {
+            return write!(
                 f,
                 "its spec.zone is {has:?} and the App's is {needs:?}: the two have to be the same"
-            ),
-            Self::Grade { has, needs } => write!(
+            );
+        }
+        if let Self::Grade { has, needs } = self {
+            return write!(
                 f,
                 "its spec.maxDataGrade is {has:?} and the App's spec.dataGrade is {needs:?}: raise \
                  the first if it may hold such data"
-            ),
-            Self::Protection { has, needs } => write!(
+            );
+        }
+        if let Self::Protection { has, needs } = self {
+            return write!(
                 f,
                 "its spec.protectionLevel is {has} and the App's is {needs}: raise the first once \
                  it is certified for that"
-            ),
-            other => f.write_str(other.sentence()),
+            );
         }
+        f.write_str(self.sentence())
     }
 }
 
 impl Refusal {
-    /// The sentence of a refusal that carries no values.
+    /// The sentence of a refusal that carries no values; the others are written with theirs.
     fn sentence(&self) -> &'static str {
         match self {
             Self::ClusterParked => "it is parked: its status.conditions name the field to correct",
