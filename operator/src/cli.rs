@@ -117,12 +117,11 @@ async fn config(arguments: &ReadArguments) -> anyhow::Result<kube::Config> {
 
 /// An error of a kubeconfig, said once: the text of kube's own repeats its source.
 fn plainly(error: KubeconfigError) -> anyhow::Error {
-    match error {
-        KubeconfigError::ReadConfig(source, path) => {
-            anyhow::Error::new(source).context(format!("cannot read kubeconfig {}", path.display()))
-        }
-        other => other.into(),
+    if let KubeconfigError::ReadConfig(source, path) = error {
+        let what = format!("cannot read kubeconfig {}", path.display());
+        return anyhow::Error::new(source).context(what);
     }
+    error.into()
 }
 
 /// The documents of a YAML text that hold anything.
