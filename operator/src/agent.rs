@@ -48,6 +48,9 @@ const PACE: Duration = Duration::from_millis(50);
 const RETRY: Duration = Duration::from_secs(2);
 /// Least time between two snapshots.
 const SNAPSHOT_INTERVAL: Duration = Duration::from_secs(10);
+/// Least time between two snapshots when a removal waits to be acknowledged: it is not before it is
+/// remembered.
+const REMOVAL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// An agent and what it talks to.
 pub struct Agent {
@@ -125,7 +128,7 @@ impl Agent {
             heard,
             reports,
             _tasks: tasks,
-            snapshot_at: None,
+            saved_at: None,
         }
     }
 
@@ -196,7 +199,8 @@ struct Running {
     heard: mpsc::Receiver<Heard>,
     reports: watch::Sender<reports::Reports>,
     _tasks: Vec<AbortOnDropHandle<()>>,
-    snapshot_at: Option<Instant>,
+    /// When a snapshot was last written, or tried.
+    saved_at: Option<Instant>,
 }
 
 impl Running {
@@ -215,7 +219,7 @@ impl Running {
             Duration::from_millis(u64::try_from(at - now).unwrap_or(0))
         });
         let snapshot = self
-            .snapshot_at
+            .snapshot_due()
             .filter(|_| self.state.unsaved())
             .map(|at| at.saturating_duration_since(Instant::now()));
         let wait = wait.min(snapshot.unwrap_or(wait)).max(PACE);
@@ -280,10 +284,10 @@ impl Running {
         }
         .instrument(span)
         .await;
+        self.save(false).await;
         let now = self.clock.now();
         self.reports
             .send_if_modified(|reports| self.state.bring_up(reports, now));
-        self.save(false).await;
         match (failed, acted) {
             (true, _) => TurnOutcome::Failed,
             (false, true) => TurnOutcome::Changed,
@@ -323,14 +327,24 @@ impl Running {
         });
     }
 
+    /// When the next snapshot may be written; at once before the first.
+    fn snapshot_due(&self) -> Option<Instant> {
+        let interval = if self.state.must_remember() {
+            REMOVAL_INTERVAL
+        } else {
+            SNAPSHOT_INTERVAL
+        };
+        self.saved_at.map(|at| at + interval)
+    }
+
     async fn save(&mut self, last: bool) {
-        let due = self.snapshot_at.is_none_or(|at| Instant::now() >= at);
+        let due = self.snapshot_due().is_none_or(|at| Instant::now() >= at);
         if !self.state.unsaved() || !(due || last) {
             return;
         }
         let snapshot = self.state.snapshot();
         let packed = snapshot::pack(&snapshot);
-        self.snapshot_at = Some(Instant::now() + SNAPSHOT_INTERVAL);
+        self.saved_at = Some(Instant::now());
         match self.store.write(&packed, snapshot.held.hub.as_ref()).await {
             Ok(()) => self.state.saved(),
             Err(error) => {

@@ -91,6 +91,9 @@ pub(crate) struct State {
     dirty: BTreeSet<Uid>,
     wakes: BTreeMap<Uid, i64>,
     unsaved: bool,
+    /// Removals that the last snapshot holds, by App and generation. Others are not acknowledged yet:
+    /// the hub forgets an acknowledged App, and an older snapshot would bring it back for good.
+    remembered: BTreeSet<(Uid, i64)>,
     /// Whether entries came or went, and with them what else is worth keeping.
     unswept: bool,
     acknowledged: Option<Uid>,
@@ -125,6 +128,7 @@ impl State {
             dirty: BTreeSet::new(),
             wakes: BTreeMap::new(),
             unsaved: false,
+            remembered: BTreeSet::new(),
             unswept: false,
             acknowledged: None,
             ask_at: 0,
@@ -153,6 +157,7 @@ impl State {
         self.observed.delivered = delivered.into_iter().collect();
         self.reports = reports;
         self.dirty = self.held.entries.keys().cloned().collect();
+        self.remembered = self.removals().collect();
         self.unswept = true;
     }
 
@@ -183,6 +188,19 @@ impl State {
 
     pub(crate) fn saved(&mut self) {
         self.unsaved = false;
+        self.remembered = self.removals().collect();
+    }
+
+    /// Whether a removal waits for the next snapshot before it is acknowledged.
+    pub(crate) fn must_remember(&self) -> bool {
+        self.removals()
+            .any(|removal| !self.remembered.contains(&removal))
+    }
+
+    fn removals(&self) -> impl Iterator<Item = (Uid, i64)> {
+        let removed = self.held.entries.values().map(|held| &held.entry);
+        let removed = removed.filter(|entry| !entry.state.is_present());
+        removed.map(|entry| (entry.uid.clone(), entry.generation))
     }
 
     /// Kinds that are served and not watched yet; from now on their lists are waited for.

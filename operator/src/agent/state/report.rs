@@ -1,6 +1,6 @@
 //! What the agent reports.
 
-use crds::{ClusterReportSpec, Unclaimed, UnclaimedObject};
+use crds::{ClusterReportSpec, ReportEntry, ReportState, Unclaimed, UnclaimedObject};
 use plan::object::{Kind, ObjectKey};
 
 use super::{CAPACITY_INTERVAL, State, UNCLAIMED_SHOWN};
@@ -30,12 +30,22 @@ impl State {
             kept
         });
         for (uid, entry) in &self.reports {
-            if told.apps.get(uid) != Some(entry) {
+            if told.apps.get(uid) != Some(entry) && !self.withholds(entry) {
                 told.apps.insert(uid.clone(), entry.clone());
                 changed = true;
             }
         }
         changed
+    }
+
+    /// Whether a report acknowledges a removal that the agent would not remember after a crash.
+    fn withholds(&self, entry: &ReportEntry) -> bool {
+        let removed = |held: &plan::held::HeldEntry| !held.entry.state.is_present();
+        entry.state == ReportState::Removed
+            && self.held.entries.get(&entry.uid).is_some_and(removed)
+            && !self
+                .remembered
+                .contains(&(entry.uid.clone(), entry.generation))
     }
 
     /// The report of the cluster. Before the first list nothing is known of it.

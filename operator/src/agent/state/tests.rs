@@ -11,6 +11,7 @@ use serde_json::json;
 use super::*;
 use crate::agent::events::Heard;
 use crate::agent::member::Outcome;
+use crate::agent::reports::Reports;
 use crate::agent::view::View;
 use crate::runtime::watch::Change;
 
@@ -334,6 +335,23 @@ fn an_object_is_deleted_once_and_not_again_until_the_watch_catches_up() {
     state.learn(vec![(Asker::App("x".into()), deleted(true))], now());
     assert_eq!(state.decide(now()).destructive.len(), 0);
     assert_eq!(state.reports["x"].state, ReportState::Removed);
+}
+
+#[test]
+fn a_removal_is_acknowledged_only_once_a_snapshot_remembers_it() {
+    let removed = Entry {
+        state: EntryState::Removed,
+        ..entry("x", "c", "p-1")
+    };
+    let mut state = agent(&[removed]);
+    state.decide(now());
+    assert_eq!(state.reports["x"].state, ReportState::Removed);
+    let mut told = Reports::default();
+    state.bring_up(&mut told, now());
+    assert!(state.must_remember() && told.apps.is_empty());
+    state.saved();
+    assert!(!state.must_remember() && state.bring_up(&mut told, now()));
+    assert_eq!(told.apps["x"].state, ReportState::Removed);
 }
 
 #[test]
