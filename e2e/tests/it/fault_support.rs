@@ -44,8 +44,8 @@ pub(crate) async fn province() -> &'static Running {
         .expect("the province starts")
 }
 
-/// The province's own cluster and two cities, for one test at a time: anything may be broken, and
-/// is whole again when the test is over.
+/// The same four clusters, for one test at a time: anything may be broken, and is whole again when
+/// the test is over.
 pub(crate) async fn fragile() -> (MutexGuard<'static, ()>, &'static Running) {
     static TAKEN: Mutex<()> = Mutex::const_new(());
     static RUNNING: OnceCell<Running> = OnceCell::const_new();
@@ -56,7 +56,7 @@ pub(crate) async fn fragile() -> (MutexGuard<'static, ()>, &'static Running) {
                 traces: Some(traces::collector()),
                 ..Pace::HASTY
             };
-            start("fragile", default_members()[..3].to_vec(), pace)
+            start("fragile", default_members()[..4].to_vec(), pace)
         })
         .await
         .expect("the province starts");
@@ -160,11 +160,8 @@ impl Running {
 
     /// Logs of all processes of Jiuzhou.
     pub(crate) fn logs(&self) -> Vec<PathBuf> {
-        self.province
-            .processes
-            .iter()
-            .map(|p| p.log().to_owned())
-            .collect()
+        let processes = self.province.processes.iter();
+        processes.map(|process| process.log().to_owned()).collect()
     }
 
     /// A namespace of a tenant at the hub that no other test uses.
@@ -181,10 +178,9 @@ impl Running {
         let hub = self.hub().await;
         eventually("all clusters are in contact", async || {
             let clusters = hub.list("MemberCluster", "").await;
-            let ready = clusters
-                .iter()
-                .filter(|c| condition(c, "Ready").is_some_and(|(s, _, _)| s == "True"));
-            (ready.count() == self.fleet.clusters().len()).then_some(())
+            let is_ready = |c: &&Value| condition(c, "Ready").is_some_and(|(s, _, _)| s == "True");
+            let ready = clusters.iter().filter(is_ready).count();
+            (ready == self.fleet.clusters().len()).then_some(())
         })
         .await;
     }

@@ -22,6 +22,7 @@ mod kubelet;
 mod outage_hub;
 mod outage_ledger;
 mod outage_member;
+mod outage_push;
 mod sandbox;
 mod support;
 mod traces;
