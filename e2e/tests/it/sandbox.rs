@@ -14,7 +14,7 @@ use tokio::{
     process::{Child, Command},
 };
 
-use crate::support::{SANDBOX, eventually, scratch};
+use crate::support::{SANDBOX, eventually, http_get, scratch};
 
 struct Sandbox {
     child: Child,
@@ -140,6 +140,46 @@ async fn two_sandboxes_live_side_by_side_and_each_ends_what_it_started() {
     assert!(!data(&two.dir).iter().any(|folder| folder.exists()));
 }
 
+/// Metrics that alerts and dashboards read.
+const HUB_METRICS: [&str; 6] = [
+    "jiuzhou_plan_duration_seconds",
+    "jiuzhou_loop_turns_total",
+    "jiuzhou_api_requests_total",
+    "jiuzhou_apps",
+    "jiuzhou_capacity_allocatable",
+    "jiuzhou_cluster_last_contact_seconds",
+];
+/// What an agent knows of these: it plans nothing and sees only its own cluster.
+const AGENT_METRICS: [&str; 2] = ["jiuzhou_loop_turns_total", "jiuzhou_api_requests_total"];
+
+/// A process lives, is ready and has values for these metrics, as whoever watches it asks.
+async fn tell_how_they_are(metrics: &str, names: &[&str]) {
+    let address = metrics
+        .strip_prefix("http://")
+        .and_then(|rest| rest.strip_suffix("/metrics"))
+        .unwrap();
+    for path in ["/livez", "/readyz"] {
+        // A step of the loop may be due at this moment.
+        eventually(&format!("{address} answers {path}"), async || {
+            let (status, _) = http_get(address, path).await.ok()?;
+            (status == 200).then_some(())
+        })
+        .await;
+    }
+    for name in names {
+        eventually(&format!("{address} counts {name}"), async || {
+            let (status, body) = http_get(address, "/metrics").await.ok()?;
+            assert_eq!(status, 200, "{body}");
+            // Not only its description: labels or a value follow, in a histogram a suffix.
+            let mut lines = body.lines().filter_map(|line| line.strip_prefix(name));
+            lines
+                .any(|rest| rest.starts_with(['{', ' ', '_']))
+                .then_some(())
+        })
+        .await;
+    }
+}
+
 /// The fields that scripts outside rely on.
 #[tokio::test]
 async fn a_living_sandbox_describes_itself() {
@@ -180,6 +220,8 @@ async fn a_living_sandbox_describes_itself() {
         assert!(is_pid(&format!("/clusters/{at}/agent/pid")), "{name}");
     }
     assert!(sandbox.dir.join("logs").is_dir());
+    tell_how_they_are(text("/hub/metrics"), &HUB_METRICS).await;
+    tell_how_they_are(text("/clusters/1/agent/metrics"), &AGENT_METRICS).await;
     sandbox.signal(Signal::TERM);
     let ended = tokio::time::timeout(Duration::from_mins(1), sandbox.child.wait()).await;
     assert_eq!(
