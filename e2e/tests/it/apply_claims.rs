@@ -66,10 +66,10 @@ async fn what_exists_unmanaged_is_left_alone_until_the_app_takes_it_over() {
     )
     .await;
     hub.ready(&tenant, "taker").await;
-    let taken = site.get("ConfigMap", &tenant, "legacy").await.unwrap();
-    assert_eq!(uid(&taken), uid(&before));
-    assert_eq!(taken["data"], json!({"key": "ours", "more": "theirs"}));
-    assert_eq!(mark(&taken, "labels", "jiuzhou.io/app"), "taker");
+    let object = site.get("ConfigMap", &tenant, "legacy").await.unwrap();
+    assert_eq!(uid(&object), uid(&before));
+    assert_eq!(object["data"], json!({"key": "ours", "more": "theirs"}));
+    assert_eq!(mark(&object, "labels", "jiuzhou.io/app"), "taker");
 }
 
 #[tokio::test]
