@@ -15,6 +15,9 @@ use crate::{
 /// An agent writes its snapshot at most every ten seconds.
 const SNAPSHOT: Duration = Duration::from_secs(11);
 const CITIES: [&str; 2] = ["hangzhou-a", "ningbo-a"];
+const ALL: [&str; 4] = ["zhejiang-a", "hangzhou-a", "ningbo-a", "quzhou-a"];
+/// Ten times the lease: everything that the sleeper believed has become wrong.
+const ASLEEP: Duration = Duration::from_mins(1);
 
 /// UID and version of every object of an App's namespace in the cities.
 async fn versions(running: &Running, tenant: &str) -> BTreeMap<String, Version> {
@@ -155,7 +158,7 @@ async fn a_rebuilt_hub_is_refused_until_each_member_acknowledges_it() {
     hub.delete("ConfigMap", "jiuzhou-system", "jiuzhou-hub")
         .await;
     restart(running, "hub").await;
-    for city in ["zhejiang-a", "hangzhou-a", "ningbo-a"] {
+    for city in ALL {
         hub.until("refuses the other hub", ("MemberCluster", "", city), |c| {
             condition(c, "Joined").is_some_and(|(_, reason, _)| reason == "HubRefused")
         })
@@ -315,6 +318,7 @@ async fn a_leader_that_slept_past_its_lease_writes_nothing_more() {
         .await;
     }
     running.process("hub").pause().unwrap();
+    let awake = tokio::time::Instant::now() + ASLEEP;
     eventually("the second replica leads", async || {
         (epoch().await? > before).then_some(())
     })
@@ -322,6 +326,7 @@ async fn a_leader_that_slept_past_its_lease_writes_nothing_more() {
     let images = json!({"spec": {"manifests": [settings("web", "two")]}});
     hub.merge("App", &tenant, "web", &images).await;
     hub.ready(&tenant, "web").await;
+    tokio::time::sleep_until(awake).await;
     running.process("hub").resume().unwrap();
     for number in 0..8 {
         hub.ready(&tenant, &format!("busy-{number}")).await;
@@ -372,7 +377,7 @@ async fn acknowledge_everywhere(running: &Running, hub: &Site) {
         .await
         .unwrap();
     let acknowledge = json!({"metadata": {"annotations": {"jiuzhou.io/acknowledged-hub": identity["data"]["id"]}}});
-    for name in ["zhejiang-a", "hangzhou-a", "ningbo-a"] {
+    for name in ALL {
         let index = format!("jiuzhou-snapshot-{name}");
         running
             .site(name)
