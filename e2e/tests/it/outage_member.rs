@@ -222,6 +222,37 @@ async fn an_app_deleted_while_a_cluster_is_away_is_removed_there_when_it_returns
 }
 
 #[tokio::test]
+async fn an_agent_killed_right_behind_a_removal_brings_nothing_back_from_its_memory() {
+    let (_taken, running) = fragile().await;
+    let tenant = running.tenant("back").await;
+    let hub = running.hub().await;
+    // The memory is written at most every ten seconds: after a rest at once, with the App in it.
+    tokio::time::sleep(Duration::from_secs(11)).await;
+    let manifests = [settings("web", "one")];
+    let created = hub
+        .create(&app(&tenant, "web", &["hangzhou"], &manifests))
+        .await;
+    hub.ready(&tenant, "web").await;
+    let site = running.site("hangzhou-a").await;
+    hub.delete("App", &tenant, "web").await;
+    hub.gone("App", &tenant, "web").await;
+    eventually("the tombstone is gone", async || {
+        let slices = hub.list("AssignmentSlice", "jz-hangzhou-a").await;
+        let slices = serde_json::to_string(&slices).ok()?;
+        (!slices.contains(uid(&created))).then_some(())
+    })
+    .await;
+    let agent = running.process("agent-hangzhou-a");
+    agent.kill().unwrap();
+    agent.start().unwrap();
+    throughout("it stays gone", Duration::from_secs(5), async || {
+        site.lacks("ConfigMap", &tenant, "web").await
+    })
+    .await;
+    running.whole().await;
+}
+
+#[tokio::test]
 async fn another_cluster_under_an_old_name_is_refused_and_nothing_is_applied_there() {
     let (_taken, running) = fragile().await;
     let tenant = running.tenant("other").await;
