@@ -1,13 +1,18 @@
 //! Hub and agents are killed at random moments while Apps come, change and go.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, future::ready, time::Duration};
 
-use e2e::measure::store::Store;
+use futures::{Stream, StreamExt as _, stream::select_all};
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::{
+    Api,
+    api::{DynamicObject, ListParams, Patch, PatchParams, WatchEvent, WatchParams},
+};
 use serde_json::{Value, json};
-use tokio::time::{Instant, sleep};
+use tokio::time::timeout;
 
 use crate::{
-    fault_support::{Running, app, fragile, settings},
+    fault_support::{Running, Site, app, deployment, fragile, settings, uid},
     support::eventually,
 };
 
@@ -91,17 +96,17 @@ async fn state(running: &Running, city: &str, tenant: &str) -> End {
         .collect()
 }
 
-/// UIDs of one App's objects, which must live through everything.
+/// UIDs of the objects of Apps that stay, which must live through everything.
 async fn lasting(running: &Running, tenant: &str, end: &End) -> BTreeMap<String, String> {
     let mut uids = BTreeMap::new();
     for city in CITIES {
-        for object in running.site(city).await.list("ConfigMap", tenant).await {
-            let name = object["metadata"]["name"].as_str().unwrap_or_default();
-            if end.contains_key(name) {
-                uids.insert(
-                    format!("{city}/{name}"),
-                    object["metadata"]["uid"].to_string(),
-                );
+        let site = running.site(city).await;
+        for kind in KINDS {
+            for object in site.list(kind, tenant).await {
+                let name = object["metadata"]["name"].as_str().unwrap_or_default();
+                if end.contains_key(name) {
+                    uids.insert(format!("{city} {kind} {name}"), uid(&object).to_owned());
+                }
             }
         }
     }
@@ -156,52 +161,148 @@ async fn however_processes_are_killed_the_end_is_the_same_and_nothing_else_is_de
     assert_eq!(lasting(running, &calm, &expected).await, bystanders);
 }
 
-/// Writes after an App came or went, one after the other, behind each of which a process is killed:
-/// its finalizer, its content, its slices, what the agents do about it, their reports, its status.
-const WRITES: i64 = 8;
+/// Kills of each process, each behind one write more: what Apps that come and go let it write is its
+/// part of finalizers, contents, slices, copies of Secrets, objects, reports and statuses.
+const WRITES: usize = 8;
+/// Where fewer writes come within this time, a process is killed at rest.
+const REST: Duration = Duration::from_secs(5);
+const KINDS: [&str; 3] = ["ConfigMap", "Deployment", "Secret"];
 
-/// Kills a process, which is started again at once, behind the write that many revisions from now.
-async fn kill_behind(running: &Running, store: &Store, victim: &str, revision: i64) {
-    let begun = Instant::now();
-    // Where fewer writes come, it is killed at rest.
-    while store.revision().await.expect("etcd answers") < revision
-        && begun.elapsed() < Duration::from_secs(3)
-    {
-        sleep(Duration::from_millis(1)).await;
+/// The writes of a process from now on, by what it alone writes while Apps come and go.
+async fn writes(running: &Running, victim: &str, tenant: &str) -> impl Stream<Item = ()> + Unpin {
+    let (hub, home) = (running.hub().await, running.site("hangzhou-a").await);
+    let places = if victim == "hub" {
+        vec![
+            (&hub, "App", tenant),
+            (&hub, "Content", "jiuzhou-content"),
+            (&hub, "AssignmentSlice", "jz-hangzhou-a"),
+            (&hub, "AssignmentSlice", "jz-ningbo-a"),
+            (&hub, "Secret", "jz-hangzhou-a"),
+            (&hub, "Secret", "jz-ningbo-a"),
+        ]
+    } else {
+        vec![
+            (&home, "ConfigMap", tenant),
+            (&home, "Deployment", tenant),
+            (&home, "Secret", tenant),
+            (&hub, "ReportSlice", "jz-hangzhou-a"),
+        ]
+    };
+    let mut all = Vec::new();
+    for (site, kind, namespace) in places {
+        let api = site.api(kind, namespace);
+        let now = api.list(&ListParams::default()).await.unwrap();
+        let version = now.metadata.resource_version.unwrap();
+        let events = api.watch(&WatchParams::default(), &version).await.unwrap();
+        // The test creates and deletes Apps, and a controller writes how a Deployment is.
+        let own = move |event: &WatchEvent<DynamicObject>| match event {
+            WatchEvent::Added(_) => kind != "App",
+            WatchEvent::Modified(object) => {
+                kind != "Deployment" && object.metadata.deletion_timestamp.is_none()
+            }
+            WatchEvent::Deleted(_) => true,
+            WatchEvent::Bookmark(_) | WatchEvent::Error(_) => false,
+        };
+        let own = events.filter_map(move |event| ready(event.ok().filter(own).map(|_| ())));
+        all.push(own.boxed());
     }
+    select_all(all)
+}
+
+/// Kills a process behind that many of its writes, and starts it again; whether so many came.
+async fn kill_behind(
+    running: &Running,
+    victim: &str,
+    writes: impl Stream<Item = ()> + Unpin,
+    count: usize,
+) -> bool {
+    let came = timeout(REST, writes.skip(count - 1).next()).await;
     let process = running.process(victim);
     process.kill().unwrap();
+    if victim == "hub" {
+        // Who waits until the lease of the dead has run out writes nothing to be killed behind.
+        let leases: Api<Lease> = Api::namespaced(running.hub().await.client, "jiuzhou-system");
+        let free = Patch::Merge(json!({"spec": {"holderIdentity": ""}}));
+        leases
+            .patch("jiuzhou-hub", &PatchParams::default(), &free)
+            .await
+            .unwrap();
+    }
     process.start().unwrap();
+    came.is_ok()
+}
+
+/// Holds that what is there is what was there first, made once and never again.
+async fn made_once(
+    running: &Running,
+    tenant: &str,
+    end: &End,
+    first: &mut BTreeMap<String, String>,
+) {
+    for (object, uid) in lasting(running, tenant, end).await {
+        let before = first.entry(object.clone()).or_insert_with(|| uid.clone());
+        assert_eq!(*before, uid, "{object} was deleted and made anew");
+    }
+}
+
+/// An App of one object of each kind, with its Secret at the hub.
+async fn of_each_kind(hub: &Site, tenant: &str, name: &str) -> Value {
+    let secret = json!({
+        "apiVersion": "v1", "kind": "Secret", "metadata": {"namespace": tenant, "name": name},
+        "stringData": {"password": "any"},
+    });
+    hub.create(&secret).await;
+    let manifests = [settings(name, "one"), deployment(name, 1)];
+    let mut all = app(tenant, name, &["hangzhou", "ningbo"], &manifests);
+    all["spec"]["secretNames"] = json!([name]);
+    all
 }
 
 #[tokio::test]
 async fn a_process_killed_behind_any_one_of_its_writes_comes_to_the_same_end() {
     let (_taken, running) = fragile().await;
     let tenant = running.tenant("behind").await;
-    let store = Store::of(running.fleet.etcd()).unwrap();
     let hub = running.hub().await;
-    let mut end = End::new();
+    let (mut end, mut first) = (End::new(), BTreeMap::new());
+    let (mut leaving, mut behind) = (None, 0);
     for victim in ["hub", "agent-hangzhou-a"] {
-        for writes in 1..=WRITES {
-            let (kept, gone) = (
-                format!("kept-{victim}-{writes}"),
-                format!("gone-{victim}-{writes}"),
-            );
-            for name in [&kept, &gone] {
-                let manifests = [settings(name, "one")];
-                let regions = ["hangzhou", "ningbo"];
-                let before = store.revision().await.unwrap();
-                hub.create(&app(&tenant, name, &regions, &manifests)).await;
-                kill_behind(running, &store, victim, before + 1 + writes).await;
+        for count in 1..=WRITES {
+            let name = |what: &str| format!("{what}-{victim}-{count}");
+            let (kept, gone) = (name("kept"), name("gone"));
+            let come = [
+                of_each_kind(&hub, &tenant, &kept).await,
+                of_each_kind(&hub, &tenant, &gone).await,
+            ];
+            let writes = writes(running, victim, &tenant).await;
+            if let Some(old) = leaving.replace(gone) {
+                hub.delete("App", &tenant, &old).await;
             }
-            running.whole().await;
-            hub.ready(&tenant, &gone).await;
-            let before = store.revision().await.unwrap();
-            hub.delete("App", &tenant, &gone).await;
-            kill_behind(running, &store, victim, before + 1 + writes).await;
-            end.insert(kept, "one".to_owned());
+            for app in &come {
+                hub.create(app).await;
+            }
+            behind += usize::from(kill_behind(running, victim, writes, count).await);
+            end.insert(kept.clone(), "one".to_owned());
+            made_once(running, &tenant, &end, &mut first).await;
+            hub.ready(&tenant, &kept).await;
+            made_once(running, &tenant, &end, &mut first).await;
         }
     }
+    // Else this test would have killed nothing in the middle of its work.
+    assert!(behind > WRITES, "only {behind} kills came behind a write");
+    hub.delete("App", &tenant, &leaving.unwrap()).await;
     running.whole().await;
     settles(running, &tenant, &end).await;
+    made_once(running, &tenant, &end, &mut first).await;
+    assert_eq!(first.len(), end.len() * CITIES.len() * KINDS.len());
+    for city in CITIES {
+        for kind in KINDS {
+            let what = format!("no {kind} of what is gone is left in {city}");
+            eventually(&what, async || {
+                let all = running.site(city).await.list(kind, &tenant).await;
+                let mut names = all.iter().filter_map(|o| o["metadata"]["name"].as_str());
+                (!all.is_empty() && !names.any(|name| name.starts_with("gone-"))).then_some(())
+            })
+            .await;
+        }
+    }
 }
