@@ -9,7 +9,7 @@ mod sweep;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use crds::{ContentHash, NamespaceName, ReportEntry, Uid};
+use crds::{ContentHash, NamespaceName, ReportEntry, ReportState, Uid};
 use plan::content::AppContent;
 use plan::held::{Frozen, Held, Slices};
 use plan::object::{Kind, ObjectKey};
@@ -91,8 +91,9 @@ pub(crate) struct State {
     dirty: BTreeSet<Uid>,
     wakes: BTreeMap<Uid, i64>,
     unsaved: bool,
-    /// Removals that the last snapshot holds, by App and generation. Others are not acknowledged yet:
-    /// the hub forgets an acknowledged App, and an older snapshot would bring it back for good.
+    /// Removals that the last snapshot holds as done, by App and generation. Others are not
+    /// acknowledged yet: the hub forgets an acknowledged App, and an older snapshot would bring it back
+    /// for good, or would wait for ever for the hub to confirm what is done.
     remembered: BTreeSet<(Uid, i64)>,
     /// Whether entries came or went, and with them what else is worth keeping.
     unswept: bool,
@@ -197,10 +198,14 @@ impl State {
             .any(|removal| !self.remembered.contains(&removal))
     }
 
+    /// Removals that are done.
     fn removals(&self) -> impl Iterator<Item = (Uid, i64)> {
-        let removed = self.held.entries.values().map(|held| &held.entry);
-        let removed = removed.filter(|entry| !entry.state.is_present());
-        removed.map(|entry| (entry.uid.clone(), entry.generation))
+        let entries = self.held.entries.values().map(|held| &held.entry);
+        let done = entries.filter(|entry| {
+            let report = self.reports.get(&entry.uid);
+            !entry.state.is_present() && report.is_some_and(|r| r.state == ReportState::Removed)
+        });
+        done.map(|entry| (entry.uid.clone(), entry.generation))
     }
 
     /// Kinds that are served and not watched yet; from now on their lists are waited for.
