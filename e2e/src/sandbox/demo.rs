@@ -1,20 +1,35 @@
 //! What there is to look at in a fresh sandbox, and the commands to look at it with.
 
-use std::{fmt::Write, path::Path};
+use std::{fmt::Write, path::Path, time::Duration};
 
 use anyhow::{Context, Result};
 use kube::Client;
+use tokio::time::{Instant, sleep};
 
 use crate::province::install;
 
 /// A namespace and an App in all cities.
 const OBJECTS: &str = include_str!("demo.yaml");
 
+/// Time for an API server to serve a kind that was installed a moment ago, on a busy machine.
+const SERVED: Duration = Duration::from_secs(30);
+const POLL: Duration = Duration::from_millis(200);
+
 /// Applies the demo objects at the hub; does not wait until they run.
 pub(super) async fn apply(hub: &Client) -> Result<()> {
-    install::apply(hub, OBJECTS)
-        .await
-        .context("apply the demo App")
+    let end = Instant::now() + SERVED;
+    loop {
+        match install::apply(hub, OBJECTS).await {
+            // An established kind is answered with 503 until the server has its handler.
+            Err(error) if unavailable(&error) && Instant::now() < end => sleep(POLL).await,
+            applied => return applied.context("apply the demo App"),
+        }
+    }
+}
+
+fn unavailable(error: &anyhow::Error) -> bool {
+    let found = error.chain().find_map(|e| e.downcast_ref::<kube::Error>());
+    matches!(found, Some(kube::Error::Api(status)) if status.code == 503)
 }
 
 /// The kubeconfig of the hub and five commands, as lines for a shell in any folder.
