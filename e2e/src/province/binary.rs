@@ -25,6 +25,20 @@ pub fn jiuzhou() -> Result<PathBuf> {
     if !cfg!(debug_assertions) {
         cargo.arg("--release");
     }
+    // What Cargo told this program about itself would look like a change to build scripts that watch
+    // it, and half of all dependencies would be built again, back and forth.
+    let own = [
+        "CARGO_PKG_",
+        "CARGO_MANIFEST_",
+        "CARGO_BIN_",
+        "CARGO_CRATE_",
+    ];
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if own.iter().any(|prefix| text.starts_with(prefix)) {
+            cargo.env_remove(&name);
+        }
+    }
     let status = cargo.status().context("run cargo")?;
     if !status.success() {
         bail!("cargo build of the binary jiuzhou failed: {status}");

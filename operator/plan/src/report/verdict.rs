@@ -93,7 +93,7 @@ fn ready(
 fn ready_message(report: &AppReport) -> String {
     match report.targets.len() {
         0 => "Nothing is asked for.".to_owned(),
-        n => format!("Runs healthily on {n} clusters."),
+        n => format!("Runs healthily on {}.", clusters(n)),
     }
 }
 
@@ -108,7 +108,8 @@ fn stands_still(report: &AppReport, reason: Reason) -> bool {
 fn rollout(facts: &AppFacts<'_>, report: &AppReport) -> Option<(Reason, String)> {
     let state = facts.rolled.map(|r| r.status.state)?;
     let of = report.targets.len();
-    let done = report.targets.iter().filter(|t| t.current).count();
+    let has = |t: &&super::TargetReport| t.current && t.state != ReportState::Pending;
+    let done = report.targets.iter().filter(has).count();
     let hash = facts.app.map(|a| a.content.as_str()).unwrap_or_default();
     match (&report.waiting, state) {
         (Some(Waiting::Approval { wave }), _) => {
@@ -146,13 +147,20 @@ fn rollout(facts: &AppFacts<'_>, report: &AppReport) -> Option<(Reason, String)>
     }
 }
 
+fn clusters(count: usize) -> String {
+    match count {
+        1 => "1 cluster".to_owned(),
+        _ => format!("{count} clusters"),
+    }
+}
+
 fn scheduled(report: &AppReport) -> Said {
     use ConditionStatus::{False, True};
     let (status, reason, message) = match report.shortage {
         None => (
             True,
             Reason::AsExpected,
-            format!("Placed on {} clusters.", report.targets.len()),
+            format!("Placed on {}.", clusters(report.targets.len())),
         ),
         Some(Shortage::NoClusterQualifies) => (
             False,
@@ -220,7 +228,7 @@ fn applied(report: &AppReport) -> Said {
         kind,
         True,
         Reason::AsExpected,
-        format!("Applied on {} clusters.", report.targets.len()),
+        format!("Applied on {}.", clusters(report.targets.len())),
     )
 }
 
@@ -277,6 +285,6 @@ fn healthy(report: &AppReport) -> Said {
         kind,
         True,
         Reason::AsExpected,
-        format!("Healthy on {of} clusters."),
+        format!("Healthy on {}.", clusters(of)),
     )
 }
