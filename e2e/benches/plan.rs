@@ -81,9 +81,11 @@ fn speed(args: &Args) -> Result<()> {
         Ok(())
     })?;
     report("cold, nothing placed", cold, Some(500.0))?;
-    // Content is stored before anything names it, so the slices come in the second turn.
-    let first = Planner::default().plan(&world);
-    store_contents(&mut world, first.contents);
+    // A cluster gets slices once its identity is pinned in its status, so they come in the second turn.
+    let mut first = Planner::default();
+    let contents = first.plan(&world).contents;
+    store_contents(&mut world, contents);
+    write_statuses(&mut world, &first, &apps)?;
     let judged = Planner::default().plan(&world);
     let entries: usize = judged.slices.iter().map(|w| w.spec.entries.len()).sum();
     anyhow::ensure!(entries >= args.apps, "every App is placed, got {entries}");

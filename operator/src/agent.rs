@@ -89,7 +89,7 @@ impl Agent {
 
     /// Connects, reads the snapshot and starts the watches. The hub is not needed for any of it.
     async fn start(self, stop: &CancellationToken) -> Running {
-        let (member, mut state, served) = loop {
+        let (member, mut state, served, remembered) = loop {
             match self.connect().await {
                 Ok(connected) => break connected,
                 Err(error) => {
@@ -128,7 +128,8 @@ impl Agent {
             heard,
             reports,
             _tasks: tasks,
-            saved_at: None,
+            // What was read a moment ago need not be written again before anything has changed.
+            saved_at: remembered.then(Instant::now),
         }
     }
 
@@ -171,7 +172,9 @@ impl Agent {
         let served = discover::served(&self.member).await?;
         let mut state = State::new(uid, version, member.identity(), self.local);
         let store = snapshot::Store::new(self.member.clone(), &self.cluster, self.leader_epoch);
-        if let Some(found) = store.read().await? {
+        let found = store.read().await?;
+        let remembered = found.is_some();
+        if let Some(found) = found {
             if let Some(error) = &found.damage {
                 let error: &dyn std::error::Error = error;
                 tracing::warn!(
@@ -181,12 +184,13 @@ impl Agent {
             }
             state.remember(found);
         }
-        Ok((member, state, served))
+        Ok((member, state, served, remembered))
     }
 }
 
-/// A member cluster that can be used, what is known of it, and the kinds it serves.
-type Connected = (Member, State, Vec<plan::object::Kind>);
+/// A member cluster that can be used, what is known of it, the kinds it serves, and whether an earlier
+/// run of the agent left its memory there.
+type Connected = (Member, State, Vec<plan::object::Kind>, bool);
 
 struct Running {
     agent: Agent,

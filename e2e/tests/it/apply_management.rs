@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::{
     fault_support::{
-        Running, Site, app, condition, deployment, fragile, settings, throughout, uid,
+        Running, Site, app, condition, deployment, fragile, mark, settings, throughout, uid,
     },
     support::eventually,
 };
@@ -84,6 +84,50 @@ async fn in_a_cluster_that_is_only_observed_nothing_is_written_and_the_report_sa
         })
         .await;
     hub.ready(&tenant, "web").await;
+    running.whole().await;
+}
+
+#[tokio::test]
+async fn what_a_cluster_ran_of_its_own_is_looked_at_first_and_then_taken_over_as_it_stands() {
+    let (_taken, running) = fragile().await;
+    let tenant = running.tenant("adopt").await;
+    let hub = running.hub().await;
+    manage(running, "ningbo-a", "Observe").await;
+    hub.until("is only observed", ("MemberCluster", "", "ningbo-a"), |c| {
+        condition(c, "Joined").is_some_and(|(_, reason, _)| reason == "ObserveOnly")
+    })
+    .await;
+    let ningbo = running.site("ningbo-a").await;
+    // Its owner lets Jiuzhou use the namespace, and nothing more.
+    let labels = json!({"app.kubernetes.io/managed-by": "jiuzhou"});
+    ningbo
+        .create(&json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": tenant, "labels": labels}}))
+        .await;
+    let mut own = deployment("web", 1);
+    own["metadata"]["namespace"] = json!(tenant);
+    let before = ningbo.create(&own).await;
+
+    let mut web = app(&tenant, "web", &["ningbo"], &[deployment("web", 1)]);
+    web["spec"]["takeOver"] = json!("Always");
+    hub.create(&web).await;
+    let words = "would create 0, take over 1, change 0 and delete 0 objects";
+    eventually("the report says what managing it would do", async || {
+        let reports = serde_json::to_string(&hub.list("ReportSlice", "jz-ningbo-a").await).ok()?;
+        reports.contains(words).then_some(())
+    })
+    .await;
+    let there = ningbo.get("Deployment", &tenant, "web").await.unwrap();
+    assert_eq!(
+        mark(&there, "labels", "jiuzhou.io/app"),
+        "",
+        "only looked at"
+    );
+
+    manage(running, "ningbo-a", "Manage").await;
+    hub.ready(&tenant, "web").await;
+    let there = ningbo.get("Deployment", &tenant, "web").await.unwrap();
+    assert_eq!(mark(&there, "labels", "jiuzhou.io/app"), "web");
+    assert_eq!(uid(&there), uid(&before));
     running.whole().await;
 }
 
