@@ -31,6 +31,7 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument as _;
 
 use crate::runtime::clock::Clock;
+use crate::runtime::first_write::FirstWrite;
 use crate::runtime::lease::{Election, Elector, Leadership, Timing};
 use crate::runtime::metrics::{Loop, Metrics, TurnOutcome};
 use crate::runtime::watch::Freshness;
@@ -147,11 +148,19 @@ struct Running {
 
 /// Leading, and the tasks that only a leader runs.
 struct Term {
-    leadership: Leadership,
-    /// Whether the store is known to refuse former leaders by now.
-    fenced: bool,
+    writer: Writer,
     announcer: Announcer,
     _statuses: AbortOnDropHandle<()>,
+}
+
+/// With what a leader writes, as long as its term lasts.
+#[derive(Clone)]
+struct Writer {
+    term: Leadership,
+    /// Former leaders are refused before the first write.
+    first: FirstWrite,
+    /// The hub's API server, behind that.
+    client: Client,
 }
 
 impl Running {
@@ -199,7 +208,7 @@ impl Running {
 
     /// Begins or ends a term.
     fn lead(&mut self, leadership: Option<Leadership>) {
-        let current = self.term.as_ref().map(|term| term.leadership.epoch());
+        let current = self.term.as_ref().map(|term| term.writer.term.epoch());
         if current == leadership.as_ref().map(Leadership::epoch) {
             return;
         }
@@ -212,24 +221,34 @@ impl Running {
             self.gathered.world.hub.leader_epoch = leadership.epoch();
             // A new leader decides everything anew: its predecessor's memory is not its own.
             self.planner = Planner::default();
-            let (statuses, client, term) = (
-                self.statuses.clone(),
-                self.hub.client.clone(),
-                leadership.clone(),
-            );
-            let write = async move {
-                let _ended = term.while_leading(statuses.write(&client, &term)).await;
-            };
-            self.term = Some(Term {
-                announcer: Announcer::start(
-                    self.hub.client.clone(),
-                    leadership.clone(),
-                    self.hub.metrics.clone(),
-                ),
-                leadership,
-                fenced: false,
-                _statuses: AbortOnDropHandle::new(tokio::spawn(write)),
-            });
+            self.term = Some(self.begin(leadership));
+        }
+    }
+
+    /// A term, with the tasks that run as long as it.
+    fn begin(&self, term: Leadership) -> Term {
+        let first = fence::at_hub(self.hub.client.clone(), term.clone());
+        let client = first.client(self.hub.client.clone());
+        let (statuses, writer) = (
+            self.statuses.clone(),
+            Writer {
+                term,
+                first,
+                client,
+            },
+        );
+        let Writer { term, client, .. } = writer.clone();
+        let write = async move {
+            let _ended = term.while_leading(statuses.write(&client, &term)).await;
+        };
+        Term {
+            announcer: Announcer::start(
+                writer.client.clone(),
+                writer.term.clone(),
+                self.hub.metrics.clone(),
+            ),
+            writer,
+            _statuses: AbortOnDropHandle::new(tokio::spawn(write)),
         }
     }
 
@@ -240,15 +259,7 @@ impl Running {
         }
         let span = tracing::info_span!(parent: None, "hub_turn");
         async {
-            let fenced = self.hold_fence().await;
             let plan = self.decide();
-            if !fenced {
-                self.wake_in(RETRY);
-                return TurnOutcome::Held;
-            }
-            let Some(term) = self.term.as_ref().map(|term| term.leadership.clone()) else {
-                return TurnOutcome::Standby;
-            };
             let findings = check(&self.gathered.world, &plan);
             if let Some(first) = findings.first() {
                 let error: &dyn std::error::Error = first;
@@ -259,65 +270,60 @@ impl Running {
                 );
                 return TurnOutcome::Held;
             }
-            self.members.follow(&self.gathered.world);
-            let applied = term
-                .while_leading(apply::apply(&self.hub.client, &mut self.gathered, plan))
-                .await;
-            self.report();
-            let Some(mut applied) = applied else {
-                return TurnOutcome::Held;
-            };
-            self.pace = PACE.max((applied.took * EASE).min(EASE_MAX));
-            if applied.written > 0 {
-                self.secrets.mark();
-            }
-            let Gathered {
-                world,
-                secret_users,
-                prepared,
-                ..
-            } = &mut self.gathered;
-            let copied = term
-                .while_leading(self.secrets.bring_up(world, secret_users, prepared))
-                .await;
-            applied.failed += copied.unwrap_or(0);
-            if applied.left > 0 {
-                self.wake_in(PACE);
-            }
-            if applied.failed > 0 {
-                self.wake_in(RETRY);
-                return TurnOutcome::Failed;
-            }
-            if applied.written > 0 {
-                TurnOutcome::Changed
-            } else {
-                TurnOutcome::Unchanged
+            match self.term.as_ref().map(|term| term.writer.clone()) {
+                Some(writer) => self.carry_out(plan, &writer).await,
+                None => TurnOutcome::Standby,
             }
         }
         .instrument(span)
         .await
     }
 
-    /// A new leader begins once its predecessors are refused. Whether it may, or does not lead.
-    async fn hold_fence(&mut self) -> bool {
-        let Some(term) = self.term.as_mut().filter(|term| !term.fenced) else {
-            return true;
-        };
-        let epoch = term.leadership.epoch();
-        let hold = fence::hold(&self.hub.client, epoch);
-        match term.leadership.while_leading(hold).await {
-            Some(Ok(())) => term.fenced = true,
-            Some(Err(error)) => {
-                let error: &dyn std::error::Error = &error;
-                tracing::error!(
-                    error,
-                    epoch,
-                    "the leader waits until former ones are refused"
-                );
-            }
-            None => {}
+    async fn carry_out(&mut self, plan: Plan, writer: &Writer) -> TurnOutcome {
+        let Writer {
+            term,
+            first,
+            client,
+        } = writer;
+        // Once for the whole plan, rather than a failure of each of its writes.
+        if !plan.is_empty() && !matches!(term.while_leading(first.begin()).await, Some(Ok(()))) {
+            self.wake_in(RETRY);
+            return TurnOutcome::Held;
         }
-        term.fenced
+        self.members.follow(&self.gathered.world, first);
+        let applied = term
+            .while_leading(apply::apply(client, &mut self.gathered, plan))
+            .await;
+        self.report();
+        let Some(mut applied) = applied else {
+            return TurnOutcome::Held;
+        };
+        self.pace = PACE.max((applied.took * EASE).min(EASE_MAX));
+        if applied.written > 0 {
+            self.secrets.mark();
+        }
+        let Gathered {
+            world,
+            secret_users,
+            prepared,
+            ..
+        } = &mut self.gathered;
+        let copied = term
+            .while_leading(self.secrets.bring_up(client, world, secret_users, prepared))
+            .await;
+        applied.failed += copied.unwrap_or(0);
+        if applied.left > 0 {
+            self.wake_in(PACE);
+        }
+        if applied.failed > 0 {
+            self.wake_in(RETRY);
+            return TurnOutcome::Failed;
+        }
+        if applied.written > 0 {
+            TurnOutcome::Changed
+        } else {
+            TurnOutcome::Unchanged
+        }
     }
 
     fn decide(&mut self) -> Plan {

@@ -7,6 +7,7 @@ pub mod backoff;
 pub mod client;
 pub(crate) mod clock;
 pub mod errors;
+pub(crate) mod first_write;
 pub mod kubeconfig;
 pub mod lease;
 pub mod metrics;

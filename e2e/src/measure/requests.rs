@@ -103,7 +103,8 @@ impl Requests {
             .iter()
             .filter(|(name, _)| is_write(name))
             .map(|(_, count)| count)
-            .sum()
+            // A sum of nothing would be printed as -0.
+            .fold(0.0, std::ops::Add::add)
     }
 }
 

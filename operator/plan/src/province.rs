@@ -41,6 +41,25 @@ pub struct Plan {
     pub wake_at: Option<i64>,
 }
 
+impl Plan {
+    /// Whether there is nothing to write.
+    pub const fn is_empty(&self) -> bool {
+        let Self {
+            holds,
+            contents,
+            slices,
+            releases,
+            collect,
+            wake_at: _,
+        } = self;
+        holds.is_empty()
+            && contents.is_empty()
+            && slices.is_empty()
+            && releases.is_empty()
+            && collect.is_empty()
+    }
+}
+
 /// A Content object to create.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ContentWrite {

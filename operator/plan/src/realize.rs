@@ -54,6 +54,9 @@ pub struct Realized {
     pub actions: Vec<Action>,
     /// Report.
     pub report: ReportEntry,
+    /// Whether something that the report rests on was not looked at yet. What was reported before of
+    /// the same generation is then the better knowledge.
+    pub unsure: bool,
     /// When to look again although nothing changed, in milliseconds since the Unix epoch.
     pub wake_at: Option<i64>,
 }
@@ -89,6 +92,7 @@ struct Work<'a> {
     health: Vec<&'a Health>,
     state: Option<ReportState>,
     message: Option<String>,
+    unsure: bool,
     wake_at: Option<i64>,
 }
 
@@ -104,6 +108,7 @@ impl<'a> Work<'a> {
             health: Vec::new(),
             state: None,
             message: None,
+            unsure: false,
             wake_at: None,
         }
     }
@@ -202,6 +207,7 @@ impl<'a> Work<'a> {
     fn object(&mut self, object: &Rendered) {
         let key = &object.key;
         if self.observed.listing.contains(&key.kind) {
+            self.unsure = true;
             self.state = Some(ReportState::Progressing);
             return;
         }
@@ -217,6 +223,7 @@ impl<'a> Work<'a> {
         match self.observed.access.get(&(key.namespace.clone(), key.kind)) {
             None if self.observing => {}
             None => {
+                self.unsure = true;
                 let ask = Action::Ask(key.namespace.clone(), key.kind);
                 if !self.actions.contains(&ask) {
                     self.actions.push(ask);
@@ -354,6 +361,7 @@ impl<'a> Work<'a> {
         let observed = self.observed;
         let keys: Vec<&ObjectKey> = observed.objects_of(&self.entry.uid).collect();
         // Nothing is known to be gone before everything was looked at.
+        self.unsure = !observed.listing.is_empty();
         let secrets = self.withdraw_all(false);
         let done = keys.is_empty() && !secrets && self.observed.listing.is_empty();
         let state = if done {
@@ -366,7 +374,8 @@ impl<'a> Work<'a> {
     }
 
     fn released(&mut self) {
-        let mut left = !self.observed.listing.is_empty() | self.withdraw_all(true);
+        self.unsure = !self.observed.listing.is_empty();
+        let mut left = self.unsure | self.withdraw_all(true);
         for key in self.observed.objects_of(&self.entry.uid) {
             left = true;
             if let Some(seen) = self.observed.objects.get(key) {

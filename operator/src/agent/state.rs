@@ -340,7 +340,12 @@ impl State {
                 }
             }
         }
-        if self.reports.get(uid) != Some(&realized.report) {
+        let before = self.reports.get(uid);
+        let stands = |told: &crds::ReportEntry| {
+            *told == realized.report
+                || (realized.unsure && told.generation == realized.report.generation)
+        };
+        if !before.is_some_and(stands) {
             self.reports.insert(uid.clone(), realized.report);
             self.unsaved = true;
         }

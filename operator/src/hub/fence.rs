@@ -1,14 +1,19 @@
-//! Waiting until the fence holds.
+//! Before a leader's first write: the fence is raised, and holds.
 //!
 //! The API server learns of a raised fence through a watch of its own, so for a moment after the
 //! raise it would still take a former leader's write. The new leader therefore tries such a write,
-//! without effect, until it is refused, and only then begins.
+//! without effect, until it is refused, and only then begins. A leader that finds nothing to write
+//! leaves the fence as it is: until then the store holds what its predecessor decided, and nobody
+//! decides against it.
 
 use std::time::Duration;
 
-use crds::{CONTENT_NAMESPACE, Content, ContentItem, ContentSpec};
+use crds::{CONTENT_NAMESPACE, Content, ContentItem, ContentSpec, SYSTEM_NAMESPACE};
 use kube::api::PostParams;
 use kube::{Api, Client};
+
+use crate::runtime::first_write::FirstWrite;
+use crate::runtime::lease::{Fence, Leadership};
 
 /// Pause between two tries.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -34,11 +39,30 @@ pub(super) enum FenceError {
     Unanswered(#[source] Box<kube::Error>),
 }
 
-/// Waits until a write of the epoch before is refused.
-pub(super) async fn hold(client: &Client, epoch: i64) -> Result<(), FenceError> {
-    refused(client, epoch, PAUSE).await
+/// What comes before a leader's first write at the hub.
+pub(super) fn at_hub(client: Client, leadership: Leadership) -> FirstWrite {
+    FirstWrite::after(move || {
+        let (client, leadership) = (client.clone(), leadership.clone());
+        async move {
+            leadership.raise_fence().await?;
+            Ok(refused(&client, leadership.epoch(), PAUSE).await?)
+        }
+    })
 }
 
+/// What comes before a leader's first write in a cluster that is pushed to. Its number is counted
+/// at the hub, so the fence there comes first.
+pub(super) fn in_member(at_hub: FirstWrite, member: Client, epoch: i64) -> FirstWrite {
+    FirstWrite::after(move || {
+        let (at_hub, fence) = (at_hub.clone(), Fence::new(member.clone(), SYSTEM_NAMESPACE));
+        async move {
+            at_hub.begin().await?;
+            Ok(fence.raise_to(epoch).await?)
+        }
+    })
+}
+
+/// Waits until a write of the epoch before is refused.
 async fn refused(client: &Client, epoch: i64, pause: Duration) -> Result<(), FenceError> {
     if epoch <= 1 {
         return Ok(());

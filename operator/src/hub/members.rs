@@ -14,11 +14,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::events::Heard;
+use super::fence;
 use crate::agent::Agent;
 use crate::runtime::client::{Limits, client};
 use crate::runtime::errors::chain;
+use crate::runtime::first_write::FirstWrite;
 use crate::runtime::kubeconfig::Member;
-use crate::runtime::lease::Fence;
 use crate::runtime::metrics::Metrics;
 use crate::runtime::watch::Freshness;
 
@@ -59,7 +60,7 @@ impl Members {
     }
 
     /// Starts agents for clusters that need one here, and ends those that no longer do.
-    pub(super) fn follow(&mut self, world: &World) {
+    pub(super) fn follow(&mut self, world: &World, first: &FirstWrite) {
         let epoch = world.hub.leader_epoch;
         let mut wanted: BTreeMap<ClusterName, Connection> = BTreeMap::new();
         for (name, slot) in world.clusters() {
@@ -83,7 +84,7 @@ impl Members {
                     self.shared.clone(),
                     name.clone(),
                     connection.clone(),
-                    epoch,
+                    (epoch, first.clone()),
                     self.stop.child_token(),
                 );
                 self.running.insert(
@@ -130,11 +131,11 @@ async fn run(
     shared: Shared,
     cluster: ClusterName,
     connection: Connection,
-    epoch: i64,
+    term: (i64, FirstWrite),
     stop: CancellationToken,
 ) {
     while !stop.is_cancelled() {
-        let connected = match connect(&shared, &cluster, &connection, epoch).await {
+        let connected = match connect(&shared, &cluster, &connection, &term).await {
             Ok(connected) => connected,
             Err(error) => {
                 tracing::warn!(%cluster, error = chain(&error), "the cluster's kubeconfig cannot be used");
@@ -153,7 +154,7 @@ async fn run(
             hub: shared.hub.clone(),
             member: connected.client,
             local: connection == Connection::Local,
-            leader_epoch: Some(epoch),
+            leader_epoch: Some(term.0),
             heartbeat: shared.heartbeat,
             metrics: shared.metrics.clone(),
             // The hub's health does not depend on a member cluster's.
@@ -232,11 +233,11 @@ async fn connect(
     shared: &Shared,
     cluster: &ClusterName,
     connection: &Connection,
-    epoch: i64,
+    (epoch, first): &(i64, FirstWrite),
 ) -> Result<Connected, Unconnected> {
     let Connection::Push(name) = connection else {
         return Ok(Connected {
-            client: shared.hub.clone(),
+            client: first.client(shared.hub.clone()),
             secret: None,
         });
     };
@@ -251,14 +252,10 @@ async fn connect(
             "Secret {SYSTEM_NAMESPACE}/{name}, key kubeconfig: its CA, certificate or key cannot be read: put PEM in base64 there"
         ))
     })?;
-    // Before the first write there, as at the hub: from now on a former leader is refused.
-    Fence::new(member.clone(), SYSTEM_NAMESPACE)
-        .raise_to(epoch)
-        .await
-        .map_err(failed)?;
+    let first = fence::in_member(first.clone(), member.clone(), *epoch);
     let version = secret.and_then(|secret| secret.metadata.resource_version);
     Ok(Connected {
-        client: member,
+        client: first.client(member),
         secret: Some((name.clone(), version)),
     })
 }

@@ -143,6 +143,7 @@ impl Secrets {
     /// Brings the copies up to date. Returns how many writes failed; they are decided again.
     pub(super) async fn bring_up(
         &mut self,
+        leader: &Client,
         world: &World,
         users: &mut BTreeSet<Uid>,
         prepared: &BTreeSet<ClusterName>,
@@ -152,11 +153,11 @@ impl Secrets {
         }
         let epoch = world.hub.leader_epoch;
         let wanted = wanted(world, users);
-        let mut failed = self.follow(&wanted, prepared, epoch).await;
-        let (client, steps) = (&self.client, self.decide(world, &wanted));
+        let mut failed = self.follow(leader, &wanted, prepared, epoch).await;
+        let steps = self.decide(world, &wanted);
         let writes = steps.into_iter().map(async |step| {
             let what = step.place();
-            carry_out(client, step, epoch)
+            carry_out(leader, step, epoch)
                 .await
                 .map_err(|error| (what, error))
         });
@@ -184,6 +185,7 @@ impl Secrets {
     /// Watches the namespaces that matter.
     async fn follow(
         &mut self,
+        leader: &Client,
         wanted: &Wanted,
         prepared: &BTreeSet<ClusterName>,
         epoch: i64,
@@ -199,7 +201,7 @@ impl Secrets {
                 continue;
             }
             if let Err(error) = bind_hub(
-                &self.client,
+                leader,
                 namespace.as_str(),
                 READER,
                 &subject("jiuzhou-hub", SYSTEM_NAMESPACE),

@@ -49,6 +49,7 @@ impl Work<'_> {
         Realized {
             actions: self.actions,
             report,
+            unsure: self.unsure,
             wake_at: self.wake_at,
         }
     }

@@ -354,6 +354,38 @@ fn a_removal_is_acknowledged_only_once_a_snapshot_remembers_it() {
     assert_eq!(told.apps["x"].state, ReportState::Removed);
 }
 
+/// An agent whose earlier run reported its App healthy, before it has asked what the tenant may have.
+fn started_again() -> State {
+    let mut state = agent(&[entry("x", "c", "p-1")]);
+    comes(&mut state, "p-1", &["c"]);
+    state.observed.access.clear();
+    let healthy = crds::ReportEntry {
+        uid: "x".into(),
+        generation: 1,
+        content: Some(hash("c")),
+        state: ReportState::Healthy,
+        replicas: 2,
+        ready: 2,
+        reason: None,
+        message: None,
+    };
+    state.reports.insert("x".into(), healthy);
+    state.saved();
+    state
+}
+
+#[test]
+fn a_start_reports_nothing_worse_before_it_has_looked() {
+    let mut state = started_again();
+    state.decide(now());
+    assert_eq!(state.reports["x"].state, ReportState::Healthy);
+    assert!(!state.unsaved(), "nothing is new");
+    // Another generation is news, whatever is known.
+    assign(&mut state, &[at_generation(2, EntryState::Present)]);
+    state.decide(now());
+    assert_eq!(state.reports["x"].state, ReportState::Progressing);
+}
+
 #[test]
 fn what_belongs_to_no_entry_any_more_is_forgotten() {
     let mut state = agent(&[entry("x", "c", "p-1"), entry("y", "d", "p-1")]);

@@ -78,7 +78,9 @@ impl Elector {
         loop {
             let taken = stop.run_until_cancelled(self.campaign(&mut observed)).await;
             let Some(mut term) = taken else { break };
-            let ended = stop.run_until_cancelled(self.lead(&mut term)).await;
+            let lost = term.lost.clone();
+            let lead = Box::pin(lost.run_until_cancelled(self.lead(&mut term)));
+            let ended = stop.run_until_cancelled(lead).await;
             // In this order: first nobody here believes in the term, then others may learn of it.
             term.lost.cancel();
             self.leader.send_replace(None);
@@ -90,7 +92,7 @@ impl Elector {
         tracing::info!(lease = self.name, "left the election");
     }
 
-    /// Waits for the Lease, takes it and raises the fence.
+    /// Waits for the Lease and takes it.
     async fn campaign(&self, observed: &mut Observed) -> Term {
         loop {
             let pause = match self.try_to_lead(observed).await {
@@ -128,8 +130,20 @@ impl Elector {
     async fn take(&self, found: Option<Lease>) -> Result<Term, LeaseError> {
         let sent = Instant::now();
         let valid_until = sent + self.timing.renew_deadline;
+        // A predecessor that gave the Lease up has ended its writes, and one that fell silent may
+        // wake up at any time. Against the former the fence can wait for our own first write.
+        let given_up = found
+            .as_ref()
+            .is_some_and(|found| held(found).holder.is_empty());
         let lease = self.write(self.taken(found)).await?;
-        let fenced = timeout_at(valid_until, self.fence.raise()).await;
+        let number = async {
+            if given_up {
+                self.fence.next().await
+            } else {
+                self.fence.raise().await
+            }
+        };
+        let fenced = timeout_at(valid_until, number).await;
         let epoch = match fenced {
             Ok(epoch) => epoch?,
             Err(_) => return Err(self.slow(self.timing.renew_deadline)),
@@ -138,6 +152,7 @@ impl Elector {
         let lost = CancellationToken::new();
         let leadership = Leadership {
             epoch,
+            unraised: given_up.then(|| self.fence.clone()),
             valid_until,
             lost: lost.clone(),
         };

@@ -20,7 +20,7 @@ pub(super) const KEY: &str = "leaderEpoch";
 const TRIES: u32 = 5;
 
 /// The fence of one cluster.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Fence {
     maps: Api<ConfigMap>,
 }
@@ -36,6 +36,26 @@ impl Fence {
     /// Raises the fence by one and returns the new epoch: the hub's own cluster, on acquiring.
     pub async fn raise(&self) -> Result<i64, LeaseError> {
         self.change(|old| Ok(old.saturating_add(1))).await
+    }
+
+    /// The epoch that comes after the fence, for a leader that may have nothing to write.
+    pub async fn next(&self) -> Result<i64, LeaseError> {
+        let found = self.maps.get_opt(NAME).await.map_err(failed)?;
+        let old = found.as_ref().map_or(Ok(0), epoch)?;
+        Ok(old.saturating_add(1))
+    }
+
+    /// Raises the fence to an epoch that nobody else has raised it to: the hub's own cluster, before
+    /// the first write of a term that began with [`next`](Self::next).
+    pub async fn raise_above(&self, epoch: i64) -> Result<(), LeaseError> {
+        let next = |at| {
+            if at >= epoch {
+                Err(LeaseError::Behind { at, ours: epoch })
+            } else {
+                Ok(epoch)
+            }
+        };
+        self.change(next).await.map(|_| ())
     }
 
     /// Raises the fence of a push member to a leader's epoch. A member beyond it has seen a newer

@@ -5,16 +5,20 @@ use std::future::pending;
 use tokio::{sync::watch, task::JoinHandle, time::Instant};
 use tokio_util::sync::CancellationToken;
 
+use super::{Fence, LeaseError};
+
 /// Being the leader, until it ends. Clones share the same term.
 #[derive(Clone, Debug)]
 pub struct Leadership {
     pub(super) epoch: i64,
+    /// The fence, where it is not raised yet.
+    pub(super) unraised: Option<Fence>,
     pub(super) valid_until: watch::Receiver<Instant>,
     pub(super) lost: CancellationToken,
 }
 
 impl Leadership {
-    /// The number of this term, raised in the fence before anything else: it goes with every write.
+    /// The number of this term: it goes with every write, and is raised in the fence before the first.
     pub const fn epoch(&self) -> i64 {
         self.epoch
     }
@@ -33,6 +37,19 @@ impl Leadership {
     /// Cancelled when the term ends.
     pub const fn lost(&self) -> &CancellationToken {
         &self.lost
+    }
+
+    /// Raises the fence to this term, before its first write. A term whose number is taken ends: the
+    /// next one gets another.
+    pub async fn raise_fence(&self) -> Result<(), LeaseError> {
+        let Some(fence) = &self.unraised else {
+            return Ok(());
+        };
+        let raised = fence.raise_above(self.epoch).await;
+        if let Err(LeaseError::Behind { .. }) = raised {
+            self.lost.cancel();
+        }
+        raised
     }
 
     /// Runs writes of this term; they are dropped where they stand when it ends.

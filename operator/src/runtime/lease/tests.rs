@@ -141,7 +141,8 @@ async fn the_first_leader_has_epoch_one_and_keeps_renewing() {
 }
 
 #[tokio::test]
-async fn a_released_lease_is_taken_before_it_would_run_out_and_raises_the_epoch() {
+async fn a_released_lease_is_taken_before_it_would_run_out_and_the_fence_rises_with_the_first_write()
+ {
     let fake = Fake::default();
     let mut first = candidate(&fake, "a");
     leads(&mut first).await;
@@ -153,6 +154,30 @@ async fn a_released_lease_is_taken_before_it_would_run_out_and_raises_the_epoch(
     let leadership = leads(&mut second).await;
     assert_eq!(leadership.epoch(), 2);
     assert!(released.elapsed() < QUICK.duration);
+    assert_eq!(fence(&fake), "1", "nothing was to be written yet");
+    leadership.raise_fence().await.unwrap();
+    assert_eq!(fence(&fake), "2");
+}
+
+#[tokio::test]
+async fn a_leader_whose_number_is_taken_gets_another_before_it_writes() {
+    let fake = Fake::default();
+    let mut first = candidate(&fake, "a");
+    leads(&mut first).await;
+    first.release().await;
+    let mut second = candidate(&fake, "b");
+    let leadership = leads(&mut second).await;
+    Fence::new(fake.client(), "jiuzhou-system")
+        .raise()
+        .await
+        .unwrap();
+    let error = leadership.raise_fence().await.unwrap_err();
+    assert!(
+        matches!(error, LeaseError::Behind { at: 2, ours: 2 }),
+        "{error}"
+    );
+    assert!(!leadership.is_valid());
+    assert_eq!(leads(&mut second).await.epoch(), 3);
 }
 
 #[tokio::test]
