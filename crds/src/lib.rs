@@ -84,6 +84,9 @@ pub mod label {
     pub const APP_UID: &str = "jiuzhou.io/app-uid";
     /// Tenant (hub namespace) of the App an object belongs to.
     pub const TENANT: &str = "jiuzhou.io/tenant";
+    /// Annotation: which object this is. Labels are copied with an object, by people and by tools; a
+    /// copy is not what the agent applied, and says so by naming another one.
+    pub const OBJECT: &str = "jiuzhou.io/object";
     /// Annotation: hash of what the agent rendered and applied last.
     pub const APPLIED: &str = "jiuzhou.io/applied";
     /// Annotation: until this time the agent leaves the object's replicas alone.

@@ -24,7 +24,7 @@ pub(crate) use view::View;
 
 use std::time::Duration;
 
-use crds::ClusterName;
+use crds::{ClusterName, Uid};
 use kube::Client;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
@@ -40,6 +40,7 @@ use crate::runtime::watch::Freshness;
 use events::{Heard, Watches};
 use hub_side::HubSide;
 use member::Member;
+use plan::realize::Action;
 use state::State;
 
 /// The loop's own pace: news of this long are taken together.
@@ -51,8 +52,13 @@ const SNAPSHOT_INTERVAL: Duration = Duration::from_secs(10);
 /// Least time between two snapshots when a removal waits to be acknowledged: it is not before it is
 /// remembered.
 const REMOVAL_INTERVAL: Duration = Duration::from_secs(1);
+/// Deletes begun between two looks at the age of their confirmation: a few for each request under way.
+const DELETES: usize = 64;
+/// So long a delete may begin after the hub confirmed it.
+const CONFIRMED_FOR: Duration = Duration::from_secs(2);
 
 /// An agent and what it talks to.
+#[derive(Clone)]
 pub struct Agent {
     /// Name of the cluster at the hub.
     pub cluster: ClusterName,
@@ -79,17 +85,20 @@ impl Agent {
         let name = self.cluster.clone();
         let span = tracing::info_span!(parent: None, "agent", cluster = %name);
         let run = async {
-            let Some(running) = stop.run_until_cancelled(self.start(&stop)).await else {
-                return;
-            };
-            running.turns(&stop).await;
+            while !stop.is_cancelled() {
+                let start = self.clone().start(&stop);
+                let Some(running) = stop.run_until_cancelled(start).await else {
+                    return;
+                };
+                running.turns(&stop).await;
+            }
         };
         run.instrument(span).await;
     }
 
     /// Connects, reads the snapshot and starts the watches. The hub is not needed for any of it.
     async fn start(self, stop: &CancellationToken) -> Running {
-        let (member, mut state, served, remembered) = loop {
+        let (member, mut state, served, store) = loop {
             match self.connect().await {
                 Ok(connected) => break connected,
                 Err(error) => {
@@ -116,7 +125,7 @@ impl Agent {
         state.bring_up(&mut first, clock.now());
         let (reports, wanted) = watch::channel(first);
         let tasks = self.tasks(&hub, &member, wanted, watches.sender(), &stop.child_token());
-        let store = snapshot::Store::new(self.member.clone(), &self.cluster, self.leader_epoch);
+        let remembered = store.holds_something();
         Running {
             agent: self,
             member,
@@ -130,6 +139,7 @@ impl Agent {
             _tasks: tasks,
             // What was read a moment ago need not be written again before anything has changed.
             saved_at: remembered.then(Instant::now),
+            overtaken: false,
         }
     }
 
@@ -171,9 +181,8 @@ impl Agent {
         let version = discover::version(&self.member).await?;
         let served = discover::served(&self.member).await?;
         let mut state = State::new(uid, version, member.identity(), self.local);
-        let store = snapshot::Store::new(self.member.clone(), &self.cluster, self.leader_epoch);
+        let mut store = snapshot::Store::new(self.member.clone(), &self.cluster, self.leader_epoch);
         let found = store.read().await?;
-        let remembered = found.is_some();
         if let Some(found) = found {
             if let Some(error) = &found.damage {
                 let error: &dyn std::error::Error = error;
@@ -184,13 +193,20 @@ impl Agent {
             }
             state.remember(found);
         }
-        Ok((member, state, served, remembered))
+        Ok((member, state, served, store))
     }
 }
 
-/// A member cluster that can be used, what is known of it, the kinds it serves, and whether an earlier
-/// run of the agent left its memory there.
-type Connected = (Member, State, Vec<plan::object::Kind>, bool);
+/// A member cluster that can be used, what is known of it, the kinds it serves, and where the agent's
+/// memory is.
+type Connected = (Member, State, Vec<plan::object::Kind>, snapshot::Store);
+
+/// What came of deletes.
+#[derive(Default)]
+struct Deletes {
+    acted: bool,
+    failed: bool,
+}
 
 struct Running {
     agent: Agent,
@@ -205,6 +221,8 @@ struct Running {
     _tasks: Vec<AbortOnDropHandle<()>>,
     /// When a snapshot was last written, or tried.
     saved_at: Option<Instant>,
+    /// Whether another agent of this cluster remembers more than this one.
+    overtaken: bool,
 }
 
 impl Running {
@@ -212,6 +230,10 @@ impl Running {
         while stop.run_until_cancelled(self.gather()).await.is_some() {
             let outcome = self.turn().await;
             self.agent.metrics.turn(Loop::Agent, outcome);
+            if self.overtaken {
+                // As long as the other one runs, neither should be in a hurry.
+                return tokio::time::sleep(RETRY).await;
+            }
         }
         self.save(true).await;
     }
@@ -267,23 +289,16 @@ impl Running {
         for pack in work.fetch {
             self.fetch(pack);
         }
-        let (mut actions, destructive) = (work.actions, work.destructive);
         let (mut failed, mut acted) = (false, false);
         async {
-            if !destructive.is_empty() {
-                match self.hub.read_slices().await {
-                    Ok(slices) => actions.extend(self.state.confirmed(destructive, &slices, now)),
-                    Err(error) => {
-                        let error: &dyn std::error::Error = &error;
-                        tracing::warn!(error, "deletes wait for the hub to confirm them");
-                        self.state.retry_later(&destructive, now);
-                    }
-                }
-            }
-            if !actions.is_empty() {
+            if !work.actions.is_empty() {
                 acted = true;
-                let outcomes = self.member.carry_out(actions, self.state.vault()).await;
-                failed = self.state.learn(outcomes, self.clock.now());
+                failed |= self.carry_out(work.actions).await;
+            }
+            if !work.destructive.is_empty() {
+                let deletes = self.delete(work.destructive).await;
+                failed |= deletes.failed;
+                acted |= deletes.acted;
             }
         }
         .instrument(span)
@@ -297,6 +312,37 @@ impl Running {
             (false, true) => TurnOutcome::Changed,
             (false, false) => TurnOutcome::Unchanged,
         }
+    }
+
+    async fn carry_out(&mut self, actions: Vec<(member::Asker, Action)>) -> bool {
+        let outcomes = self.member.carry_out(actions, self.state.vault()).await;
+        self.state.learn(outcomes, self.clock.now())
+    }
+
+    /// Deletes what the hub confirms. A confirmation counts for a moment: what a slow cluster leaves
+    /// for later is confirmed anew.
+    async fn delete(&mut self, mut waiting: Vec<(Uid, Action)>) -> Deletes {
+        let mut done = Deletes::default();
+        while !waiting.is_empty() {
+            let slices = match self.hub.read_slices().await {
+                Ok(slices) => slices,
+                Err(error) => {
+                    let error: &dyn std::error::Error = &error;
+                    tracing::warn!(error, "deletes wait for the hub to confirm them");
+                    self.state.retry_later(&waiting, self.clock.now());
+                    return done;
+                }
+            };
+            let asked = Instant::now();
+            while !waiting.is_empty() && asked.elapsed() < CONFIRMED_FOR {
+                let rest = waiting.split_off(waiting.len().min(DELETES));
+                let some = std::mem::replace(&mut waiting, rest);
+                let actions = self.state.confirmed(some, &slices, self.clock.now());
+                done.acted |= !actions.is_empty();
+                done.failed |= !actions.is_empty() && self.carry_out(actions).await;
+            }
+        }
+        done
     }
 
     /// A suspicion counts only if the store's leader shows the same picture.
@@ -352,6 +398,8 @@ impl Running {
         match self.store.write(&packed, snapshot.held.hub.as_ref()).await {
             Ok(()) => self.state.saved(),
             Err(error) => {
+                self.overtaken = matches!(error, snapshot::SnapshotError::Overtaken(_));
+                self.state.not_saved(chain(&error));
                 let error: &dyn std::error::Error = &error;
                 tracing::warn!(error, "snapshot not written");
             }

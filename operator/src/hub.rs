@@ -254,7 +254,7 @@ impl Running {
 
     async fn turn(&mut self) -> TurnOutcome {
         // Before every kind was listed once, the world is a fragment.
-        if self.hub.freshness.listed().is_err() {
+        if self.hub.freshness.listed().is_err() || !self.gathered.is_whole() {
             return TurnOutcome::Held;
         }
         let span = tracing::info_span!(parent: None, "hub_turn");

@@ -220,6 +220,18 @@ async fn a_manifest_that_is_dropped_is_deleted_in_members_and_nothing_else_is() 
     for city in CITIES {
         let site = running.site(city).await;
         site.create(&foreign).await;
+        // As people and backup tools copy an object: with its labels and annotations.
+        let keep = site.get("ConfigMap", &tenant, "keep").await.unwrap();
+        let (labels, annotations) = (
+            &keep["metadata"]["labels"],
+            &keep["metadata"]["annotations"],
+        );
+        assert_eq!(labels["app.kubernetes.io/managed-by"], "jiuzhou");
+        site.create(&json!({
+            "apiVersion": "v1", "kind": "ConfigMap",
+            "metadata": {"namespace": tenant, "name": "copy", "labels": labels, "annotations": annotations},
+        }))
+        .await;
         before.push((city, kept(&site, &tenant).await));
     }
     hub.merge(
@@ -244,7 +256,7 @@ async fn a_manifest_that_is_dropped_is_deleted_in_members_and_nothing_else_is() 
 /// UIDs of the ConfigMaps that must stay.
 async fn kept(site: &Site, tenant: &str) -> Vec<String> {
     let mut uids = Vec::new();
-    for name in ["keep", "others", "foreign"] {
+    for name in ["keep", "others", "foreign", "copy"] {
         uids.push(uid(&site.get("ConfigMap", tenant, name).await.unwrap()).to_owned());
     }
     uids

@@ -135,6 +135,10 @@ impl Held {
             // The hub knows this cluster under this name now: the advice was followed.
             self.frozen = None;
         }
+        if matches!(self.frozen, Some(Frozen::OtherHub { .. })) && self.is_served_by(slices) {
+            // The agent was led to another hub for a while, and is back at its own.
+            self.frozen = None;
+        }
         if self.frozen.is_some() {
             return Taken::default();
         }
@@ -143,17 +147,14 @@ impl Held {
             self.slices.insert(name.into(), mark(slice));
             self.see_hub(slice);
             self.management = slice.management;
-            let traceparent: Option<Arc<str>> = slice.traceparent.as_deref().map(Into::into);
-            for entry in &slice.entries {
-                if self.is_newer(slice.hub_epoch, entry) {
-                    let held = HeldEntry {
-                        epoch: slice.hub_epoch,
-                        entry: Arc::new(entry.clone()),
-                        traceparent: traceparent.clone(),
-                    };
-                    self.entries.insert(entry.uid.clone(), held);
-                    changed.insert(entry.uid.clone());
-                }
+            self.take_entries(slice, &mut changed);
+        }
+        // A slice that is as it was may name what is not held: it was away for a moment, and what was
+        // done by then was forgotten.
+        for slice in slices.values() {
+            let held = |entry: &Entry| self.entries.contains_key(&entry.uid);
+            if self.is_of_now(slice) && !slice.entries.iter().all(held) {
+                self.take_entries(slice, &mut changed);
             }
         }
         Taken {
@@ -181,12 +182,50 @@ impl Held {
         refused
     }
 
+    fn take_entries(&mut self, slice: &AssignmentSliceSpec, changed: &mut BTreeSet<Uid>) {
+        let traceparent: Option<Arc<str>> = slice.traceparent.as_deref().map(Into::into);
+        for entry in &slice.entries {
+            if self.is_newer(slice.hub_epoch, entry) {
+                let held = HeldEntry {
+                    epoch: slice.hub_epoch,
+                    entry: Arc::new(entry.clone()),
+                    traceparent: traceparent.clone(),
+                };
+                self.entries.insert(entry.uid.clone(), held);
+                changed.insert(entry.uid.clone());
+            }
+        }
+    }
+
+    /// Whether a slice is of the hub that is served, as it is now.
+    fn is_of_now(&self, slice: &AssignmentSliceSpec) -> bool {
+        let hub = self.hub.as_ref();
+        hub.is_some_and(|hub| hub.id == slice.hub_id && hub.epoch == slice.hub_epoch)
+    }
+
+    /// Whether there are slices, and all are of the hub that is served.
+    fn is_served_by(&self, slices: &Slices) -> bool {
+        let served = self.hub.as_ref().map(|hub| &hub.id);
+        !slices.is_empty() && slices.values().all(|slice| Some(&slice.hub_id) == served)
+    }
+
+    /// Apps that are to be here, but that no slice names: of a hub that was replaced, or remembered by
+    /// a cluster that was restored. What runs of them is kept as it is, and kept up no longer.
+    pub fn abandoned(&self, slices: &Slices) -> BTreeSet<Uid> {
+        if self.frozen.is_some() {
+            return BTreeSet::new();
+        }
+        let named = named(slices);
+        self.entries
+            .iter()
+            .filter(|(uid, held)| held.entry.state.is_present() && !named.contains(uid))
+            .map(|(uid, _)| uid.clone())
+            .collect()
+    }
+
     /// Forgets Apps that are removed here and that no slice names any more.
     pub fn forget(&mut self, slices: &Slices, removed: impl Fn(&Uid) -> bool) -> Vec<Uid> {
-        let named: BTreeSet<&Uid> = slices
-            .values()
-            .flat_map(|s| s.entries.iter().map(|e| &e.uid))
-            .collect();
+        let named = named(slices);
         let gone: Vec<Uid> = self
             .entries
             .iter()
@@ -296,6 +335,14 @@ impl Held {
         seen.leader_epoch = seen.leader_epoch.max(slice.leader_epoch);
         seen.sequence = seen.sequence.max(slice.sequence);
     }
+}
+
+/// Apps that slices name.
+fn named(slices: &Slices) -> BTreeSet<&Uid> {
+    slices
+        .values()
+        .flat_map(|slice| slice.entries.iter().map(|entry| &entry.uid))
+        .collect()
 }
 
 fn mark(slice: &AssignmentSliceSpec) -> Mark {

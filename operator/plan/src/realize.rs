@@ -18,6 +18,7 @@ use crds::{Entry, EntryState, HpaBounds, Management, Reason, ReportEntry, Report
 pub use action::{Action, Apply};
 pub use health::Health;
 pub use observed::{Access, Namespace, Observed, Refused, Seen, Settled, Stamp};
+pub use outcome::shorten;
 pub use secrets::{Deliver, Delivered, SecretKey, Undelivered, Withdraw};
 
 use crate::content::AppContent;
@@ -243,6 +244,17 @@ impl<'a> Work<'a> {
         };
         let (reason, message) = match &seen.owner {
             _ if self.is_ours(key, seen) => return self.keep(object, seen),
+            Some(owner) if self.observed.abandoned.contains(owner) => {
+                if self.entry.take_over == TakeOver::Always {
+                    return self.apply(object, Some(seen));
+                }
+                (
+                    Reason::OwnedByOther,
+                    format!(
+                        "{key} belongs to the App with UID {owner}, which the hub does not know: set spec.takeOver to Always, or delete the object"
+                    ),
+                )
+            }
             Some(owner) => (
                 Reason::OwnedByOther,
                 format!(
@@ -353,7 +365,7 @@ impl<'a> Work<'a> {
         self.actions.push(Action::Delete {
             key: key.clone(),
             uid: seen.uid.clone(),
-            resource_version: seen.resource_version.clone(),
+            resource_version: Some(seen.resource_version.clone()),
         });
     }
 
@@ -363,14 +375,38 @@ impl<'a> Work<'a> {
         // Nothing is known to be gone before everything was looked at.
         self.unsure = !observed.listing.is_empty();
         let secrets = self.withdraw_all(false);
-        let done = keys.is_empty() && !secrets && self.observed.listing.is_empty();
-        let state = if done {
-            ReportState::Removed
-        } else {
+        keys.iter().for_each(|key| self.delete(key));
+        // What a list did not have may be there all the same: asking for its end answers that.
+        let vanished = observed.vanished_of(&self.entry.uid);
+        let ends = vanished.map(|(key, uid)| Action::Delete {
+            key: key.clone(),
+            uid: uid.clone(),
+            resource_version: None,
+        });
+        self.actions.extend(ends);
+        let left = secrets
+            || self.unsure
+            || !keys.is_empty()
+            || observed.vanished_of(&self.entry.uid).next().is_some();
+        self.leave(left);
+    }
+
+    /// Says whether the App is gone. Where the agent's rights are not in place any more, as under a new
+    /// identity, it gets them before it acts.
+    fn leave(&mut self, left: bool) {
+        self.state = Some(if left {
             ReportState::Removing
-        };
-        self.state = Some(state);
-        keys.into_iter().for_each(|key| self.delete(key));
+        } else {
+            ReportState::Removed
+        });
+        let name = &self.entry.namespace;
+        let unbound = self.observed.namespaces.get(name) == Some(&Namespace::Unbound);
+        if unbound && !self.observing && !self.actions.is_empty() {
+            self.actions = vec![Action::CreateNamespace {
+                name: name.clone(),
+                exists: true,
+            }];
+        }
     }
 
     fn released(&mut self) {
@@ -385,11 +421,7 @@ impl<'a> Work<'a> {
                 });
             }
         }
-        self.state = Some(if left {
-            ReportState::Removing
-        } else {
-            ReportState::Removed
-        });
+        self.leave(left);
     }
 
     /// In a cluster that is only observed, writes become words.

@@ -129,14 +129,14 @@ pub fn render(content: &AppContent, what: &RenderFor<'_>) -> Result<Vec<Rendered
             workload.is_none_or(|w| w == name),
             what,
         );
-        stamp(&mut body, what);
-        let hash = hash_of(body.to_string().as_bytes());
-        body["metadata"]["annotations"][label::APPLIED] = json!(hash);
         let key = ObjectKey {
             kind,
             namespace: what.namespace.clone(),
             name: name.into(),
         };
+        stamp(&mut body, &key, what);
+        let hash = hash_of(body.to_string().as_bytes());
+        body["metadata"]["annotations"][label::APPLIED] = json!(hash);
         objects.push(Rendered {
             key,
             body: Arc::new(body),
@@ -301,7 +301,7 @@ fn set_replicas(
     }
 }
 
-fn stamp(body: &mut Value, what: &RenderFor<'_>) {
+fn stamp(body: &mut Value, key: &ObjectKey, what: &RenderFor<'_>) {
     body["metadata"]["namespace"] = json!(what.namespace);
     if let Some(object) = body.as_object_mut() {
         object.remove("status");
@@ -311,6 +311,7 @@ fn stamp(body: &mut Value, what: &RenderFor<'_>) {
             body["metadata"][field] = Value::Object(Map::new());
         }
     }
+    body["metadata"]["annotations"][label::OBJECT] = json!(key.to_string());
     let labels = &mut body["metadata"]["labels"];
     labels[label::MANAGED_BY] = json!(label::MANAGED_BY_VALUE);
     labels[label::APP] = json!(what.name);

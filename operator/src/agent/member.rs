@@ -23,7 +23,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::secrets::Vault;
 use super::view::{View, api_resource};
-use verdict::refused;
+pub(crate) use verdict::lacks_right;
+use verdict::{failed, refused};
 
 /// Requests to one member cluster at a time: enough to hide latency, few enough to be a good guest.
 const CONCURRENCY: usize = 16;
@@ -95,6 +96,8 @@ pub(crate) enum Outcome {
     },
     Access(NamespaceName, Kind, Access),
     NamespaceReady(NamespaceName),
+    /// The agent's rights in a namespace are not in place.
+    Unbound(NamespaceName, String),
     /// Nothing was learnt; the next turn tries again after a pause.
     Failed(String),
 }
@@ -197,7 +200,7 @@ impl Member {
                 key,
                 uid,
                 resource_version,
-            } => self.delete(key, uid, &resource_version).await,
+            } => self.delete(key, uid, resource_version).await,
             Action::Deliver(deliver) => self.deliver(*deliver, vault).await,
             Action::Withdraw(withdraw) => self.withdraw(*withdraw).await,
             Action::LetGo { key, uid } => self.let_go(key, &uid).await,
@@ -282,11 +285,12 @@ impl Member {
         }
     }
 
-    async fn delete(&self, key: ObjectKey, uid: Uid, resource_version: &str) -> Outcome {
+    async fn delete(&self, key: ObjectKey, uid: Uid, version: Option<Box<str>>) -> Outcome {
+        let seen = version.is_some();
         let params = DeleteParams {
             preconditions: Some(Preconditions {
                 uid: Some(uid.to_string()),
-                resource_version: Some(resource_version.to_owned()),
+                resource_version: version.map(Into::into),
             }),
             ..DeleteParams::background()
         };
@@ -295,7 +299,9 @@ impl Member {
             // Background deletion may wait for finalizers: the watch tells when it is gone.
             Ok(_) => deleted(key, false),
             Err(kube::Error::Api(status)) if status.is_not_found() => deleted(key, true),
-            Err(error) => Outcome::Failed(format!("cannot delete {key}: {error}")),
+            // Another object has its name by now.
+            Err(kube::Error::Api(status)) if status.is_conflict() && !seen => deleted(key, true),
+            Err(error) => failed(&key.namespace, format!("cannot delete {key}: {error}")),
         }
     }
 
@@ -305,7 +311,7 @@ impl Member {
         self.stamp(json!({"metadata": {
             "uid": uid,
             "labels": {label::MANAGED_BY: null, label::APP: null, label::APP_UID: null, label::TENANT: null},
-            "annotations": {label::APPLIED: null},
+            "annotations": {label::APPLIED: null, label::OBJECT: null},
             "managedFields": [{}],
         }}))
     }
@@ -319,7 +325,7 @@ impl Member {
         {
             Ok(_) => Outcome::LetGo(key),
             Err(kube::Error::Api(status)) if status.is_not_found() => Outcome::LetGo(key),
-            Err(error) => Outcome::Failed(format!("cannot let go of {key}: {error}")),
+            Err(error) => failed(&key.namespace, format!("cannot let go of {key}: {error}")),
         }
     }
 

@@ -2,7 +2,9 @@
 //!
 //! With it a restarted agent goes on at once with the hub gone: it repairs, follows its timetable,
 //! and knows which hub it serves. A crash between two writes leaves the old index with the old
-//! chunks, so a snapshot is read whole or not at all.
+//! chunks, so a snapshot is read whole or not at all. An agent writes over nothing but what it read or
+//! wrote itself: of two that run at once, as while one replaces the other, the older one's memory must
+//! not come last.
 
 use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
@@ -50,6 +52,10 @@ pub(crate) struct Snapshot {
 pub(crate) enum SnapshotError {
     #[error("cannot read or write the snapshot")]
     Api(#[from] kube::Error),
+    #[error(
+        "another agent of this cluster has written the snapshot {0}; this one begins anew with it"
+    )]
+    Overtaken(String),
     #[error("the snapshot's index names chunk {0}, which is missing or damaged")]
     Chunk(String),
     #[error("the snapshot cannot be unpacked")]
@@ -66,12 +72,15 @@ pub(crate) enum SnapshotError {
 }
 
 /// Where an agent's snapshot is kept.
-#[derive(Clone)]
 pub(crate) struct Store {
     secrets: Api<Secret>,
     prefix: String,
     /// Epoch of the hub leader in whose process the agent runs; every write carries it.
     epoch: Option<i64>,
+    /// The index as it was read or written last.
+    index: Option<Secret>,
+    /// Names of the chunks of a write whose answer is not known.
+    tried: Option<String>,
 }
 
 /// A snapshot as it was found, and the hub that an administrator acknowledged, if one did.
@@ -90,22 +99,29 @@ impl Store {
             secrets: Api::namespaced(client, SYSTEM_NAMESPACE),
             prefix,
             epoch,
+            index: None,
+            tried: None,
         }
     }
 
+    /// Whether an earlier run of the agent left its memory here.
+    pub(crate) fn holds_something(&self) -> bool {
+        self.index.is_some()
+    }
+
     /// Reads the snapshot, if there is one.
-    pub(crate) async fn read(&self) -> Result<Option<Found>, SnapshotError> {
-        let Some(index) = self.secrets.get_opt(&self.prefix).await? else {
+    pub(crate) async fn read(&mut self) -> Result<Option<Found>, SnapshotError> {
+        self.index = self.secrets.get_opt(&self.prefix).await?;
+        let Some(index) = &self.index else {
             return Ok(None);
         };
-        let packed = self.read_chunks(&index).await;
-        found(&index, packed).map(Some)
+        let packed = self.read_chunks(index).await;
+        found(index, packed).map(Some)
     }
 
     async fn read_chunks(&self, index: &Secret) -> Result<Vec<u8>, SnapshotError> {
-        let names = value(index, "chunks").unwrap_or_default();
         let mut packed = Vec::new();
-        for name in String::from_utf8_lossy(names).split_whitespace() {
+        for name in chunks(index).split_whitespace() {
             let chunk = self.secrets.get_opt(name).await?;
             let bytes = chunk
                 .as_ref()
@@ -125,7 +141,7 @@ impl Store {
     /// Writes chunks that are new, then the index, then deletes chunks that are no longer named.
     /// Which hub is served also stands in the index: losing a chunk must not lose that.
     pub(crate) async fn write(
-        &self,
+        &mut self,
         packed: &[u8],
         hub: Option<&HubSeen>,
     ) -> Result<(), SnapshotError> {
@@ -163,13 +179,7 @@ impl Store {
             let hub = serde_json::to_vec(hub).map_err(SnapshotError::Parse)?;
             data.insert(HUB.to_owned(), ByteString(hub));
         }
-        self.secrets
-            .patch(
-                &self.prefix,
-                &PatchParams::apply(FIELD_MANAGER).force(),
-                &Patch::Apply(&index),
-            )
-            .await?;
+        self.write_index(index).await?;
         for (old, preconditions) in known {
             if old == self.prefix || names.contains(&old) {
                 continue;
@@ -186,6 +196,41 @@ impl Store {
             }
         }
         Ok(())
+    }
+
+    /// Writes the index over the one that is known. That somebody annotated it is no matter.
+    async fn write_index(&mut self, index: Secret) -> Result<(), SnapshotError> {
+        let ours = |found: &Secret, store: &Self| {
+            let named = chunks(found);
+            store.index.as_ref().map(chunks) == Some(named.clone())
+                || store.tried.as_ref() == Some(&named)
+        };
+        let written = match self.put(&index).await {
+            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {
+                let found = self.secrets.get_opt(&self.prefix).await?;
+                if found.as_ref().is_some_and(|found| !ours(found, self)) {
+                    return Err(SnapshotError::Overtaken(self.prefix.clone()));
+                }
+                self.index = found;
+                self.put(&index).await
+            }
+            answer => answer,
+        };
+        self.tried = Some(chunks(&index));
+        self.index = Some(written?);
+        self.tried = None;
+        Ok(())
+    }
+
+    async fn put(&self, index: &Secret) -> Result<Secret, kube::Error> {
+        let Some(known) = &self.index else {
+            return self.secrets.create(&PostParams::default(), index).await;
+        };
+        let mut index = index.clone();
+        index.metadata.resource_version = known.resource_version();
+        let params = PatchParams::apply(FIELD_MANAGER).force();
+        let patch = Patch::Apply(&index);
+        self.secrets.patch(&self.prefix, &params, &patch).await
     }
 
     fn chunk_name(&self, bytes: &[u8]) -> String {
@@ -221,6 +266,11 @@ fn acknowledged(index: &ObjectMeta) -> Option<Uid> {
     Some(Uid::from(hub.as_str()))
 }
 
+/// Names of the chunks that an index holds.
+fn chunks(index: &Secret) -> String {
+    String::from_utf8_lossy(value(index, "chunks").unwrap_or_default()).into_owned()
+}
+
 fn value<'a>(secret: &'a Secret, key: &str) -> Option<&'a [u8]> {
     let value = secret.data.as_ref()?.get(key)?;
     Some(&value.0)
@@ -233,7 +283,10 @@ fn found(index: &Secret, packed: Result<Vec<u8>, SnapshotError>) -> Result<Found
         Ok(snapshot) => (snapshot, None),
         Err(error @ (SnapshotError::Api(_) | SnapshotError::Pin { .. })) => return Err(error),
         Err(
-            error @ (SnapshotError::Chunk(_) | SnapshotError::Unpack(_) | SnapshotError::Parse(_)),
+            error @ (SnapshotError::Chunk(_)
+            | SnapshotError::Unpack(_)
+            | SnapshotError::Parse(_)
+            | SnapshotError::Overtaken(_)),
         ) => {
             let mut snapshot = Snapshot::default();
             let pin = value(index, HUB).map(serde_json::from_slice).transpose();
@@ -276,6 +329,7 @@ fn unpack(packed: &[u8]) -> Result<Snapshot, SnapshotError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::runtime::fake::Fake;
 
     #[test]
     fn a_snapshot_survives_packing() {
@@ -300,6 +354,59 @@ mod tests {
         let middle = packed.len() / 2;
         packed[middle] ^= 0xff;
         assert!(unpack(&packed).is_err());
+    }
+
+    const SECRETS: &str = "/api/v1/namespaces/jiuzhou-system/secrets";
+    const INDEX: &str = "/api/v1/namespaces/jiuzhou-system/secrets/jiuzhou-snapshot-ningbo-a";
+
+    fn store(fake: &Fake) -> Store {
+        Store::new(fake.client(), &"ningbo-a".into(), None)
+    }
+
+    #[tokio::test]
+    async fn chunks_are_written_before_the_index_and_old_ones_go_after_it() {
+        let fake = Fake::default();
+        let mut agent = store(&fake);
+        agent.write(b"one", None).await.unwrap();
+        let begun = fake.log().len();
+        agent.write(b"two", None).await.unwrap();
+        let log = fake.log().split_off(begun);
+        let verbs: Vec<&str> = log
+            .iter()
+            .filter_map(|line| line.split(' ').next())
+            .collect();
+        assert_eq!(verbs, ["GET", "POST", "PATCH", "DELETE"]);
+        assert!(log[2].contains(INDEX), "{log:?}");
+    }
+
+    #[tokio::test]
+    async fn an_agent_never_writes_over_what_another_one_remembers() {
+        let fake = Fake::default();
+        let (mut old, mut new) = (store(&fake), store(&fake));
+        old.write(b"old", None).await.unwrap();
+        assert!(new.read().await.unwrap().is_some());
+        new.write(b"new", None).await.unwrap();
+        let late = old.write(b"late", None).await;
+        assert!(matches!(late, Err(SnapshotError::Overtaken(_))), "{late:?}");
+        new.write(b"newer", None).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn an_annotation_or_a_deletion_of_the_index_is_no_other_agent() {
+        let fake = Fake::default();
+        let mut agent = store(&fake);
+        agent.write(b"one", None).await.unwrap();
+        let mut index = fake.get(INDEX).unwrap();
+        index["metadata"]["annotations"] = serde_json::json!({(ACKNOWLEDGED): "hub-2"});
+        fake.put(INDEX, index);
+        agent.write(b"two", None).await.unwrap();
+        let gone = Api::<Secret>::namespaced(fake.client(), SYSTEM_NAMESPACE);
+        gone.delete("jiuzhou-snapshot-ningbo-a", &DeleteParams::default())
+            .await
+            .unwrap();
+        agent.write(b"three", None).await.unwrap();
+        assert!(fake.get(INDEX).is_some());
+        assert!(fake.log().iter().all(|line| line.contains(SECRETS)));
     }
 
     fn index(hub: &[u8]) -> Secret {

@@ -81,6 +81,10 @@ pub(crate) struct State {
     fetching: BTreeSet<String>,
     reports: BTreeMap<Uid, ReportEntry>,
     access_until: BTreeMap<(NamespaceName, Kind), i64>,
+    /// Why Apps do not get on, as long as they do not.
+    failures: BTreeMap<Uid, Box<str>>,
+    /// Why the memory cannot be saved, as long as it cannot.
+    unsaveable: Option<String>,
     /// How often an object was refused, and for which App.
     tries: BTreeMap<ObjectKey, (Uid, u32)>,
     capacity: Capacity,
@@ -121,6 +125,8 @@ impl State {
             fetching: BTreeSet::new(),
             reports: BTreeMap::new(),
             access_until: BTreeMap::new(),
+            failures: BTreeMap::new(),
+            unsaveable: None,
             tries: BTreeMap::new(),
             capacity: Capacity::default(),
             reported_use: Use::default(),
@@ -187,8 +193,13 @@ impl State {
         self.unsaved
     }
 
+    pub(crate) fn not_saved(&mut self, why: String) {
+        self.unsaveable = Some(why);
+    }
+
     pub(crate) fn saved(&mut self) {
         self.unsaved = false;
+        self.unsaveable = None;
         self.remembered = self.removals().collect();
     }
 
@@ -290,6 +301,9 @@ impl State {
         let Some(held) = self.held.entries.get(uid) else {
             return;
         };
+        if self.observed.abandoned.contains(uid) {
+            return;
+        }
         let (hash, pack) = (&held.entry.content, &held.entry.pack);
         let missing = self.missing.get(&(hash.clone(), pack.clone()));
         let content = match (self.contents.get(hash), missing) {
@@ -302,7 +316,7 @@ impl State {
             ContentState::Missing(_) => missing.map(|missing| missing.retry_at),
             ContentState::Unknown | ContentState::Coming | ContentState::Here(_) => None,
         };
-        let realized = realize(
+        let mut realized = realize(
             &held.entry,
             content,
             self.held.management,
@@ -339,6 +353,10 @@ impl State {
                     work.actions.push((Asker::App(uid.clone()), action));
                 }
             }
+        }
+        if realized.report.state == ReportState::Removing {
+            let why = self.failures.get(uid);
+            realized.report.message = why.map(|why| plan::realize::shorten(why.to_string()));
         }
         let before = self.reports.get(uid);
         let stands = |told: &crds::ReportEntry| {

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::hash::{Hash, Hasher};
 
-use crds::{ContentHash, NamespaceName, Uid, label};
+use crds::{ContentHash, Uid, label};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::core::{ApiResource, DynamicResourceScope};
 use plan::object::{Kind, ObjectKey};
@@ -189,6 +189,13 @@ impl View {
         let managed = labels
             .get(label::MANAGED_BY)
             .is_some_and(|v| v == label::MANAGED_BY_VALUE);
+        let key = ObjectKey {
+            kind,
+            namespace: meta.namespace.unwrap_or_default().into(),
+            name: name.as_str().into(),
+        };
+        // Labels are copied with an object; only the one that was applied names itself.
+        let itself = annotations.get(label::OBJECT) == Some(&key.to_string());
         let replicas = self.spec.replicas.and_then(|n| i32::try_from(n).ok());
         let status = &self.status;
         let seen = Seen {
@@ -196,7 +203,7 @@ impl View {
             resource_version: meta.resource_version.unwrap_or_default().into(),
             owner: labels
                 .get(label::APP_UID)
-                .filter(|_| managed)
+                .filter(|_| managed && itself)
                 .map(|uid| Uid::from(uid.as_str())),
             applied: annotations
                 .get(label::APPLIED)
@@ -210,15 +217,7 @@ impl View {
             health: Health::of(kind, &name, generation.unwrap_or(0), replicas, status),
             stamp: generation.map_or_else(|| fingerprint(&self.rest), Stamp::Generation),
         };
-        let namespace = NamespaceName::from(meta.namespace.unwrap_or_default());
-        (
-            ObjectKey {
-                kind,
-                namespace,
-                name: name.into(),
-            },
-            seen,
-        )
+        (key, seen)
     }
 }
 
@@ -256,6 +255,25 @@ mod tests {
         assert_eq!(stamp(&listed), stamp(&watched));
         watched["data"]["key"] = json!("two");
         assert_ne!(stamp(&listed), stamp(&watched));
+    }
+
+    #[test]
+    fn a_copy_of_an_object_has_its_labels_and_is_not_owned() {
+        let mut object = json!({"metadata": {
+            "name": "c", "namespace": "health", "uid": "1",
+            "labels": {(label::MANAGED_BY): label::MANAGED_BY_VALUE, (label::APP_UID): "uid-1"},
+            "annotations": {(label::OBJECT): "ConfigMap health/c"},
+        }});
+        let owner = |object: &Value| seen(Kind::ConfigMap, object).owner;
+        assert_eq!(owner(&object), Some("uid-1".into()));
+        object["metadata"]["name"] = json!("c-debug");
+        assert_eq!(owner(&object), None, "another name");
+        object["metadata"]["name"] = json!("c");
+        object["metadata"]["namespace"] = json!("health-restored");
+        assert_eq!(owner(&object), None, "another namespace");
+        object["metadata"]["namespace"] = json!("health");
+        object["metadata"]["annotations"] = json!({});
+        assert_eq!(owner(&object), None, "labels alone");
     }
 
     #[test]

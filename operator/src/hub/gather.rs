@@ -21,6 +21,19 @@ use crate::runtime::watch::Change;
 const APPS: &str = "apps";
 const SLICES: &str = "assignmentslices";
 
+/// Kinds without which the world is a fragment.
+const KINDS: [&str; 9] = [
+    "regions",
+    "memberclusters",
+    APPS,
+    "approvals",
+    SLICES,
+    "reportslices",
+    "clusterreports",
+    "contents",
+    "namespaces",
+];
+
 /// `metadata.resourceVersion` as a number, which it is in every store of Kubernetes.
 type Version = Option<u64>;
 
@@ -56,6 +69,12 @@ impl Gathered {
             prepared: BTreeSet::new(),
             secret_users: BTreeSet::new(),
         }
+    }
+
+    /// Whether the world has taken in a whole list of every kind. That a list was read does not say
+    /// so: it may still be on its way here.
+    pub(super) fn is_whole(&self) -> bool {
+        KINDS.iter().all(|kind| self.known.contains_key(kind))
     }
 
     /// Takes in one thing heard.

@@ -35,7 +35,7 @@ impl Running {
             let mut old = slot.status.clone();
             old.leader_epoch = None;
             if *status != old {
-                let owner = Owner::Region(name.clone());
+                let owner = Owner::Region(name.clone(), slot.uid.clone());
                 news.announce(
                     &owner,
                     || regarding("Region", name.as_str(), &slot.uid),
@@ -52,7 +52,7 @@ impl Running {
             let mut old = slot.status.clone();
             old.leader_epoch = None;
             if *status != old {
-                let owner = Owner::Cluster(name.clone());
+                let owner = Owner::Cluster(name.clone(), slot.uid.clone());
                 news.announce(
                     &owner,
                     || regarding("MemberCluster", name.as_str(), &slot.uid),

@@ -40,12 +40,13 @@ const ECHO: Duration = Duration::from_secs(5);
 /// Pause after a status was not taken.
 const RETRY: Duration = Duration::from_secs(5);
 
-/// An object with a status.
+/// An object with a status. A name may be given to another object at any time, so all have their UID.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Owner {
+    // The fleet first: Apps by the thousand wait for what is decided by it.
+    Region(RegionName, Uid),
+    Cluster(ClusterName, Uid),
     App(Uid),
-    Region(RegionName),
-    Cluster(ClusterName),
 }
 
 /// A status to write.
@@ -128,15 +129,18 @@ impl Waiting {
                     patience
                 }
         };
-        let due: Vec<Owner> = self
+        // The fleet before Apps, and of each who has waited longest.
+        let mut due: Vec<(bool, Instant, Owner)> = self
             .wanted
             .iter()
             .filter(|(_, wanted)| at(wanted) <= now)
-            .map(|(owner, _)| owner.clone())
-            .take(BATCH)
+            .map(|(owner, wanted)| (matches!(owner, Owner::App(_)), wanted.due, owner.clone()))
             .collect();
+        due.sort_unstable();
+        due.truncate(BATCH);
         let taken: Vec<(Owner, Status)> = due
             .into_iter()
+            .map(|(_, _, owner)| owner)
             .filter_map(|owner| self.wanted.remove_entry(&owner))
             .map(|(owner, wanted)| (owner, wanted.status))
             .collect();
@@ -165,7 +169,7 @@ impl Statuses {
         let mut waiting = self.lock();
         waiting.wanted.retain(|owner, _| match owner {
             Owner::App(uid) => wanted.contains(uid),
-            Owner::Region(_) | Owner::Cluster(_) => true,
+            Owner::Region(..) | Owner::Cluster(..) => true,
         });
         for uid in apps {
             let owner = Owner::App(uid.clone());
@@ -266,14 +270,14 @@ async fn write_one(
             let patch = object("App", metadata);
             api.patch_status(at.name.as_str(), &params, &patch).await?;
         }
-        (Owner::Region(name), _) => {
+        (Owner::Region(name, uid), _) => {
             let api: Api<Region> = Api::all(client.clone());
-            let patch = object("Region", json!({"name": name}));
+            let patch = object("Region", json!({"name": name, "uid": uid}));
             api.patch_status(name.as_str(), &params, &patch).await?;
         }
-        (Owner::Cluster(name), _) => {
+        (Owner::Cluster(name, uid), _) => {
             let api: Api<MemberCluster> = Api::all(client.clone());
-            let patch = object("MemberCluster", json!({"name": name}));
+            let patch = object("MemberCluster", json!({"name": name, "uid": uid}));
             api.patch_status(name.as_str(), &params, &patch).await?;
         }
         (Owner::App(_), Status::Region(_) | Status::Cluster(_)) => {}
@@ -286,7 +290,7 @@ mod tests {
     use super::*;
 
     fn region(name: &str) -> Owner {
-        Owner::Region(RegionName::from(name.to_owned()))
+        Owner::Region(RegionName::from(name.to_owned()), Uid::from("uid-1"))
     }
 
     fn status(generation: i64) -> Status {
@@ -354,6 +358,20 @@ mod tests {
         assert!(waiting.take_due(now + INTERVAL).0.is_empty());
         waiting.want(region("a"), status(2), true, now);
         assert_eq!(names(&waiting.take_due(now + INTERVAL)), [status(2)]);
+    }
+
+    #[test]
+    fn the_fleet_comes_before_apps_and_nobody_waits_for_ever() {
+        let (mut waiting, now) = (Waiting::default(), Instant::now());
+        let app = |n: usize| Owner::App(format!("{n:04}").into());
+        waiting.want(app(BATCH), status(1), true, now);
+        for n in 0..BATCH {
+            waiting.want(app(n), status(1), true, now + INTERVAL);
+        }
+        waiting.want(region("z"), status(1), true, now + INTERVAL);
+        let (taken, _) = waiting.take_due(now + INTERVAL);
+        let first: Vec<&Owner> = taken.iter().take(2).map(|(owner, _)| owner).collect();
+        assert_eq!(first, [&region("z"), &app(BATCH)]);
     }
 
     #[test]

@@ -32,6 +32,7 @@ struct State {
     objects: BTreeMap<String, Value>,
     script: VecDeque<Scripted>,
     log: Vec<String>,
+    bodies: Vec<Value>,
     down: bool,
 }
 
@@ -61,6 +62,11 @@ impl Fake {
         self.0.lock().unwrap().log.clone()
     }
 
+    /// The body of every request so far.
+    pub(crate) fn bodies(&self) -> Vec<Value> {
+        self.0.lock().unwrap().bodies.clone()
+    }
+
     pub(crate) fn get(&self, path: &str) -> Option<Value> {
         self.0.lock().unwrap().objects.get(path).cloned()
     }
@@ -73,9 +79,11 @@ impl Fake {
     async fn serve(&self, request: Request<Body>) -> Result<Response<AnyBody>, BoxError> {
         let (parts, body) = request.into_parts();
         let body = body.collect_bytes().await?;
+        let body: Value = serde_json::from_slice(&body).unwrap_or(Value::Null);
         let scripted = {
             let mut state = self.0.lock().unwrap();
             state.log.push(format!("{} {}", parts.method, parts.uri));
+            state.bodies.push(body.clone());
             if state.down {
                 Some(Scripted::Silence)
             } else {
@@ -85,14 +93,11 @@ impl Fake {
         match scripted {
             Some(Scripted::Answer(answer)) => Ok(answer),
             Some(Scripted::Silence) => std::future::pending().await,
-            None => {
-                let body = serde_json::from_slice(&body).unwrap_or(Value::Null);
-                Ok(self
-                    .0
-                    .lock()
-                    .unwrap()
-                    .answer(&parts.method, parts.uri.path(), body))
-            }
+            None => Ok(self
+                .0
+                .lock()
+                .unwrap()
+                .answer(&parts.method, parts.uri.path(), body)),
         }
     }
 }
@@ -102,6 +107,11 @@ impl State {
         let current = self.objects.get(path).cloned();
         match (method.as_str(), current) {
             ("GET", Some(object)) => reply(200, &object),
+            ("GET", None) if path.ends_with('s') => reply(200, &self.list(path)),
+            ("DELETE", Some(object)) => {
+                self.objects.remove(path);
+                reply(200, &object)
+            }
             ("POST", _) => {
                 let name = body["metadata"]["name"].as_str().unwrap_or_default();
                 let path = format!("{path}/{name}");
@@ -118,12 +128,31 @@ impl State {
                     failure(409, "Conflict")
                 }
             }
+            ("PATCH", Some(object))
+                if body["metadata"]["resourceVersion"]
+                    .as_str()
+                    .is_some_and(|known| object["metadata"]["resourceVersion"] != known) =>
+            {
+                failure(409, "Conflict")
+            }
             ("PATCH", Some(mut object)) => {
                 merge(&mut object, body);
                 reply(200, &self.store(path, object))
             }
             _ => failure(404, "NotFound"),
         }
+    }
+
+    /// Objects right below a path.
+    fn list(&self, path: &str) -> Value {
+        let below = self.objects.iter().filter(|(key, _)| {
+            let name = key
+                .strip_prefix(path)
+                .and_then(|rest| rest.strip_prefix('/'));
+            name.is_some_and(|name| !name.contains('/'))
+        });
+        let items: Vec<&Value> = below.map(|(_, object)| object).collect();
+        json!({"metadata": {"resourceVersion": self.version.to_string()}, "items": items})
     }
 
     fn store(&mut self, path: &str, mut object: Value) -> Value {

@@ -256,3 +256,49 @@ fn decisions_for_another_cluster_freeze_until_they_are_for_this_one() {
     assert_eq!(taken.changed, BTreeSet::from(["x".into()]));
     assert_eq!(held.frozen, None);
 }
+
+#[test]
+fn an_agent_that_was_led_to_another_hub_goes_on_when_its_own_is_back() {
+    let own = slices(&[("a", HUB.slice(&[entry("x", 1)]))]);
+    let mut held = held(&[("a", HUB.slice(&[entry("x", 1)]))]);
+    held.freeze(Frozen::OtherHub {
+        pinned: "hub-1".into(),
+        found: "hub-2".into(),
+    });
+    let other = Hub { id: "hub-2", ..HUB };
+    let both = slices(&[
+        ("a", HUB.slice(&[entry("x", 1)])),
+        ("b", other.slice(&[entry("y", 1)])),
+    ]);
+    held.take(&CLUSTER.into(), &both);
+    held.take(&CLUSTER.into(), &Slices::new());
+    assert!(held.frozen.is_some(), "neither both nor none is its own");
+    held.take(&CLUSTER.into(), &own);
+    assert_eq!(held.frozen, None);
+}
+
+#[test]
+fn an_app_that_was_forgotten_is_taken_again_when_its_slice_is_back_as_it_was() {
+    let removed = Entry {
+        state: EntryState::Removed,
+        ..entry("x", 2)
+    };
+    let slice = HUB.slice(&[removed]);
+    let mut held = held(&[("a", slice.clone())]);
+    // A list that lacked the slice: what was done is forgotten.
+    held.take(&CLUSTER.into(), &Slices::new());
+    assert_eq!(held.forget(&Slices::new(), |_| true), ["x".into()]);
+    let taken = held.take(&CLUSTER.into(), &slices(&[("a", slice)]));
+    assert_eq!(taken.changed, BTreeSet::from(["x".into()]));
+}
+
+#[test]
+fn what_no_slice_names_is_abandoned_unless_changes_are_refused() {
+    let named = slices(&[("a", HUB.slice(&[entry("x", 1)]))]);
+    let mut held = held(&[("a", HUB.slice(&[entry("x", 1), entry("y", 1)]))]);
+    assert_eq!(held.abandoned(&named), BTreeSet::from(["y".into()]));
+    held.freeze(Frozen::OlderHub {
+        evidence: String::new(),
+    });
+    assert!(held.abandoned(&named).is_empty());
+}

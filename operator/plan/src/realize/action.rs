@@ -36,8 +36,8 @@ pub enum Action {
         key: ObjectKey,
         /// Its UID.
         uid: Uid,
-        /// Its version.
-        resource_version: Box<str>,
+        /// Its version, where it is seen.
+        resource_version: Option<Box<str>>,
     },
     /// Deliver a Secret that the App names.
     Deliver(Box<Deliver>),

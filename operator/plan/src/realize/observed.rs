@@ -36,7 +36,13 @@ pub struct Observed {
     pub undelivered: BTreeMap<SecretKey, Undelivered>,
     /// Secrets that were taken back, and for which App.
     pub withdrawn: BTreeSet<(SecretKey, Uid)>,
+    /// Apps that own objects here and that the hub does not name: nobody keeps those up, and an App
+    /// that takes over always may have them.
+    pub abandoned: BTreeSet<Uid>,
     by_app: BTreeMap<Uid, BTreeSet<ObjectKey>>,
+    /// Objects that were applied and that a whole list did not have, with the App that they were
+    /// applied for and their UID. A list is no proof that something is gone.
+    vanished: BTreeMap<ObjectKey, (Uid, Uid)>,
     /// Objects that lost a label of ownership, and the App that they were applied for.
     stripped: BTreeMap<ObjectKey, Uid>,
 }
@@ -109,7 +115,8 @@ impl Settled {
             .repairs
             .iter()
             .copied()
-            .filter(|at| now - at < FIGHT_WINDOW)
+            // A clock that ran ahead and was set back leaves times that are still to come.
+            .filter(|at| (0..FIGHT_WINDOW).contains(&(now - at)))
             .collect();
         (recent.len() >= FIGHT_REPAIRS).then(|| recent[recent.len() - FIGHT_REPAIRS] + FIGHT_WINDOW)
     }
@@ -159,13 +166,44 @@ impl Observed {
         }
     }
 
+    /// Takes in all objects of a kind. Returns the Apps concerned.
+    pub fn list(
+        &mut self,
+        kind: Kind,
+        all: impl IntoIterator<Item = (ObjectKey, Seen)>,
+    ) -> BTreeSet<Uid> {
+        let all: BTreeMap<ObjectKey, Seen> = all.into_iter().collect();
+        // Lists come from the store's leader: an older version says that the store was restored.
+        if all.iter().any(|(key, seen)| self.is_older(key, seen)) {
+            let known = self.objects.iter_mut().filter(|(key, _)| key.kind == kind);
+            known.for_each(|(_, seen)| seen.resource_version = Box::default());
+        }
+        let mut concerned = BTreeSet::new();
+        for key in self.keys_of_kind(kind) {
+            if !all.contains_key(&key) {
+                concerned.extend(self.lose(&key));
+            }
+        }
+        for (key, was) in self.settled.iter().filter(|(key, _)| key.kind == kind) {
+            if let Some(app) = was.app.clone().filter(|_| !all.contains_key(key)) {
+                self.vanished.insert(key.clone(), (app, was.uid.clone()));
+            }
+        }
+        for (key, seen) in all {
+            concerned.extend(self.see(key, seen));
+        }
+        concerned
+    }
+
+    fn is_older(&self, key: &ObjectKey, seen: &Seen) -> bool {
+        let before = self.objects.get(key);
+        before.is_some_and(|b| crate::world::older(&seen.resource_version, &b.resource_version))
+    }
+
     /// Takes in an object. Returns the Apps concerned.
     pub fn see(&mut self, key: ObjectKey, seen: Seen) -> BTreeSet<Uid> {
-        let before = self.objects.get(&key);
-        if before == Some(&seen)
-            || before
-                .is_some_and(|b| crate::world::older(&seen.resource_version, &b.resource_version))
-        {
+        self.vanished.remove(&key);
+        if self.objects.get(&key) == Some(&seen) || self.is_older(&key, &seen) {
             return BTreeSet::new();
         }
         let mut concerned = self.unlink(&key);
@@ -226,6 +264,27 @@ impl Observed {
         if !self.stripped.contains_key(key) {
             self.settled.remove(key);
         }
+    }
+
+    /// Objects of an App that a list did not have, and that nobody saw go.
+    pub fn vanished_of(&self, uid: &Uid) -> impl Iterator<Item = (&ObjectKey, &Uid)> {
+        let of_app = self.vanished.iter().filter(move |(_, (app, _))| app == uid);
+        of_app.map(|(key, (_, object))| (key, object))
+    }
+
+    /// Takes in that an object that was applied is known to be gone.
+    pub fn gone(&mut self, key: &ObjectKey, uid: &Uid) {
+        self.vanished.remove(key);
+        if self.settled.get(key).is_some_and(|was| was.uid == *uid) {
+            self.settled.remove(key);
+        }
+    }
+
+    /// Forgets what was applied for Apps that are no longer held.
+    pub fn forget_settled(&mut self, held: impl Fn(&Uid) -> bool) {
+        self.settled
+            .retain(|_, was| was.app.as_ref().is_some_and(&held));
+        self.vanished.retain(|_, (app, _)| held(app));
     }
 
     /// Objects that an App owns, by their labels or because they were applied for it.

@@ -56,7 +56,7 @@ impl Work<'_> {
 }
 
 /// Messages are bounded by the schema.
-fn shorten(mut message: String) -> String {
+pub fn shorten(mut message: String) -> String {
     const MAX: usize = 256;
     if message.chars().count() > MAX {
         message = message.chars().take(MAX - 1).collect();

@@ -797,3 +797,105 @@ fn a_status_of_an_older_generation_is_not_health() {
     assert!(Health::of(Kind::Deployment, "web", 2, Some(3), &stale).is_progressing());
     assert!(!Health::of(Kind::Deployment, "web", 1, Some(3), &stale).is_progressing());
 }
+
+/// A list of one kind as the cluster gives it, without these names.
+fn listed_without(bed: &mut Bed, kind: Kind, without: &[&str]) {
+    let of_kind = |key: &&ObjectKey| key.kind == kind && !without.contains(&&*key.name);
+    let keys: Vec<ObjectKey> = bed
+        .observed
+        .objects
+        .keys()
+        .filter(of_kind)
+        .cloned()
+        .collect();
+    let all = keys.into_iter().map(|key| {
+        let seen = bed.observed.objects[&key].clone();
+        (key, seen)
+    });
+    let all: Vec<_> = all.collect();
+    bed.observed.list(kind, all);
+}
+
+#[test]
+fn what_a_list_lacked_is_asked_for_before_its_app_counts_as_removed() {
+    let mut bed = Bed::new(&[service("web"), service("api")]);
+    bed.carry_out();
+    bed.entry.state = EntryState::Removed;
+    listed_without(&mut bed, Kind::Service, &["web", "api"]);
+    let realized = bed.realize();
+    assert_eq!(realized.report.state, ReportState::Removing);
+    let blind = |name: &str| Action::Delete {
+        key: key(Kind::Service, name),
+        uid: format!("object-{name}").into(),
+        resource_version: None,
+    };
+    assert_eq!(realized.actions, [blind("api"), blind("web")]);
+    // One is really gone; the other one was only not listed.
+    let web = key(Kind::Service, "web");
+    bed.observed.gone(&web, &"object-web".into());
+    let api = key(Kind::Service, "api");
+    bed.exists(&api, None, Some("uid-1"));
+    let realized = bed.realize();
+    assert_eq!(realized.report.state, ReportState::Removing);
+    assert!(
+        matches!(&realized.actions[..], [Action::Delete { key, resource_version: Some(_), .. }] if *key == api)
+    );
+    bed.observed.lose(&api);
+    assert_eq!(bed.realize().report.state, ReportState::Removed);
+}
+
+#[test]
+fn a_cluster_that_was_restored_is_believed_as_it_is_now() {
+    let mut bed = Bed::new(&[service("web")]);
+    bed.carry_out();
+    let web = key(Kind::Service, "web");
+    let mut older = bed.observed.objects[&web].clone();
+    older.resource_version = "3".into();
+    older.stamp = Stamp::Generation(7);
+    assert!(
+        bed.observed.see(web.clone(), older.clone()).is_empty(),
+        "a late echo"
+    );
+    bed.observed
+        .list(Kind::Service, [(web.clone(), older.clone())]);
+    assert_eq!(bed.observed.objects[&web], older);
+    assert_eq!(bed.carry_out(), 1, "it is put back");
+}
+
+#[test]
+fn under_a_new_identity_the_rights_come_before_a_removal() {
+    let mut bed = Bed::new(&[service("web")]);
+    bed.carry_out();
+    let bind = [Action::CreateNamespace {
+        name: "health".into(),
+        exists: true,
+    }];
+    for state in [EntryState::Removed, EntryState::Released] {
+        bed.entry.state = state;
+        bed.observed
+            .namespaces
+            .insert("health".into(), Namespace::Unbound);
+        let realized = bed.realize();
+        assert_eq!(realized.actions, bind);
+        assert_eq!(realized.report.state, ReportState::Removing);
+        bed.observed
+            .namespaces
+            .insert("health".into(), Namespace::Ready);
+        assert_ne!(bed.realize().actions, bind);
+    }
+}
+
+#[test]
+fn what_the_hub_does_not_know_can_be_taken_over_and_is_not_by_itself() {
+    let mut bed = Bed::new(&[service("web")]);
+    let web = key(Kind::Service, "web");
+    bed.exists(&web, None, Some("uid-of-a-former-hub"));
+    bed.entry.take_over = TakeOver::Always;
+    assert_eq!(bed.realize().report.reason, Some(Reason::OwnedByOther));
+    bed.observed.abandoned = BTreeSet::from(["uid-of-a-former-hub".into()]);
+    bed.entry.take_over = TakeOver::Never;
+    let message = bed.realize().report.message.unwrap();
+    assert!(message.contains("takeOver"), "{message}");
+    bed.entry.take_over = TakeOver::Always;
+    assert_eq!(applies(&bed.realize())[0].key, web);
+}

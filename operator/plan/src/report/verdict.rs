@@ -1,10 +1,12 @@
 //! The conditions of an App: what is said, with which word, and what to do next.
 
-use crds::{ConditionStatus, ConditionType, Reason, ReportState, RolloutState, Timestamp};
+use crds::{
+    ClusterName, ConditionStatus, ConditionType, Reason, ReportState, RolloutState, Timestamp,
+};
 
 use super::Shortage;
 use super::app::{AppFacts, AppReport, Waiting};
-use crate::world::AppState;
+use crate::world::{AppLedger, AppState};
 
 /// One condition, before times are added.
 pub(super) struct Said {
@@ -33,8 +35,7 @@ pub(super) fn verdicts(facts: &AppFacts<'_>, report: &AppReport) -> Vec<Said> {
     use ConditionStatus::{False, True};
     use ConditionType::{Admitted, Ready, Reconciling, Stalled};
     if matches!(facts.slot.life, AppState::Deleting | AppState::Released) {
-        let left = facts.ledger.map_or(0, |l| l.entries.len());
-        let message = format!("Being removed; {left} clusters have not acknowledged yet.");
+        let message = removal(facts.ledger);
         return vec![
             said(Ready, False, Reason::Deleting, message.clone()),
             said(Reconciling, True, Reason::Deleting, message),
@@ -69,6 +70,30 @@ pub(super) fn verdicts(facts: &AppFacts<'_>, report: &AppReport) -> Vec<Said> {
     all.push(said(Admitted, True, Reason::AsExpected, "Accepted."));
     all.extend(parts);
     all
+}
+
+/// Clusters that are named in a sentence.
+const NAMED: usize = 3;
+
+/// How far the removal is, and what holds it up.
+fn removal(ledger: Option<&AppLedger>) -> String {
+    let Some(ledger) = ledger.filter(|ledger| !ledger.entries.is_empty()) else {
+        return "Being removed; every cluster has acknowledged.".to_owned();
+    };
+    let left = &ledger.entries;
+    let names: Vec<&str> = left.keys().take(NAMED).map(ClusterName::as_str).collect();
+    let more = if left.len() > NAMED { ", …" } else { "" };
+    let names = names.join(", ");
+    let hindrance = left.keys().find_map(|name| {
+        let report = ledger.reports.get(name)?;
+        let why = report.message.as_deref()?;
+        (report.state == ReportState::Removing).then(|| format!(" {name}: {why}."))
+    });
+    let why = hindrance.unwrap_or_default();
+    match left.len() {
+        1 => format!("Being removed; {names} has not acknowledged yet.{why}"),
+        n => format!("Being removed; {n} clusters have not acknowledged yet: {names}{more}.{why}"),
+    }
 }
 
 /// The one thing to know: first what somebody has to act on, then what is under way.

@@ -1,11 +1,26 @@
 //! What the API server's refusals mean.
 
-use crds::{ContentHash, Reason};
+use crds::{ContentHash, NamespaceName, Reason};
 use kube::core::Status;
 use kube::core::response::StatusDetails;
 use plan::object::ObjectKey;
 
 use super::Outcome;
+
+/// What it means that a write could not be done.
+pub(super) fn failed(namespace: &NamespaceName, why: String) -> Outcome {
+    if lacks_right(&why) {
+        Outcome::Unbound(namespace.clone(), why)
+    } else {
+        Outcome::Failed(why)
+    }
+}
+
+/// Whether a refusal is about the agent's own rights in a namespace, in the words of the API server's
+/// authorizer; those of admission are about the object.
+pub(crate) fn lacks_right(message: &str) -> bool {
+    message.contains(" cannot ") && message.contains(" in the namespace ")
+}
 
 /// What a refused write means.
 pub(super) fn refused(key: ObjectKey, hash: ContentHash, error: &kube::Error) -> Outcome {

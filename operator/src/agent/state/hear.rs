@@ -67,20 +67,22 @@ impl State {
     pub(super) fn hear_objects(&mut self, kind: Kind, change: Change<(ObjectKey, Box<Seen>)>) {
         match change {
             Change::Replaced(all) => {
-                let mut gone = self.observed.keys_of_kind(kind);
-                for (key, seen) in all {
-                    gone.remove(&key);
-                    self.dirty.extend(self.observed.see(key, *seen));
-                }
-                for key in gone {
-                    self.dirty.extend(self.observed.lose(&key));
-                }
+                let all = all.into_iter().map(|(key, seen)| (key, *seen));
+                self.dirty.extend(self.observed.list(kind, all));
+                self.find_abandoned();
                 if self.observed.listing.remove(&kind) {
                     self.observed.kinds.insert(kind);
                     self.dirty.extend(self.held.entries.keys().cloned());
                 }
             }
-            Change::Applied((key, seen)) => self.dirty.extend(self.observed.see(key, *seen)),
+            Change::Applied((key, seen)) => {
+                let held = |owner| self.held.entries.contains_key(owner);
+                let unknown = !seen.owner.as_ref().is_none_or(held);
+                self.dirty.extend(self.observed.see(key, *seen));
+                if unknown {
+                    self.find_abandoned();
+                }
+            }
             Change::Deleted((key, seen)) => {
                 // A late echo of an object that was meanwhile created anew says nothing.
                 if self
@@ -90,6 +92,9 @@ impl State {
                     .is_some_and(|now| now.uid == seen.uid)
                 {
                     self.dirty.extend(self.observed.lose(&key));
+                    if !self.observed.abandoned.is_empty() {
+                        self.find_abandoned();
+                    }
                 }
             }
         }

@@ -32,6 +32,39 @@ impl State {
             self.unsaved = true;
             self.unswept = true;
         }
+        self.find_abandoned();
+    }
+
+    /// Finds Apps that nobody names any more. They are decided again once somebody does.
+    pub(super) fn find_abandoned(&mut self) {
+        if !self.slices_known || self.suspicion.is_some() {
+            return;
+        }
+        let mut abandoned = self.held.abandoned(&self.slices);
+        let empty = |uid: &&Uid| self.observed.objects_of(uid).next().is_none();
+        let over: Vec<Uid> = abandoned.iter().filter(empty).cloned().collect();
+        for uid in over
+            .into_iter()
+            .filter(|_| self.observed.listing.is_empty())
+        {
+            // Taken over or deleted by somebody: nothing is left that anyone could ask about.
+            abandoned.remove(&uid);
+            self.held.entries.remove(&uid);
+            self.reports.remove(&uid);
+            self.wakes.remove(&uid);
+            self.unsaved = true;
+            self.unswept = true;
+        }
+        if self.held.frozen.is_none() {
+            let owners = self.observed.owners();
+            let unknown = owners.filter(|uid| !self.held.entries.contains_key(*uid));
+            abandoned.extend(unknown.cloned());
+        }
+        if abandoned != self.observed.abandoned {
+            let back = self.observed.abandoned.difference(&abandoned);
+            self.dirty.extend(back.cloned());
+            self.observed.abandoned = abandoned;
+        }
     }
 
     /// Identity and epoch of the hub that is served.

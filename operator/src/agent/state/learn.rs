@@ -6,7 +6,7 @@ use plan::object::ObjectKey;
 use plan::realize::{Access, Delivered, Namespace, Refused, Seen, Settled, Undelivered};
 
 use super::{ALLOWED_FOR, DENIED_FOR, RETRY, SECRET_RETRY, State};
-use crate::agent::member::{Asker, Outcome};
+use crate::agent::member::{Asker, Outcome, lacks_right};
 
 impl State {
     /// Takes in what came of the actions. Returns whether any failed.
@@ -25,7 +25,7 @@ impl State {
                     repair,
                 } => {
                     self.learn_applied(&asker, key, hash, *seen, repair.then_some(now));
-                    self.again(asker, now);
+                    self.again(&asker, now);
                 }
                 Outcome::Refused {
                     key,
@@ -35,6 +35,9 @@ impl State {
                     transient,
                 } => {
                     failed |= transient;
+                    // Somebody may have taken the agent's own rights in the namespace away.
+                    let unbound = reason == Reason::Forbidden && lacks_right(&message);
+                    let namespace = key.namespace.clone();
                     let message = message.into();
                     let refused = Refused {
                         hash,
@@ -42,22 +45,32 @@ impl State {
                         message,
                         retry_at: now,
                     };
-                    self.learn_refused(&asker, key, refused);
-                    self.again(asker, now);
+                    let first = self.learn_refused(&asker, key, refused);
+                    if unbound && first {
+                        self.see_namespace(&namespace, Namespace::Unbound);
+                    }
+                    self.again(&asker, now);
                 }
                 Outcome::Deleted { key, uid, gone } => {
                     self.observed.going(&key, &uid);
                     let now_there = self.observed.objects.get(&key);
-                    if gone && now_there.is_some_and(|seen| seen.uid == uid) {
+                    let seen = now_there.is_some_and(|seen| seen.uid == uid);
+                    if gone && seen {
                         self.dirty.extend(self.observed.lose(&key));
-                        self.observed.settled.remove(&key);
                     }
-                    self.again(asker, now);
+                    if gone {
+                        self.observed.gone(&key, &uid);
+                    }
+                    self.end_failure(&asker);
+                    // Of what is not seen, the watch does not tell when it is gone.
+                    let pause = if gone || seen { 0 } else { RETRY };
+                    self.again(&asker, now + pause);
                     self.unsaved = true;
                 }
                 Outcome::LetGo(key) => {
+                    self.end_failure(&asker);
                     self.dirty.extend(self.observed.let_go(&key));
-                    self.again(asker, now);
+                    self.again(&asker, now);
                     self.unsaved = true;
                 }
                 outcome @ (Outcome::Delivered { .. }
@@ -83,26 +96,53 @@ impl State {
                     }
                 }
                 Outcome::NamespaceReady(name) => self.see_namespace(&name, Namespace::Ready),
+                Outcome::Unbound(namespace, why) => {
+                    failed = true;
+                    tracing::warn!(why, "rights in a namespace are set up anew");
+                    self.see_namespace(&namespace, Namespace::Unbound);
+                    self.begin_failure(&asker, &why);
+                    self.again(&asker, now + RETRY);
+                }
                 Outcome::Failed(why) => {
                     failed = true;
                     tracing::warn!(why, "an action failed and is tried again");
-                    self.again(asker, now + RETRY);
+                    self.begin_failure(&asker, &why);
+                    self.again(&asker, now + RETRY);
                 }
             }
         }
         failed
     }
 
-    /// Decides again for whomever an action was carried out, at that time.
-    fn again(&mut self, asker: Asker, at: i64) {
+    /// Remembers why Apps do not get on: a removal that stands still says so.
+    fn begin_failure(&mut self, asker: &Asker, why: &str) {
+        for app in self.asking(asker) {
+            self.failures.insert(app, why.into());
+        }
+    }
+
+    fn end_failure(&mut self, asker: &Asker) {
+        for app in self.asking(asker) {
+            self.failures.remove(&app);
+        }
+    }
+
+    /// The Apps that an action was carried out for.
+    fn asking(&self, asker: &Asker) -> Vec<Uid> {
         match asker {
-            Asker::App(uid) => self.wake(uid, at),
+            Asker::App(uid) => vec![uid.clone()],
             Asker::Namespace(name) => {
-                let here = |held: &HeldEntry| held.entry.namespace == name;
+                let here = |held: &HeldEntry| held.entry.namespace == *name;
                 let apps = self.held.entries.iter().filter(|(_, held)| here(held));
-                let apps: Vec<Uid> = apps.map(|(uid, _)| uid.clone()).collect();
-                apps.into_iter().for_each(|uid| self.wake(uid, at));
+                apps.map(|(uid, _)| uid.clone()).collect()
             }
+        }
+    }
+
+    /// Decides again for whomever an action was carried out, at that time.
+    fn again(&mut self, asker: &Asker, at: i64) {
+        for app in self.asking(asker) {
+            self.wake(app, at);
         }
     }
 
@@ -132,16 +172,24 @@ impl State {
         self.unsaved = true;
     }
 
-    /// Takes in what was refused just now, to be tried again after a pause that doubles.
-    pub(super) fn learn_refused(&mut self, asker: &Asker, key: ObjectKey, mut refused: Refused) {
-        let Some(app) = asker.app() else { return };
+    /// Takes in what was refused just now, to be tried again after a pause that doubles. Returns
+    /// whether it is the first time.
+    pub(super) fn learn_refused(
+        &mut self,
+        asker: &Asker,
+        key: ObjectKey,
+        mut refused: Refused,
+    ) -> bool {
+        let Some(app) = asker.app() else { return false };
         let entry = self.tries.entry(key.clone());
         let (whose, tries) = entry.or_insert_with(|| (app.clone(), 0));
         whose.clone_from(app);
         *tries = (*tries + 1).min(6);
         // 1, 2, 4 … 32 s: a mended right or a returned server is noticed within half a minute.
         refused.retry_at += 500 << *tries;
+        let first = *tries == 1;
         self.observed.refused.insert(key, refused);
+        first
     }
 
     /// Takes in what came of a Secret. Returns whether it failed.
@@ -212,6 +260,7 @@ impl State {
             | Outcome::Deleted { .. }
             | Outcome::LetGo(_)
             | Outcome::Access(..)
+            | Outcome::Unbound(..)
             | Outcome::NamespaceReady(_)
             | Outcome::Failed(_) => return false,
         }

@@ -1,11 +1,24 @@
 //! What the agent reports.
 
+use std::borrow::Cow;
+
 use crds::{ClusterReportSpec, ReportEntry, ReportState, Unclaimed, UnclaimedObject};
 use plan::object::{Kind, ObjectKey};
+use plan::realize::shorten;
 
 use super::{CAPACITY_INTERVAL, State, UNCLAIMED_SHOWN};
 use crate::agent::capacity::Use;
 use crate::agent::reports::Reports;
+
+/// What is told instead of a report.
+enum Instead {
+    /// It is told as it is.
+    No,
+    /// What was told before stands.
+    Nothing,
+    /// This.
+    This(ReportEntry),
+}
 
 impl State {
     pub(super) fn current_use(&self) -> Use {
@@ -30,12 +43,32 @@ impl State {
             kept
         });
         for (uid, entry) in &self.reports {
-            if told.apps.get(uid) != Some(entry) && !self.withholds(entry) {
-                told.apps.insert(uid.clone(), entry.clone());
+            let entry = match self.instead(entry) {
+                Instead::Nothing => continue,
+                Instead::This(entry) => Cow::Owned(entry),
+                Instead::No => Cow::Borrowed(entry),
+            };
+            if told.apps.get(uid) != Some(&*entry) {
+                told.apps.insert(uid.clone(), entry.into_owned());
                 changed = true;
             }
         }
         changed
+    }
+
+    /// What is told instead of a report that cannot be told yet.
+    fn instead(&self, entry: &ReportEntry) -> Instead {
+        match &self.unsaveable {
+            _ if !self.withholds(entry) => Instead::No,
+            None => Instead::Nothing,
+            Some(why) => Instead::This(ReportEntry {
+                state: ReportState::Removing,
+                message: Some(shorten(format!(
+                    "removed, and acknowledged once the agent's memory can be saved in namespace jiuzhou-system of the cluster: {why}"
+                ))),
+                ..entry.clone()
+            }),
+        }
     }
 
     /// Whether a report acknowledges a removal that the agent would not remember after a crash.
@@ -99,7 +132,7 @@ impl State {
         let orphans = self
             .observed
             .owners()
-            .filter(|uid| !self.held.entries.contains_key(*uid));
+            .filter(|uid| self.observed.abandoned.contains(*uid));
         let keys: Vec<&ObjectKey> = orphans
             .flat_map(|uid| self.observed.objects_of(uid))
             .collect();

@@ -22,12 +22,11 @@ impl State {
         self.missing.retain(|(hash, _), _| contents.contains(hash));
         self.access_until
             .retain(|(namespace, _), _| namespaces.contains(namespace));
+        self.failures.retain(|app, _| held.contains_key(app));
         self.tries.retain(|_, (app, _)| held.contains_key(app));
         let (tries, observed) = (&self.tries, &mut self.observed);
         observed.refused.retain(|key, _| tries.contains_key(key));
-        observed
-            .settled
-            .retain(|_, was| was.app.as_ref().is_some_and(|app| held.contains_key(app)));
+        observed.forget_settled(|app| held.contains_key(app));
         observed
             .access
             .retain(|(namespace, _), _| namespaces.contains(namespace));

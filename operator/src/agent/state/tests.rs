@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crds::label;
 use crds::{AssignmentSliceSpec, Entry, EntryState, Management, ReportState, Stage, TakeOver};
 use plan::content::AppContent;
-use plan::realize::{Access, Delivered, Health, Seen, Stamp};
+use plan::realize::{Access, Action, Delivered, Health, Namespace, Seen, Stamp};
 use serde_json::json;
 
 use super::*;
@@ -483,4 +483,140 @@ fn the_last_of_two_removed_apps_deletes_the_secret_that_they_share() {
     for app in ["x", "y"] {
         assert_eq!(state.reports[app].state, ReportState::Removed);
     }
+}
+
+/// Shows the agent an object of an App.
+fn exists(state: &mut State, name: &str, app: &str) {
+    let there = (key(name), seen(app, "7"));
+    let change = Change::Applied(there);
+    state.hear(Heard::Objects(Kind::ConfigMap, change), now());
+}
+
+#[test]
+fn what_the_hub_does_not_name_is_kept_as_it_is_shown_and_taken_up_again_when_it_does() {
+    let (x, y) = (entry("x", "c", "p-1"), entry("y", "d", "p-1"));
+    let mut state = agent(&[x.clone(), y.clone()]);
+    comes(&mut state, "p-1", &["c", "d"]);
+    exists(&mut state, "d", "y");
+    assign(&mut state, std::slice::from_ref(&x));
+    state.dirty.insert("y".into());
+    let touched = |work: &Work| {
+        work.actions
+            .iter()
+            .any(|(asker, _)| asker.app() == Some(&"y".into()))
+    };
+    assert!(!touched(&state.decide(now())), "nothing is repaired");
+    let unclaimed = state.unclaimed();
+    assert_eq!((unclaimed.count, &*unclaimed.objects[0].name), (1, "d"));
+    // Named again, as after slices that somebody deleted by hand.
+    let mut later = (*slice(&[x, y])).clone();
+    later.sequence = 2;
+    let later = vec![("a".into(), Arc::new(later))];
+    state.hear(Heard::Slices(Change::Replaced(later)), now());
+    assert!(touched(&state.decide(now())));
+    assert_eq!(state.unclaimed().count, 0);
+}
+
+#[test]
+fn what_the_hub_does_not_name_is_forgotten_once_nothing_of_it_is_left() {
+    let (x, y) = (entry("x", "c", "p-1"), entry("y", "d", "p-1"));
+    let mut state = agent(&[x.clone(), y]);
+    exists(&mut state, "d", "y");
+    assign(&mut state, &[x]);
+    assert!(state.held.entries.contains_key("y"));
+    let gone = Change::Deleted((key("d"), seen("y", "8")));
+    state.hear(Heard::Objects(Kind::ConfigMap, gone), now());
+    assert!(!state.held.entries.contains_key("y"));
+}
+
+#[test]
+fn objects_of_an_unknown_app_are_shown_and_kept() {
+    let mut state = agent(&[entry("x", "c", "p-1")]);
+    exists(&mut state, "left-over", "app-of-another-hub");
+    let unclaimed = state.unclaimed();
+    assert_eq!(
+        (unclaimed.count, &*unclaimed.objects[0].name),
+        (1, "left-over")
+    );
+    let work = state.decide(now());
+    assert!(work.actions.is_empty() && work.destructive.is_empty());
+}
+
+#[test]
+fn content_that_the_hub_does_not_have_is_said_kept_running_and_asked_for_again() {
+    let mut state = agent(&[entry("x", "c", "p-1")]);
+    exists(&mut state, "c", "x");
+    assert_eq!(state.decide(now()).fetch.len(), 1);
+    let asked = now();
+    state.hear(Heard::Content("p-1".to_owned(), Ok(None)), asked);
+    let work = state.decide(asked);
+    assert!(work.actions.is_empty() && work.destructive.is_empty() && work.fetch.is_empty());
+    let report = &state.reports["x"];
+    assert_eq!(report.reason, Some(crds::Reason::ContentMissing));
+    assert_eq!(state.decide(asked + RETRY).fetch.len(), 1);
+}
+
+#[test]
+fn a_removal_that_stands_still_says_why() {
+    let mut state = removing();
+    state.decide(now());
+    let why = "cannot delete ConfigMap health/c: denied by somebody's webhook";
+    let failed = Outcome::Failed(why.to_owned());
+    state.learn(vec![(Asker::App("x".into()), failed)], now());
+    state.decide(now() + RETRY);
+    assert_eq!(state.reports["x"].message.as_deref(), Some(why));
+    let deleted = Outcome::Deleted {
+        key: key("c"),
+        uid: "object-x".into(),
+        gone: false,
+    };
+    state.learn(vec![(Asker::App("x".into()), deleted)], now());
+    state.decide(now());
+    assert_eq!(state.reports["x"].message, None);
+}
+
+#[test]
+fn a_removal_that_cannot_be_remembered_says_so_instead_of_being_acknowledged() {
+    let removed = at_generation(1, EntryState::Removed);
+    let mut state = agent(&[removed]);
+    state.decide(now());
+    state.not_saved("quota of Secrets is exhausted".to_owned());
+    let mut told = Reports::default();
+    state.bring_up(&mut told, now());
+    let report = &told.apps["x"];
+    assert_eq!(report.state, ReportState::Removing);
+    assert!(
+        report
+            .message
+            .as_ref()
+            .unwrap()
+            .contains("quota of Secrets")
+    );
+    state.saved();
+    state.bring_up(&mut told, now());
+    assert_eq!(told.apps["x"].state, ReportState::Removed);
+}
+
+#[test]
+fn rights_that_somebody_took_away_are_set_up_anew_once() {
+    let mut state = agent(&[entry("x", "c", "p-1")]);
+    comes(&mut state, "p-1", &["c"]);
+    let refused = || {
+        Outcome::Refused {
+        key: key("c"),
+        hash: hash("0"),
+        reason: crds::Reason::Forbidden,
+        message: "configmaps is forbidden: User \"a\" cannot patch resource \"configmaps\" in API group \"\" in the namespace \"health\"".to_owned(),
+        transient: false,
+    }
+    };
+    let binds = |state: &mut State| {
+        state.learn(vec![(Asker::App("x".into()), refused())], now());
+        let work = state.decide(now() + RETRY);
+        let bind = |(_, action): &(Asker, Action)| matches!(action, Action::CreateNamespace { .. });
+        work.actions.iter().any(bind)
+    };
+    assert!(binds(&mut state));
+    state.see_namespace(&"health".into(), Namespace::Ready);
+    assert!(!binds(&mut state), "the second refusal is reported");
 }

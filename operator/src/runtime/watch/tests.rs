@@ -209,6 +209,7 @@ async fn every_sign_of_life_counts_and_silence_shows() {
     assert_eq!(bench.next().await, "=a");
     assert_eq!(bench.freshness.listed(), Ok(()));
     bench.requests(3).await;
+    bench.fake.set_down(true);
     tokio::time::sleep(QUICK.idle).await;
     assert!(bench.freshness.fresh(QUICK.idle / 2).is_err());
     assert_eq!(bench.freshness.fresh(Freshness::STALE), Ok(()));
