@@ -2,12 +2,12 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{
     fault_support::{
-        Running, Site, Version, app, condition, deployment, fragile, settings, throughout, uid,
-        version,
+        Running, Site, Version, app, condition, deployment, fragile, mark, settings, throughout,
+        uid, version,
     },
     support::eventually,
 };
@@ -153,11 +153,24 @@ async fn a_rebuilt_hub_is_refused_until_each_member_acknowledges_it() {
         &[deployment("web", 2), settings("web", "one")],
     ))
     .await;
+    let again = |take_over: &str| {
+        let mut again = app(&tenant, "again", &["hangzhou"], &[settings("again", "one")]);
+        again["spec"]["takeOver"] = json!(take_over);
+        again
+    };
+    let first = hub.create(&again("Never")).await;
     hub.ready(&tenant, "web").await;
+    hub.ready(&tenant, "again").await;
     let before = versions(running, &tenant).await;
+    running
+        .process("hub")
+        .stop(Duration::from_secs(5))
+        .await
+        .unwrap();
     hub.delete("ConfigMap", "jiuzhou-system", "jiuzhou-hub")
         .await;
-    restart(running, "hub").await;
+    make_anew(&hub, &first, &again("Never")).await;
+    running.process("hub").start().unwrap();
     for city in ALL {
         hub.until("refuses the other hub", ("MemberCluster", "", city), |c| {
             condition(c, "Joined").is_some_and(|(_, reason, _)| reason == "HubRefused")
@@ -171,27 +184,7 @@ async fn a_rebuilt_hub_is_refused_until_each_member_acknowledges_it() {
         &json!({"spec": {"manifests": [settings("other", "two")]}}),
     )
     .await;
-    throughout(
-        "nothing changes in the members",
-        Duration::from_secs(3),
-        async || versions(running, &tenant).await == before,
-    )
-    .await;
-    let site = running.site("hangzhou-a").await;
-    site.merge(
-        "ConfigMap",
-        &tenant,
-        "web",
-        &json!({"data": {"key": "by hand"}}),
-    )
-    .await;
-    site.until(
-        "is put back all the same",
-        ("ConfigMap", &tenant, "web"),
-        |o| o["data"]["key"] == "one",
-    )
-    .await;
-
+    nothing_changes_but_by_repair(running, &tenant, &before).await;
     acknowledge_everywhere(running, &hub).await;
     running.whole().await;
     hub.ready(&tenant, "web").await;
@@ -203,6 +196,65 @@ async fn a_rebuilt_hub_is_refused_until_each_member_acknowledges_it() {
         })
         .await;
     }
+    let site = running.site("hangzhou-a").await;
+    // What the former hub had placed is nobody's by now, and is had for the asking.
+    let message = hub.refused(&tenant, "again", "OwnedByOther").await;
+    assert!(message.contains("takeOver"), "{message}");
+    let object = site.get("ConfigMap", &tenant, "again").await.unwrap();
+    hub.merge("App", &tenant, "again", &again("Always")).await;
+    hub.ready(&tenant, "again").await;
+    let taken = site.get("ConfigMap", &tenant, "again").await.unwrap();
+    assert_eq!(uid(&taken), uid(&object), "it is still the same object");
+    assert_ne!(mark(&taken, "labels", "jiuzhou.io/app-uid"), uid(&first));
+}
+
+async fn nothing_changes_but_by_repair(
+    running: &Running,
+    tenant: &str,
+    before: &BTreeMap<String, Version>,
+) {
+    throughout(
+        "nothing changes in the members",
+        Duration::from_secs(3),
+        async || versions(running, tenant).await == *before,
+    )
+    .await;
+    let site = running.site("hangzhou-a").await;
+    site.merge(
+        "ConfigMap",
+        tenant,
+        "web",
+        &json!({"data": {"key": "by hand"}}),
+    )
+    .await;
+    site.until(
+        "is put back all the same",
+        ("ConfigMap", tenant, "web"),
+        |o| o["data"]["key"] == "one",
+    )
+    .await;
+}
+
+/// Makes an App anew as in a hub that was rebuilt: with another UID, and no slice knows the old one.
+async fn make_anew(hub: &Site, old: &Value, new: &Value) {
+    let meta = &old["metadata"];
+    let (namespace, name) = (
+        meta["namespace"].as_str().unwrap(),
+        meta["name"].as_str().unwrap(),
+    );
+    for slice in hub.list("AssignmentSlice", "jz-hangzhou-a").await {
+        let mut entries = slice["spec"]["entries"].as_array().unwrap().clone();
+        entries.retain(|entry| entry["uid"] != meta["uid"]);
+        let without = json!({"spec": {"entries": entries}});
+        let slice = slice["metadata"]["name"].as_str().unwrap();
+        hub.merge("AssignmentSlice", "jz-hangzhou-a", slice, &without)
+            .await;
+    }
+    let free = json!({"metadata": {"finalizers": []}});
+    hub.merge("App", namespace, name, &free).await;
+    hub.delete("App", namespace, name).await;
+    hub.gone("App", namespace, name).await;
+    hub.create(new).await;
 }
 
 #[tokio::test]
@@ -278,13 +330,6 @@ async fn an_older_copy_of_a_slice_freezes_the_city_until_the_epoch_is_raised() {
     );
 }
 
-/// Ends a process in order and starts it again.
-async fn restart(running: &Running, name: &str) {
-    let process = running.process(name);
-    process.stop(Duration::from_secs(5)).await.unwrap();
-    process.start().unwrap();
-}
-
 #[tokio::test]
 async fn a_leader_that_slept_past_its_lease_writes_nothing_more() {
     let (_taken, running) = fragile().await;
@@ -326,15 +371,15 @@ async fn a_leader_that_slept_past_its_lease_writes_nothing_more() {
     let images = json!({"spec": {"manifests": [settings("web", "two")]}});
     hub.merge("App", &tenant, "web", &images).await;
     hub.ready(&tenant, "web").await;
-    tokio::time::sleep_until(awake).await;
-    running.process("hub").resume().unwrap();
     for number in 0..8 {
         hub.ready(&tenant, &format!("busy-{number}")).await;
     }
-    let now = epoch().await.unwrap();
+    tokio::time::sleep_until(awake).await;
+    let written = marks(&hub).await;
+    running.process("hub").resume().unwrap();
     throughout(
-        "no slice falls back behind the fence, and no App stands twice",
-        Duration::from_secs(3),
+        "no slice is written, by the sleeper or because of it, and no App stands twice",
+        Duration::from_secs(5),
         async || {
             let mut seen = std::collections::BTreeSet::new();
             let slices = hub.list("AssignmentSlice", "jz-hangzhou-a").await;
@@ -342,15 +387,31 @@ async fn a_leader_that_slept_past_its_lease_writes_nothing_more() {
                 .iter()
                 .flat_map(|s| s["spec"]["entries"].as_array().into_iter().flatten())
                 .all(|entry| seen.insert(entry["uid"].as_str().map(str::to_owned)))
-                && slices
-                    .iter()
-                    .all(|s| s["spec"]["leaderEpoch"].as_i64() <= Some(now))
+                && marks(&hub).await == written
         },
     )
     .await;
     stale_write_is_refused(running, before).await;
     second.stop(Duration::from_secs(5)).await.unwrap();
     running.whole().await;
+}
+
+/// Leader epoch, sequence and version of every slice of the cities.
+async fn marks(hub: &Site) -> BTreeMap<String, String> {
+    let mut marks = BTreeMap::new();
+    for city in CITIES {
+        for slice in hub.list("AssignmentSlice", &format!("jz-{city}")).await {
+            let (meta, spec) = (&slice["metadata"], &slice["spec"]);
+            marks.insert(
+                format!("{city} {}", meta["name"]),
+                format!(
+                    "{} {} {}",
+                    spec["leaderEpoch"], spec["sequence"], meta["resourceVersion"]
+                ),
+            );
+        }
+    }
+    marks
 }
 
 /// What the sleeper may still have had on its way is refused by the store itself.
