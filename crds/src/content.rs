@@ -21,6 +21,7 @@ pub const PACK_BYTES_MAX: usize = 1_200_000;
     plural = "contents",
     namespaced,
     derive = "PartialEq",
+    validation = Rule::new("self.spec == oldSelf.spec").message("a Content is immutable: its name is the hash of what it holds"),
     doc = "Internal. A Content holds the manifests of several Apps of one tenant, stored once whatever the number of clusters. Nobody may change one; agents may only get them by name.",
     printcolumn(name = "Tenant", type_ = "string", json_path = ".spec.tenant"),
     printcolumn(

@@ -84,12 +84,7 @@ impl Binaries {
     pub fn ensure(progress: impl Fn(&str)) -> Result<Self> {
         let ready = env::var_os(ASSETS_VARIABLE).map(PathBuf::from);
         let cache = cache_dir()?;
-        let find = |binary: Binary| -> Option<PathBuf> {
-            let folders = ready.iter().chain([&cache]);
-            folders
-                .map(|folder| folder.join(binary.name()))
-                .find(|path| path.is_file())
-        };
+        let find = |binary: Binary| find(binary, ready.as_deref(), &cache);
         let missing = || {
             Binary::ALL
                 .into_iter()
@@ -108,12 +103,20 @@ impl Binaries {
     }
 }
 
+/// Others' ready binaries come before our own.
+fn find(binary: Binary, ready: Option<&Path>, cache: &Path) -> Option<PathBuf> {
+    let folders = ready.into_iter().chain([cache]);
+    folders
+        .map(|folder| folder.join(binary.name()))
+        .find(|path| path.is_file())
+}
+
 fn build_missing<I: Iterator<Item = Binary>>(
     cache: &Path,
     missing: impl Fn() -> I,
     progress: &impl Fn(&str),
 ) -> Result<()> {
-    require_go(&missing().map(Binary::name).collect::<Vec<_>>())?;
+    require_go(has_go(), &missing().map(Binary::name).collect::<Vec<_>>())?;
     fs::create_dir_all(cache).with_context(|| format!("create {}", cache.display()))?;
     let lock = File::create(cache.join("lock")).context("create the lock of the cache")?;
     if lock.try_lock().is_err() {
@@ -190,8 +193,8 @@ fn cache_dir() -> Result<PathBuf> {
     Ok(base.join("jiuzhou/controlplane").join(key))
 }
 
-fn require_go(missing: &[&str]) -> Result<()> {
-    if has_go() {
+fn require_go(has_go: bool, missing: &[&str]) -> Result<()> {
+    if has_go {
         return Ok(());
     }
     bail!(
@@ -239,6 +242,44 @@ mod tests {
                 .any(|file| file.to_string_lossy().contains(name))
         };
         assert!(named("httproutes") && named("gateways"), "{files:?}");
+    }
+
+    #[test]
+    fn ready_binaries_are_taken_before_those_of_the_cache_each_by_its_name() {
+        let folder = |name: &str, files: &[&str]| {
+            let folder = env::temp_dir().join(format!("jiuzhou-{name}-{}", std::process::id()));
+            fs::create_dir_all(&folder).expect("a folder");
+            for file in files {
+                File::create(folder.join(file)).expect("a file");
+            }
+            folder
+        };
+        let ready = folder("ready", &["etcd", "kube-apiserver"]);
+        let cache = folder("cache", &["etcd", "kube-controller-manager"]);
+        let found = |binary| find(binary, Some(&ready), &cache);
+        assert_eq!(found(Binary::Etcd), Some(ready.join("etcd")));
+        assert_eq!(
+            found(Binary::ControllerManager),
+            Some(cache.join("kube-controller-manager"))
+        );
+        assert_eq!(found(Binary::Scheduler), None);
+        assert_eq!(find(Binary::Etcd, None, &cache), Some(cache.join("etcd")));
+        for folder in [&ready, &cache] {
+            fs::remove_dir_all(folder).expect("it was ours");
+        }
+    }
+
+    #[test]
+    fn without_go_the_error_says_what_is_missing_and_what_to_do() {
+        let error = require_go(false, &["etcd", "kube-scheduler"]).expect_err("no Go");
+        let text = error.to_string();
+        for word in [
+            "etcd, kube-scheduler not found",
+            "install Go",
+            ASSETS_VARIABLE,
+        ] {
+            assert!(text.contains(word), "{text}");
+        }
     }
 
     #[test]

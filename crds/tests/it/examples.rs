@@ -71,16 +71,15 @@ fn typed(kind: &str, object: &Value) -> Result<(), String> {
     read!(Region, MemberCluster, App, Approval)
 }
 
+fn schema(crd: CustomResourceDefinition) -> (String, Value) {
+    let schema = crd.spec.versions[0].schema.clone();
+    let schema = schema.unwrap().open_api_v3_schema;
+    (crd.spec.names.kind, serde_json::to_value(schema).unwrap())
+}
+
+/// Of the kinds for users.
 fn schemas() -> &'static BTreeMap<String, Value> {
     static SCHEMAS: LazyLock<BTreeMap<String, Value>> = LazyLock::new(|| {
-        let schema = |crd: CustomResourceDefinition| {
-            let schema = crd.spec.versions[0]
-                .schema
-                .clone()
-                .unwrap()
-                .open_api_v3_schema;
-            (crd.spec.names.kind, serde_json::to_value(schema).unwrap())
-        };
         let for_users = |crd: &CustomResourceDefinition| {
             crd.spec
                 .names
@@ -99,15 +98,17 @@ fn schemas() -> &'static BTreeMap<String, Value> {
 
 fn schema_accepts(kind: &str, object: &Value) -> bool {
     static VALIDATORS: LazyLock<BTreeMap<String, Validator>> = LazyLock::new(|| {
-        let build = |schema| {
+        let build = |schema: &Value| {
             jsonschema::options()
                 .should_validate_formats(true)
                 .build(schema)
                 .unwrap()
         };
-        schemas()
-            .iter()
-            .map(|(kind, schema)| (kind.clone(), build(schema)))
+        // Of internal kinds too: some rules of theirs have examples.
+        crds::all()
+            .into_iter()
+            .map(schema)
+            .map(|(kind, schema)| (kind, build(&schema)))
             .collect()
     });
     VALIDATORS[kind].is_valid(object)

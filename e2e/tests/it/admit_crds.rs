@@ -152,3 +152,44 @@ async fn tables_show_at_most_seven_columns_and_a_value_for_a_fresh_object() {
         assert_eq!(shown.last(), Some(&"Age"), "{plural}");
     }
 }
+
+/// A kind under a group of its own, so that it can be put to the server beside the installed one.
+fn elsewhere(crd: &Value) -> Value {
+    let mut crd = crd.clone();
+    let plural = crd["spec"]["names"]["plural"].as_str().expect("a plural");
+    crd["metadata"]["name"] = json!(format!("{plural}.budget.example"));
+    crd["spec"]["group"] = json!("budget.example");
+    crd
+}
+
+/// Takes the bounds away that make the cost of rules finite.
+fn unbounded(node: &mut Value) {
+    match node {
+        Value::Object(fields) => {
+            for bound in ["maxItems", "maxLength", "maxProperties"] {
+                fields.remove(bound);
+            }
+            fields.values_mut().for_each(unbounded);
+        }
+        Value::Array(items) => items.iter_mut().for_each(unbounded),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+#[tokio::test]
+async fn the_rules_of_every_kind_stay_within_the_servers_budget() {
+    let client = server().await;
+    let all = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions?dryRun=All";
+    let put = async |crd: &Value| call(&client, Method::POST, all, Some(crd)).await;
+    for crd in crds::all() {
+        let crd = serde_json::to_value(crd).expect("plain data");
+        let answer = put(&elsewhere(&crd)).await;
+        assert!(answer.is_ok(), "{}: {answer:?}", crd["metadata"]["name"]);
+        if crd["spec"]["names"]["kind"] == "App" {
+            let mut wide = elsewhere(&crd);
+            unbounded(&mut wide);
+            let refusal = put(&wide).await.expect_err("without bounds it is refused");
+            assert!(refusal.message.contains("budget"), "{}", refusal.message);
+        }
+    }
+}

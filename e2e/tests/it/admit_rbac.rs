@@ -15,6 +15,7 @@ use crate::{
         FAR, account, account_object, binding, call, chart, content, create, created, hub,
         hub_account, join, namespace_object, path, region, slice, with_epoch,
     },
+    fault_support::province,
     support::eventually,
 };
 
@@ -334,6 +335,75 @@ async fn ask(admin: &Client, who: &str, questions: &[Question<'_>]) {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
+/// What the hub may not do, whatever else is installed beside it.
+fn never(home: &str) -> Vec<Question<'_>> {
+    let questions = [
+        ("", "create jiuzhou.io/apps"),
+        ("", "delete jiuzhou.io/apps"),
+        ("", "update jiuzhou.io/apps"),
+        ("", "create jiuzhou.io/approvals"),
+        ("", "patch jiuzhou.io/regions"),
+        ("", "patch jiuzhou.io/memberclusters"),
+        (home, "delete jiuzhou.io/assignmentslices"),
+        (home, "delete jiuzhou.io/clusterreports"),
+        ("jiuzhou-content", "update jiuzhou.io/contents"),
+        ("jiuzhou-content", "patch jiuzhou.io/contents"),
+        ("jiuzhou-system", "delete /configmaps"),
+        ("kube-system", "get /secrets"),
+        ("health", "get /secrets"),
+        ("", "list /secrets"),
+        ("", "delete /namespaces"),
+        ("", "create /pods"),
+        ("", "create /pods/exec"),
+        ("", "get /nodes/proxy"),
+        ("", "create /serviceaccounts/token"),
+        (home, "create /serviceaccounts/token"),
+        ("", "create rbac.authorization.k8s.io/clusterroles"),
+        ("", "create rbac.authorization.k8s.io/roles"),
+        ("", "create rbac.authorization.k8s.io/clusterrolebindings"),
+        ("", "delete rbac.authorization.k8s.io/rolebindings"),
+        ("", "escalate rbac.authorization.k8s.io/clusterroles"),
+        ("", "impersonate /users"),
+        ("", "impersonate /serviceaccounts"),
+        (
+            "",
+            "bind rbac.authorization.k8s.io/clusterroles=cluster-admin",
+        ),
+        ("", "bind rbac.authorization.k8s.io/clusterroles=edit"),
+        (
+            "",
+            "patch admissionregistration.k8s.io/validatingadmissionpolicies",
+        ),
+        ("", "patch apiextensions.k8s.io/customresourcedefinitions"),
+    ];
+    let refused = |(namespace, what)| (namespace, what, false);
+    questions.into_iter().map(refused).collect()
+}
+
+#[tokio::test]
+async fn with_a_region_of_its_own_the_hub_may_what_an_agent_may_and_nothing_else() {
+    let running = province().await;
+    let admin = running.hub().await.client;
+    let mut questions = never("jz-hangzhou-a");
+    for (namespace, what) in [
+        // Its own memory, and what it keeps up in the hub's cluster.
+        ("jiuzhou-system", "list /secrets"),
+        ("jiuzhou-system", "create /secrets"),
+        ("jiuzhou-system", "delete /secrets"),
+        ("", "watch apps/deployments"),
+        ("", "create authorization.k8s.io/subjectaccessreviews"),
+        ("", "patch jiuzhou.io/apps/status"),
+    ] {
+        questions.push((namespace, what, true));
+    }
+    for what in ["create apps/deployments", "delete apps/deployments"] {
+        // Only in namespaces that it was bound in.
+        questions.push(("", what, false));
+        questions.push(("kube-system", what, false));
+    }
+    ask(&admin, "jiuzhou-system:jiuzhou-hub", &questions).await;
+}
+
 #[tokio::test]
 async fn the_hub_may_do_its_list_and_nothing_else() {
     let account = hub_account().await;
@@ -373,47 +443,9 @@ async fn the_hub_may_do_its_list_and_nothing_else() {
         questions.push(("health", what, false));
         questions.push(("", what, false));
     }
-    for (namespace, what) in [
-        ("", "create jiuzhou.io/apps"),
-        ("", "delete jiuzhou.io/apps"),
-        ("", "update jiuzhou.io/apps"),
-        ("", "create jiuzhou.io/approvals"),
-        ("", "patch jiuzhou.io/regions"),
-        ("", "patch jiuzhou.io/memberclusters"),
-        (&home, "delete jiuzhou.io/assignmentslices"),
-        (&home, "delete jiuzhou.io/clusterreports"),
-        ("jiuzhou-content", "update jiuzhou.io/contents"),
-        ("jiuzhou-content", "patch jiuzhou.io/contents"),
-        ("jiuzhou-system", "list /secrets"),
-        ("jiuzhou-system", "create /secrets/x"),
-        ("jiuzhou-system", "delete /configmaps"),
-        ("kube-system", "get /secrets"),
-        ("health", "get /secrets"),
-        ("", "delete /namespaces"),
-        ("", "create /pods"),
-        ("", "create /pods/exec"),
-        ("", "get /nodes/proxy"),
-        ("", "create /serviceaccounts/token"),
-        (&home, "create /serviceaccounts/token"),
-        ("", "create rbac.authorization.k8s.io/clusterroles"),
-        ("", "create rbac.authorization.k8s.io/roles"),
-        ("", "create rbac.authorization.k8s.io/clusterrolebindings"),
-        ("", "delete rbac.authorization.k8s.io/rolebindings"),
-        ("", "escalate rbac.authorization.k8s.io/clusterroles"),
-        ("", "impersonate /users"),
-        ("", "impersonate /serviceaccounts"),
-        (
-            "",
-            "bind rbac.authorization.k8s.io/clusterroles=cluster-admin",
-        ),
-        ("", "bind rbac.authorization.k8s.io/clusterroles=edit"),
-        (
-            "",
-            "patch admissionregistration.k8s.io/validatingadmissionpolicies",
-        ),
-        ("", "patch apiextensions.k8s.io/customresourcedefinitions"),
-    ] {
-        questions.push((namespace, what, false));
+    questions.extend(never(&home));
+    for what in ["list /secrets", "create /secrets"] {
+        questions.push(("jiuzhou-system", what, false));
     }
     ask(&admin, "jiuzhou-system:jiuzhou-hub", &questions).await;
 

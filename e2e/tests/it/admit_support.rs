@@ -226,9 +226,14 @@ pub(crate) async fn hub_account() -> Client {
 
 /// Raises the fence unless it is there or beyond already.
 pub(crate) async fn raise_fence(client: &Client, epoch: i64) {
-    let fence = fence(epoch);
-    // Refused when another test has raised it further.
-    let raised = patch(client, &fence, &json!({"data": fence["data"]})).await;
+    let here = path(&fence(0), true);
+    let mut fence_now = call(client, Method::GET, &here, None)
+        .await
+        .expect("the fence is installed");
+    fence_now["data"] = fence(epoch)["data"].clone();
+    // Refused when another test has raised it further, or at this moment.
+    fence_now["metadata"]["resourceVersion"] = Value::Null;
+    let raised = call(client, Method::PUT, &here, Some(&fence_now)).await;
     assert!(
         raised
             .as_ref()

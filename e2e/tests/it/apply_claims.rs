@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::{
-    fault_support::{app, mark, province, settings, uid, version},
+    fault_support::{app, deployment, mark, province, settings, uid, version},
     support::eventually,
 };
 
@@ -104,6 +104,34 @@ async fn of_two_apps_that_claim_an_object_the_first_keeps_it() {
     hub.ready(&tenant, "second").await;
     let object = site.get("ConfigMap", &tenant, "shared").await.unwrap();
     assert_eq!(object["data"]["key"], "second");
+}
+
+#[tokio::test]
+async fn what_a_cluster_refuses_is_said_with_its_field_and_stops_nothing_else() {
+    let running = province().await;
+    let (hub, tenant) = (running.hub().await, running.tenant("refuse").await);
+    let mut wrong = deployment("web", 1);
+    wrong["spec"]["template"]["spec"]["containers"][0]["ports"] =
+        json!([{"containerPort": 99_999_999}]);
+    let manifests = [wrong, settings("web", "one")];
+    hub.create(&app(&tenant, "web", &["hangzhou"], &manifests))
+        .await;
+    let bystander = [settings("bystander", "one")];
+    hub.create(&app(&tenant, "bystander", &["hangzhou"], &bystander))
+        .await;
+    let message = hub.refused(&tenant, "web", "Rejected").await;
+    assert!(message.contains("containerPort"), "{message}");
+    assert!(message.contains("hangzhou-a"), "{message}");
+    hub.ready(&tenant, "bystander").await;
+    running
+        .site("hangzhou-a")
+        .await
+        .until("goes on", ("ConfigMap", &tenant, "web"), |_| true)
+        .await;
+    let mended = [deployment("web", 1), settings("web", "one")];
+    let mend = json!({"spec": {"manifests": mended}});
+    hub.merge("App", &tenant, "web", &mend).await;
+    hub.ready(&tenant, "web").await;
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use crate::{
         Running, Site, Version, app, condition, deployment, fragile, mark, settings, throughout,
         uid, version,
     },
-    support::eventually,
+    support::{eventually, http_get},
 };
 
 /// An agent writes its snapshot at most every ten seconds.
@@ -328,6 +328,47 @@ async fn an_older_copy_of_a_slice_freezes_the_city_until_the_epoch_is_raised() {
         site.get("ConfigMap", &tenant, "web").await.unwrap()["data"]["key"],
         "three"
     );
+}
+
+#[tokio::test]
+async fn a_second_replica_decides_as_well_and_writes_nothing() {
+    let (_taken, running) = fragile().await;
+    let tenant = running.tenant("standby").await;
+    let hub = running.hub().await;
+    let (second, endpoint) = running.hub_replica("hub-second").await;
+    let counted = async |metric: &str, label: &str| {
+        let address = endpoint.metrics.strip_prefix("http://")?;
+        let (_, text) = http_get(address.strip_suffix("/metrics")?, "/metrics")
+            .await
+            .ok()?;
+        let series = text
+            .lines()
+            .filter(|line| line.starts_with(metric) && line.contains(label));
+        let counts = series.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok());
+        Some(counts.sum::<f64>())
+    };
+    let turns = async || counted("jiuzhou_loop_turns_total", "standby").await;
+    let before = eventually("it stands by", async || turns().await.filter(|n| *n > 0.0)).await;
+    hub.create(&app(
+        &tenant,
+        "web",
+        &["hangzhou"],
+        &[settings("web", "one")],
+    ))
+    .await;
+    hub.ready(&tenant, "web").await;
+    eventually("it has decided the new App too", async || {
+        turns().await.filter(|n| *n > before)
+    })
+    .await;
+    let asked = counted("jiuzhou_api_requests_total", "verb=\"list\"").await;
+    assert!(asked > Some(5.0), "requests are counted: {asked:?}");
+    for verb in ["create", "update", "patch", "delete"] {
+        let label = format!("verb=\"{verb}\"");
+        let writes = counted("jiuzhou_api_requests_total", &label).await;
+        assert_eq!(writes, Some(0.0), "{verb}");
+    }
+    second.stop(Duration::from_secs(5)).await.unwrap();
 }
 
 #[tokio::test]

@@ -146,3 +146,52 @@ async fn reports_deleted_by_hand_are_written_again() {
     }
     assert_eq!(objects(running, "hangzhou-a", &tenant).await, before);
 }
+
+#[tokio::test]
+async fn a_timetable_is_followed_with_the_hub_gone() {
+    let (_taken, running) = fragile().await;
+    let tenant = running.tenant("timetable").await;
+    let hub = running.hub().await;
+    let created = hub
+        .create(&app(&tenant, "web", &["hangzhou"], &[deployment("web", 1)]))
+        .await;
+    hub.ready(&tenant, "web").await;
+    running
+        .process("hub")
+        .stop(Duration::from_secs(5))
+        .await
+        .unwrap();
+    // Nothing decides on times yet; a later step of the plan will write what is written here.
+    let later = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(6);
+    let stages = json!([{"replicas": 2}, {"notBefore": later.to_string(), "replicas": 3}]);
+    let slices = hub.list("AssignmentSlice", "jz-hangzhou-a").await;
+    let names_it = |slice: &&Value| slice.to_string().contains(uid(&created));
+    let slice = slices.iter().find(names_it).expect("a slice names it");
+    let mut spec = slice["spec"].clone();
+    let sequence = spec["sequence"].as_i64().unwrap() + 1;
+    spec["sequence"] = json!(sequence);
+    for entry in spec["entries"].as_array_mut().unwrap() {
+        if entry["uid"] == created["metadata"]["uid"] {
+            entry["stages"] = stages.clone();
+            entry["generation"] = json!(sequence);
+        }
+    }
+    let name = slice["metadata"]["name"].as_str().unwrap();
+    let change = json!({"spec": spec});
+    hub.merge("AssignmentSlice", "jz-hangzhou-a", name, &change)
+        .await;
+    let site = running.site("hangzhou-a").await;
+    for replicas in [2, 3] {
+        let early = jiff::Timestamp::now() < later;
+        assert!(early || replicas == 3, "the test is too slow to tell");
+        site.until(
+            "has the replicas of its stage",
+            ("Deployment", &tenant, "web"),
+            |web| web["spec"]["replicas"] == replicas,
+        )
+        .await;
+    }
+    assert!(jiff::Timestamp::now() >= later, "not before its time");
+    running.process("hub").start().unwrap();
+    running.whole().await;
+}

@@ -222,12 +222,16 @@ async fn a_living_sandbox_describes_itself() {
     assert!(sandbox.dir.join("logs").is_dir());
     tell_how_they_are(text("/hub/metrics"), &HUB_METRICS).await;
     tell_how_they_are(text("/clusters/1/agent/metrics"), &AGENT_METRICS).await;
+    let started = sandbox.processes();
+    assert!(started.len() > 10, "{started:?}");
     sandbox.signal(Signal::TERM);
     let ended = tokio::time::timeout(Duration::from_mins(1), sandbox.child.wait()).await;
     assert_eq!(
         ended.expect("it ends in time").expect("it ends").code(),
         Some(0)
     );
+    let left: Vec<u32> = started.into_iter().filter(|pid| runs(*pid)).collect();
+    assert!(left.is_empty(), "still running: {left:?}");
 }
 
 #[tokio::test]

@@ -22,8 +22,11 @@ use crate::{
 /// Edits until one must have been sampled: one turn in ten is.
 const EDITS: usize = 150;
 
-/// Names of spans by trace, as far as they have come. A test run makes some thousands.
-static SPANS: Mutex<BTreeMap<Vec<u8>, BTreeSet<String>>> = Mutex::new(BTreeMap::new());
+/// Names of spans by trace, and whether they have a parent, as far as they have come. A test run makes
+/// some thousands.
+static SPANS: Mutex<BTreeMap<Vec<u8>, Spans>> = Mutex::new(BTreeMap::new());
+
+type Spans = BTreeSet<(String, bool)>;
 
 /// Where the processes of the province send their spans to. It lives as long as the test program, on
 /// a thread of its own: the runtime of one test would end before the next.
@@ -72,17 +75,24 @@ impl TraceService for Collector {
             .flat_map(|resource| resource.scope_spans)
             .flat_map(|scope| scope.spans)
         {
-            spans.entry(span.trace_id).or_default().insert(span.name);
+            let child = !span.parent_span_id.is_empty();
+            let trace = spans.entry(span.trace_id).or_default();
+            trace.insert((span.name, child));
         }
         Ok(Response::new(ExportTraceServiceResponse::default()))
     }
 }
 
+fn has(names: &Spans, name: &str, child: bool) -> bool {
+    names.contains(&(name.to_owned(), child))
+}
+
+/// Whether a turn of the hub, as the root of a trace, has a turn of an agent below it.
 fn followed() -> bool {
     let spans = SPANS.lock().unwrap_or_else(PoisonError::into_inner);
     spans
         .values()
-        .any(|names| names.contains("hub_turn") && names.contains("agent_turn"))
+        .any(|names| has(names, "hub_turn", false) && has(names, "agent_turn", true))
 }
 
 #[tokio::test]

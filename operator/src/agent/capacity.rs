@@ -32,6 +32,8 @@ pub(crate) struct Capacity {
     nodes: BTreeMap<String, Option<Resources>>,
     pods: BTreeMap<(NamespaceName, String), Resources>,
     used: BTreeMap<NamespaceName, Resources>,
+    /// Whether nodes and pods were listed.
+    listed: (bool, bool),
 }
 
 /// What is reported of it.
@@ -64,7 +66,13 @@ impl Capacity {
         self.nodes.remove(name);
     }
 
+    /// Whether everything was looked at: before that, a cluster would seem to be empty.
+    pub(crate) fn is_known(&self) -> bool {
+        self.listed == (true, true)
+    }
+
     pub(crate) fn replace_nodes(&mut self, views: &[View]) {
+        self.listed.0 = true;
         self.nodes.clear();
         views.iter().for_each(|view| self.see_node(view));
     }
@@ -88,6 +96,7 @@ impl Capacity {
     }
 
     pub(crate) fn replace_pods(&mut self, views: &[View]) {
+        self.listed.1 = true;
         self.pods.clear();
         self.used.clear();
         views.iter().for_each(|view| self.see_pod(view));

@@ -180,6 +180,25 @@ fn of_the_regions_to_use_those_that_can_take_a_fair_share_come_first() {
 }
 
 #[test]
+fn of_equal_regions_the_emptiest_comes_first() {
+    for (full, others) in [
+        ("quzhou", ["hangzhou-a", "ningbo-a"]),
+        ("hangzhou", ["ningbo-a", "quzhou-a"]),
+    ] {
+        let province = Province::cities()
+            .with_cores("hangzhou-a", 30)
+            .with_cores("ningbo-a", 30)
+            .with_cores("quzhou-a", 30)
+            .with(app("first").replicas(20, "Duplicate").within(&[full]))
+            .settled()
+            .with(app("second").replicas(4, "Duplicate").at_most(2))
+            .settled();
+        let there: Vec<String> = province.placed("second").into_iter().map(|p| p.0).collect();
+        assert_eq!(there, others);
+    }
+}
+
+#[test]
 fn an_app_that_needs_more_regions_than_qualify_starts_nowhere() {
     let draft = app("web")
         .replicas(6, "Even")

@@ -43,6 +43,19 @@ fn a_manifest_of_a_kind_that_apps_may_not_carry() {
     let role = json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": {"name": "x"}});
     let message = "spec.manifests[1] is rbac.authorization.k8s.io/v1 Role";
     parks(app("web").and(role), Reason::KindNotAllowed, message);
+    // Cluster-scoped kinds are not on the list either.
+    for (group, kind) in [
+        ("rbac.authorization.k8s.io/v1", "ClusterRole"),
+        ("v1", "Namespace"),
+        (
+            "admissionregistration.k8s.io/v1",
+            "ValidatingWebhookConfiguration",
+        ),
+    ] {
+        let wide = json!({"apiVersion": group, "kind": kind, "metadata": {"name": "x"}});
+        let message = format!("spec.manifests[1] is {group} {kind}");
+        parks(app("web").and(wide), Reason::KindNotAllowed, &message);
+    }
     let old =
         json!({"apiVersion": "apps/v1beta1", "kind": "Deployment", "metadata": {"name": "x"}});
     parks(

@@ -81,8 +81,12 @@ impl State {
                 .contains(&(entry.uid.clone(), entry.generation))
     }
 
-    /// The report of the cluster. Before the first list nothing is known of it.
+    /// The report of the cluster, once everything that it speaks of was looked at: a start must not
+    /// say that a cluster has no nodes, or nothing that is unclaimed.
     fn cluster_due(&mut self, now: i64) -> Option<ClusterReportSpec> {
+        if !self.capacity.is_known() || !self.slices_known || !self.can_decide() {
+            return None;
+        }
         let current = self.current_use();
         if current != self.reported_use && now >= self.use_due {
             self.reported_use = current;
@@ -90,7 +94,7 @@ impl State {
             // Told along with what changes anyway: each decision raises it, and that alone is no news.
             self.reported_sequence = self.held.hub.as_ref().map_or(0, |hub| hub.sequence);
         }
-        self.can_decide().then(|| self.cluster_report())
+        Some(self.cluster_report())
     }
 
     pub(super) fn cluster_report(&self) -> ClusterReportSpec {

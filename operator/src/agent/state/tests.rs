@@ -620,3 +620,18 @@ fn rights_that_somebody_took_away_are_set_up_anew_once() {
     state.see_namespace(&"health".into(), Namespace::Ready);
     assert!(!binds(&mut state), "the second refusal is reported");
 }
+
+#[test]
+fn a_cluster_is_not_reported_before_its_nodes_and_pods_are_known() {
+    let mut state = agent(&[]);
+    let mut told = Reports::default();
+    let mut reports = |state: &mut State| {
+        state.bring_up(&mut told, now());
+        told.cluster.is_some()
+    };
+    assert!(!reports(&mut state));
+    state.hear(Heard::Nodes(Change::Replaced(vec![])), now());
+    assert!(!reports(&mut state), "its pods are not known");
+    state.hear(Heard::Pods(Change::Replaced(vec![])), now());
+    assert!(reports(&mut state));
+}
