@@ -134,6 +134,52 @@ fn nothing_is_coloured_when_it_does_not_go_to_a_terminal() {
     assert!(!output.stdout.contains(&0x1b));
 }
 
+/// What a terminal gets to see of a command.
+fn on_a_terminal(command: &mut Command) -> String {
+    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+    use std::io::Read as _;
+    let screen = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    grantpt(&screen).unwrap();
+    unlockpt(&screen).unwrap();
+    let name = ptsname(&screen, Vec::new()).unwrap();
+    let terminal = std::fs::File::options()
+        .read(true)
+        .write(true)
+        .open(name.to_str().unwrap())
+        .unwrap();
+    let mut child = command.stdout(terminal).spawn().unwrap();
+    // The last hold on the terminal goes with the child: then reading ends, with an error.
+    command.stdout(std::process::Stdio::null());
+    let mut shown = Vec::new();
+    let _ends = std::fs::File::from(screen).read_to_end(&mut shown);
+    child.wait().unwrap();
+    text(&shown)
+}
+
+#[test]
+fn on_a_terminal_there_are_colours_unless_somebody_wants_none() {
+    let bad = examples("bad").join("app-without-zone.yaml");
+    let lint = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_jiuzhou"));
+        command
+            .arg("lint")
+            .arg("-f")
+            .arg(&bad)
+            .env_remove("NO_COLOR");
+        command
+    };
+    let shown = on_a_terminal(&mut lint());
+    assert!(
+        shown.contains("\u{1b}[") && shown.contains("zone"),
+        "{shown}"
+    );
+    let plain = on_a_terminal(lint().env("NO_COLOR", "1"));
+    assert!(
+        !plain.contains('\u{1b}') && plain.contains("zone"),
+        "{plain}"
+    );
+}
+
 #[test]
 fn several_files_in_kubeconfig_are_read_together_as_kubectl_does() {
     let folder = std::env::temp_dir().join(format!("jiuzhou-cli-{}", std::process::id()));
