@@ -28,6 +28,9 @@ pub struct Held {
     pub entries: BTreeMap<Uid, HeldEntry>,
     /// How far each slice had come when it was last accepted.
     slices: BTreeMap<Box<str>, Mark>,
+    /// Whether everything is held that slices named when they were looked at last.
+    #[serde(skip)]
+    complete: bool,
 }
 
 /// An accepted entry.
@@ -151,10 +154,14 @@ impl Held {
         }
         // A slice that is as it was may name what is not held: it was away for a moment, and what was
         // done by then was forgotten.
-        for slice in slices.values() {
-            let held = |entry: &Entry| self.entries.contains_key(&entry.uid);
-            if self.is_of_now(slice) && !slice.entries.iter().all(held) {
-                self.take_entries(slice, &mut changed);
+        if !std::mem::replace(&mut self.complete, true) {
+            for slice in slices
+                .values()
+                .filter(|slice| slice.cluster_uid == *cluster)
+            {
+                if self.is_of_now(slice) {
+                    self.take_entries(slice, &mut changed);
+                }
             }
         }
         Taken {
@@ -235,9 +242,15 @@ impl Held {
             .map(|(uid, _)| uid.clone())
             .collect();
         for uid in &gone {
-            self.entries.remove(uid);
+            self.drop_entry(uid);
         }
         gone
+    }
+
+    /// Drops an App of which nothing is left.
+    pub fn drop_entry(&mut self, uid: &Uid) {
+        self.entries.remove(uid);
+        self.complete = false;
     }
 
     fn suspicion(

@@ -80,6 +80,8 @@ pub(crate) struct State {
     /// Packs that are being fetched, each at most once at a time.
     fetching: BTreeSet<String>,
     reports: BTreeMap<Uid, ReportEntry>,
+    /// Apps whose report changed since it was last handed over, or is withheld.
+    news: BTreeSet<Uid>,
     access_until: BTreeMap<(NamespaceName, Kind), i64>,
     /// Why Apps do not get on, as long as they do not.
     failures: BTreeMap<Uid, Box<str>>,
@@ -89,6 +91,8 @@ pub(crate) struct State {
     tries: BTreeMap<ObjectKey, (Uid, u32)>,
     capacity: Capacity,
     reported_use: Use,
+    /// Whether the cluster's use may differ from what was reported.
+    use_stale: bool,
     /// Highest generation, as last reported.
     reported_sequence: i64,
     use_due: i64,
@@ -124,12 +128,14 @@ impl State {
             missing: BTreeMap::new(),
             fetching: BTreeSet::new(),
             reports: BTreeMap::new(),
+            news: BTreeSet::new(),
             access_until: BTreeMap::new(),
             failures: BTreeMap::new(),
             unsaveable: None,
             tries: BTreeMap::new(),
             capacity: Capacity::default(),
             reported_use: Use::default(),
+            use_stale: true,
             reported_sequence: 0,
             use_due: 0,
             dirty: BTreeSet::new(),
@@ -162,7 +168,9 @@ impl State {
         self.contents = contents;
         self.observed.settled = settled.into_iter().collect();
         self.observed.delivered = delivered.into_iter().collect();
+        self.news = reports.keys().cloned().collect();
         self.reports = reports;
+        self.use_stale = true;
         self.dirty = self.held.entries.keys().cloned().collect();
         self.remembered = self.removals().collect();
         self.unswept = true;
@@ -232,7 +240,7 @@ impl State {
     /// When to decide again although nothing was heard.
     pub(crate) fn wake_at(&self) -> Option<i64> {
         let now_dirty = (!self.dirty.is_empty() && self.can_decide()).then_some(0);
-        let capacity = (self.current_use() != self.reported_use).then_some(self.use_due);
+        let capacity = (self.use_stale && self.can_report()).then_some(self.use_due);
         let access = self.access_until.values().copied();
         let ask = self.refuses_hub().then_some(self.ask_at);
         self.wakes
@@ -365,6 +373,7 @@ impl State {
         };
         if !before.is_some_and(stands) {
             self.reports.insert(uid.clone(), realized.report);
+            self.news.insert(uid.clone());
             self.unsaved = true;
         }
     }

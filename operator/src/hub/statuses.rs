@@ -33,7 +33,7 @@ const SETTLE: Duration = Duration::from_millis(700);
 /// and the members have better things to do than to say of each App that it is on its way.
 const CROWD: Duration = Duration::from_millis(50);
 /// The longest that progress waits.
-const SETTLE_MAX: Duration = Duration::from_secs(20);
+const SETTLE_MAX: Duration = Duration::from_secs(30);
 /// Time within which a written status comes back by the watch. What still differs then was changed
 /// by somebody else, and is written again.
 const ECHO: Duration = Duration::from_secs(5);
@@ -129,12 +129,12 @@ impl Waiting {
                     patience
                 }
         };
-        // The fleet before Apps, and of each who has waited longest.
+        // The fleet before Apps, and of each who has waited longest beyond its time.
         let mut due: Vec<(bool, Instant, Owner)> = self
             .wanted
             .iter()
             .filter(|(_, wanted)| at(wanted) <= now)
-            .map(|(owner, wanted)| (matches!(owner, Owner::App(_)), wanted.due, owner.clone()))
+            .map(|(owner, wanted)| (matches!(owner, Owner::App(_)), at(wanted), owner.clone()))
             .collect();
         due.sort_unstable();
         due.truncate(BATCH);

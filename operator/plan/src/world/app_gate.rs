@@ -247,7 +247,7 @@ fn autoscaled(spec: &AppSpec) -> Result<&str, Parked> {
     match targets.as_slice() {
         [target] if scalable(spec).contains(target) => Ok(target.1),
         [(kind, name)] => Err(invalid(format!(
-            "spec.scaling needs a HorizontalPodAutoscaler that scales a Deployment or StatefulSet of spec.manifests, not {kind} {name}"
+            "spec.scaling needs a HorizontalPodAutoscaler that scales a Deployment or StatefulSet of spec.manifests, not {kind} {name}: correct its scaleTargetRef"
         ))),
         [] => Err(invalid(
             "spec.scaling needs a HorizontalPodAutoscaler in spec.manifests: add one or use spec.replicas",

@@ -5,6 +5,18 @@ use serde_json::{Value, json};
 
 use crate::province::{Draft, Province, app, manifest};
 
+/// A refusal begins with the field, and says what is allowed or what to do.
+#[track_caller]
+fn says_what_to_do(message: &str) {
+    let field = ["spec.", "metadata.", "namespace "]
+        .iter()
+        .any(|start| message.starts_with(start));
+    let way = ["must ", ": ", "may carry only"]
+        .iter()
+        .any(|word| message.contains(word));
+    assert!(field && way, "{message}");
+}
+
 /// The App is parked with that reason and message; another one runs all the same.
 #[track_caller]
 fn parks(draft: Draft, reason: Reason, message: &str) {
@@ -16,6 +28,7 @@ fn parks(draft: Draft, reason: Reason, message: &str) {
     let ready = province.condition(&name, ConditionType::Ready).unwrap();
     assert_eq!(ready.reason, reason, "{}", ready.message);
     assert!(ready.message.contains(message), "{}", ready.message);
+    says_what_to_do(&ready.message);
     assert!(province.condition(&name, ConditionType::Stalled).is_some());
     assert!(
         province

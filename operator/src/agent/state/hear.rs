@@ -23,18 +23,24 @@ impl State {
             Heard::Copies(change) => self.hear_copies(change),
             Heard::Objects(kind, change) => self.hear_objects(kind, change),
             Heard::Namespaces(change) => self.hear_namespaces(change),
-            Heard::Nodes(change) => match change {
-                Change::Replaced(all) => self.capacity.replace_nodes(&all),
-                Change::Applied(one) => self.capacity.see_node(&one),
-                Change::Deleted(one) => self
-                    .capacity
-                    .lose_node(one.metadata.name.as_deref().unwrap_or_default()),
-            },
-            Heard::Pods(change) => match change {
-                Change::Replaced(all) => self.capacity.replace_pods(&all),
-                Change::Applied(one) => self.capacity.see_pod(&one),
-                Change::Deleted(one) => self.capacity.lose_pod(&one),
-            },
+            Heard::Nodes(change) => {
+                self.use_stale = true;
+                match change {
+                    Change::Replaced(all) => self.capacity.replace_nodes(&all),
+                    Change::Applied(one) => self.capacity.see_node(&one),
+                    Change::Deleted(one) => self
+                        .capacity
+                        .lose_node(one.metadata.name.as_deref().unwrap_or_default()),
+                }
+            }
+            Heard::Pods(change) => {
+                self.use_stale = true;
+                match change {
+                    Change::Replaced(all) => self.capacity.replace_pods(&all),
+                    Change::Applied(one) => self.capacity.see_pod(&one),
+                    Change::Deleted(one) => self.capacity.lose_pod(&one),
+                }
+            }
             Heard::Content(pack, fetched) => self.hear_content(&pack, &fetched, now),
             Heard::Kinds(_) => {}
         }

@@ -18,6 +18,7 @@ impl State {
         // Which hub it serves, an agent remembers before it has anything to do.
         self.unsaved |= !taken.changed.is_empty() || self.served() != served;
         self.unswept |= !taken.changed.is_empty();
+        self.use_stale |= !taken.changed.is_empty();
         self.dirty.extend(taken.changed);
         let reports = &self.reports;
         let removed = |uid: &Uid| {
@@ -26,13 +27,20 @@ impl State {
                 .is_some_and(|r| r.state == ReportState::Removed)
         };
         for uid in self.held.forget(&self.slices, removed) {
-            self.reports.remove(&uid);
-            self.wakes.remove(&uid);
             self.observed.withdrawn.retain(|(_, app)| *app != uid);
-            self.unsaved = true;
-            self.unswept = true;
+            self.forget(uid);
         }
         self.find_abandoned();
+    }
+
+    /// Forgets what was known of an App that is no longer held.
+    fn forget(&mut self, uid: Uid) {
+        self.reports.remove(&uid);
+        self.wakes.remove(&uid);
+        self.news.insert(uid);
+        self.unsaved = true;
+        self.unswept = true;
+        self.use_stale = true;
     }
 
     /// Finds Apps that nobody names any more. They are decided again once somebody does.
@@ -42,18 +50,15 @@ impl State {
         }
         let mut abandoned = self.held.abandoned(&self.slices);
         let empty = |uid: &&Uid| self.observed.objects_of(uid).next().is_none();
-        let over: Vec<Uid> = abandoned.iter().filter(empty).cloned().collect();
-        for uid in over
-            .into_iter()
-            .filter(|_| self.observed.listing.is_empty())
-        {
+        let mut over: Vec<Uid> = abandoned.iter().filter(empty).cloned().collect();
+        if !self.observed.listing.is_empty() {
+            over.clear();
+        }
+        for uid in over {
             // Taken over or deleted by somebody: nothing is left that anyone could ask about.
             abandoned.remove(&uid);
-            self.held.entries.remove(&uid);
-            self.reports.remove(&uid);
-            self.wakes.remove(&uid);
-            self.unsaved = true;
-            self.unswept = true;
+            self.held.drop_entry(&uid);
+            self.forget(uid);
         }
         if self.held.frozen.is_none() {
             let owners = self.observed.owners();

@@ -1,7 +1,5 @@
 //! What the agent reports.
 
-use std::borrow::Cow;
-
 use crds::{ClusterReportSpec, ReportEntry, ReportState, Unclaimed, UnclaimedObject};
 use plan::object::{Kind, ObjectKey};
 use plan::realize::shorten;
@@ -37,19 +35,24 @@ impl State {
         let cluster = self.cluster_due(now);
         let mut changed = told.cluster != cluster;
         told.cluster = cluster;
-        told.apps.retain(|uid, _| {
-            let kept = self.reports.contains_key(uid);
-            changed |= !kept;
-            kept
-        });
-        for (uid, entry) in &self.reports {
-            let entry = match self.instead(entry) {
-                Instead::Nothing => continue,
-                Instead::This(entry) => Cow::Owned(entry),
-                Instead::No => Cow::Borrowed(entry),
+        for uid in std::mem::take(&mut self.news) {
+            let Some(entry) = self.reports.get(&uid) else {
+                changed |= told.apps.remove(&uid).is_some();
+                continue;
             };
-            if told.apps.get(uid) != Some(&*entry) {
-                told.apps.insert(uid.clone(), entry.into_owned());
+            let entry = match self.instead(entry) {
+                Instead::No => entry.clone(),
+                Instead::Nothing => {
+                    self.news.insert(uid);
+                    continue;
+                }
+                Instead::This(entry) => {
+                    self.news.insert(uid.clone());
+                    entry
+                }
+            };
+            if told.apps.get(&uid) != Some(&entry) {
+                told.apps.insert(uid, entry);
                 changed = true;
             }
         }
@@ -81,18 +84,27 @@ impl State {
                 .contains(&(entry.uid.clone(), entry.generation))
     }
 
+    /// Whether everything that the report of the cluster speaks of was looked at.
+    pub(super) fn can_report(&self) -> bool {
+        self.capacity.is_known() && self.slices_known && self.can_decide()
+    }
+
     /// The report of the cluster, once everything that it speaks of was looked at: a start must not
     /// say that a cluster has no nodes, or nothing that is unclaimed.
     fn cluster_due(&mut self, now: i64) -> Option<ClusterReportSpec> {
-        if !self.capacity.is_known() || !self.slices_known || !self.can_decide() {
+        if !self.can_report() {
             return None;
         }
-        let current = self.current_use();
-        if current != self.reported_use && now >= self.use_due {
-            self.reported_use = current;
-            self.use_due = now + CAPACITY_INTERVAL;
-            // Told along with what changes anyway: each decision raises it, and that alone is no news.
-            self.reported_sequence = self.held.hub.as_ref().map_or(0, |hub| hub.sequence);
+        if self.use_stale && now >= self.use_due {
+            self.use_stale = false;
+            let current = self.current_use();
+            if current != self.reported_use {
+                self.reported_use = current;
+                self.use_due = now + CAPACITY_INTERVAL;
+                // Told along with what changes anyway: each decision raises it, and that alone is no
+                // news.
+                self.reported_sequence = self.held.hub.as_ref().map_or(0, |hub| hub.sequence);
+            }
         }
         Some(self.cluster_report())
     }
