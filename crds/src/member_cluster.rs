@@ -15,7 +15,7 @@ use crate::scalar::{DataGrade, Zone};
     shortname = "mbc", category = "jiuzhou", status = "MemberClusterStatus", derive = "PartialEq", cel,
     doc = "A MemberCluster is one Kubernetes cluster in one Region and one network zone. Its identity is pinned when it joins: another cluster under the same name is refused.",
     printcolumn(name = "Region", type_ = "string", json_path = ".spec.regionName"),
-    printcolumn(name = "Zone", type_ = "string", json_path = ".spec.zone"),
+    printcolumn(name = "Zone", type_ = "string", json_path = ".spec.zone", priority = 1),
     printcolumn(name = "Mode", type_ = "string", json_path = ".status.mode", description = "how the hub and the cluster talk: local, pull or push"),
     printcolumn(name = "Ready", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].status"#),
     printcolumn(name = "CPU", type_ = "string", json_path = ".status.cpu", description = "requested/allocatable cores"),

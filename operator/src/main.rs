@@ -22,6 +22,12 @@ fn called_as() -> &'static str {
     if plugin { "kubectl jiuzhou" } else { "jiuzhou" }
 }
 
+/// Whether a reader such as `head` had enough, which is no error.
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let cause = error.downcast_ref::<std::io::Error>();
+    cause.is_some_and(|cause| cause.kind() == std::io::ErrorKind::BrokenPipe)
+}
+
 fn main() -> ExitCode {
     // A page of 2 MiB stays whole for one object that lives in it: at rest they were most of what a
     // process held. Where the system does not know the wish, it only costs memory.
@@ -50,6 +56,7 @@ fn main() -> ExitCode {
     let runtime = tokio::runtime::Runtime::new().expect("the system gives threads and timers");
     match runtime.block_on(operator::commands::run(arguments.command)) {
         Ok(code) => code,
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(error = format!("{error:#}"), "ended with an error");
             eprintln!("jiuzhou: {error:#}");

@@ -38,7 +38,7 @@ pub(super) fn commands(kubeconfig: &Path, jiuzhou: &Path) -> String {
     let mut text = format!("  export KUBECONFIG={}\n", quoted(kubeconfig));
     for command in [
         "kubectl wait --for=condition=Ready --timeout=1m -n demo japp/hello",
-        "kubectl get japp,rg,mbc -A",
+        "kubectl get japp,rg,mbc -n demo",
         &format!("{jiuzhou} status"),
         &format!("{jiuzhou} explain app hello -n demo"),
         &format!("{jiuzhou} simulate --lose quzhou"),

@@ -134,6 +134,23 @@ fn nothing_is_coloured_when_it_does_not_go_to_a_terminal() {
     assert!(!output.stdout.contains(&0x1b));
 }
 
+#[test]
+fn a_reader_that_has_enough_is_no_error() {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_jiuzhou"))
+        .arg("crds")
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    // More is to come than a pipe holds.
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(
+        (output.status.code(), text(&output.stderr)),
+        (Some(0), String::new())
+    );
+}
+
 /// What a terminal gets to see of a command.
 fn on_a_terminal(command: &mut Command) -> String {
     use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
