@@ -52,8 +52,6 @@ const SNAPSHOT_INTERVAL: Duration = Duration::from_secs(10);
 /// Least time between two snapshots when a removal waits to be acknowledged: it is not before it is
 /// remembered.
 const REMOVAL_INTERVAL: Duration = Duration::from_secs(1);
-/// Deletes begun between two looks at the age of their confirmation: a few for each request under way.
-const DELETES: usize = 64;
 /// So long a delete may begin after the hub confirmed it.
 const CONFIRMED_FOR: Duration = Duration::from_secs(2);
 
@@ -293,7 +291,7 @@ impl Running {
         async {
             if !work.actions.is_empty() {
                 acted = true;
-                failed |= self.carry_out(work.actions).await;
+                failed |= self.carry_out(work.actions, None).await;
             }
             if !work.destructive.is_empty() {
                 let deletes = self.delete(work.destructive).await;
@@ -314,35 +312,33 @@ impl Running {
         }
     }
 
-    async fn carry_out(&mut self, actions: Vec<(member::Asker, Action)>) -> bool {
-        let outcomes = self.member.carry_out(actions, self.state.vault()).await;
+    async fn carry_out(
+        &mut self,
+        actions: Vec<(member::Asker, Action)>,
+        until: Option<std::time::Instant>,
+    ) -> bool {
+        let vault = self.state.vault();
+        let outcomes = self.member.carry_out(actions, vault, until).await;
         self.state.learn(outcomes, self.clock.now())
     }
 
     /// Deletes what the hub confirms. A confirmation counts for a moment: what a slow cluster leaves
-    /// for later is confirmed anew.
-    async fn delete(&mut self, mut waiting: Vec<(Uid, Action)>) -> Deletes {
-        let mut done = Deletes::default();
-        while !waiting.is_empty() {
-            let slices = match self.hub.read_slices().await {
-                Ok(slices) => slices,
-                Err(error) => {
-                    let error: &dyn std::error::Error = &error;
-                    tracing::warn!(error, "deletes wait for the hub to confirm them");
-                    self.state.retry_later(&waiting, self.clock.now());
-                    return done;
-                }
-            };
-            let asked = Instant::now();
-            while !waiting.is_empty() && asked.elapsed() < CONFIRMED_FOR {
-                let rest = waiting.split_off(waiting.len().min(DELETES));
-                let some = std::mem::replace(&mut waiting, rest);
-                let actions = self.state.confirmed(some, &slices, self.clock.now());
-                done.acted |= !actions.is_empty();
-                done.failed |= !actions.is_empty() && self.carry_out(actions).await;
+    /// for later is decided and confirmed anew.
+    async fn delete(&mut self, destructive: Vec<(Uid, Action)>) -> Deletes {
+        let slices = match self.hub.read_slices().await {
+            Ok(slices) => slices,
+            Err(error) => {
+                let error: &dyn std::error::Error = &error;
+                tracing::warn!(error, "deletes wait for the hub to confirm them");
+                self.state.retry_later(&destructive, self.clock.now());
+                return Deletes::default();
             }
-        }
-        done
+        };
+        let until = std::time::Instant::now() + CONFIRMED_FOR;
+        let actions = self.state.confirmed(destructive, &slices, self.clock.now());
+        let acted = !actions.is_empty();
+        let failed = acted && self.carry_out(actions, Some(until)).await;
+        Deletes { acted, failed }
     }
 
     /// A suspicion counts only if the store's leader shows the same picture.

@@ -208,8 +208,12 @@ impl Running {
 
     /// Begins or ends a term.
     fn lead(&mut self, leadership: Option<Leadership>) {
-        let current = self.term.as_ref().map(|term| term.writer.term.epoch());
-        if current == leadership.as_ref().map(Leadership::epoch) {
+        let goes_on = match (&self.term, &leadership) {
+            (None, None) => true,
+            (Some(term), Some(now)) => term.writer.term.is_same_term(now),
+            (Some(_), None) | (None, Some(_)) => false,
+        };
+        if goes_on {
             return;
         }
         self.term = None;

@@ -13,6 +13,9 @@ use serde::{Deserialize, Serialize};
 /// Slices as the hub's API server shows them now, by name.
 pub type Slices = BTreeMap<Box<str>, Arc<AssignmentSliceSpec>>;
 
+/// Epoch of what a hub decided that was replaced since.
+const FORMER: i64 = 0;
+
 /// The newest assignment that was accepted.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -184,7 +187,9 @@ impl Held {
             self.slices.clear();
             self.hub = None;
             // The new hub counts from one: every entry of it is newer than any of the old one.
-            self.entries.values_mut().for_each(|held| held.epoch = 0);
+            self.entries
+                .values_mut()
+                .for_each(|held| held.epoch = FORMER);
         }
         refused
     }
@@ -216,17 +221,20 @@ impl Held {
         !slices.is_empty() && slices.values().all(|slice| Some(&slice.hub_id) == served)
     }
 
-    /// Apps that are to be here, but that no slice names: of a hub that was replaced, or remembered by
-    /// a cluster that was restored. What runs of them is kept as it is, and kept up no longer.
-    pub fn abandoned(&self, slices: &Slices) -> BTreeSet<Uid> {
+    /// Apps that are to be here, but that no slice names: of a hub that an administrator replaced, or
+    /// remembered by a cluster that was restored; and whether they are of a former hub. What runs of
+    /// them is kept as it is, and kept up no longer. No slice at all is no evidence of anything.
+    pub fn abandoned(&self, slices: &Slices) -> BTreeMap<Uid, bool> {
         if self.frozen.is_some() {
-            return BTreeSet::new();
+            return BTreeMap::new();
         }
+        let evidence = slices.values().any(|slice| self.is_of_now(slice));
         let named = named(slices);
         self.entries
             .iter()
             .filter(|(uid, held)| held.entry.state.is_present() && !named.contains(uid))
-            .map(|(uid, _)| uid.clone())
+            .map(|(uid, held)| (uid.clone(), held.epoch == FORMER))
+            .filter(|(_, former)| *former || evidence)
             .collect()
     }
 

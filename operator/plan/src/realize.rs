@@ -376,19 +376,26 @@ impl<'a> Work<'a> {
         self.unsure = !observed.listing.is_empty();
         let secrets = self.withdraw_all(false);
         keys.iter().for_each(|key| self.delete(key));
-        // What a list did not have may be there all the same: asking for its end answers that.
-        let vanished = observed.vanished_of(&self.entry.uid);
-        let ends = vanished.map(|(key, uid)| Action::Delete {
+        let vanished = self.vanished();
+        let left = secrets || self.unsure || !keys.is_empty() || !vanished.is_empty();
+        self.actions.extend(vanished);
+        self.leave(left);
+    }
+
+    /// What a list did not have may be there all the same: asking for its end answers that. With its
+    /// namespace it is gone, and in one that is somebody else's by now there is nothing to ask.
+    fn vanished(&self) -> Vec<Action> {
+        let namespace = self.observed.namespaces.get(&self.entry.namespace);
+        if matches!(namespace, None | Some(Namespace::Foreign)) {
+            return Vec::new();
+        }
+        let ends = self.observed.vanished_of(&self.entry.uid);
+        let ends = ends.map(|(key, uid)| Action::Delete {
             key: key.clone(),
             uid: uid.clone(),
             resource_version: None,
         });
-        self.actions.extend(ends);
-        let left = secrets
-            || self.unsure
-            || !keys.is_empty()
-            || observed.vanished_of(&self.entry.uid).next().is_some();
-        self.leave(left);
+        ends.collect()
     }
 
     /// Says whether the App is gone. Where the agent's rights are not in place any more, as under a new

@@ -96,6 +96,8 @@ pub(crate) enum Outcome {
     },
     Access(NamespaceName, Kind, Access),
     NamespaceReady(NamespaceName),
+    /// It was not begun: its confirmation had become old.
+    Late,
     /// The agent's rights in a namespace are not in place.
     Unbound(NamespaceName, String),
     /// Nothing was learnt; the next turn tries again after a pause.
@@ -180,14 +182,23 @@ impl Member {
         }
     }
 
-    /// Carries out actions, a bounded number at a time.
+    /// Carries out actions, a bounded number at a time. None is begun after `until`.
     pub(crate) async fn carry_out(
         &self,
         actions: Vec<(Asker, Action)>,
         vault: &Vault,
+        until: Option<Instant>,
     ) -> Vec<(Asker, Outcome)> {
+        let late = || until.is_some_and(|until| Instant::now() > until);
         stream::iter(actions)
-            .map(|(asker, action)| async { (asker, self.one(action, vault).await) })
+            .map(|(asker, action)| async move {
+                let outcome = if late() {
+                    Outcome::Late
+                } else {
+                    self.one(action, vault).await
+                };
+                (asker, outcome)
+            })
             .buffer_unordered(CONCURRENCY)
             .collect()
             .await
@@ -301,7 +312,7 @@ impl Member {
             Err(kube::Error::Api(status)) if status.is_not_found() => deleted(key, true),
             // Another object has its name by now.
             Err(kube::Error::Api(status)) if status.is_conflict() && !seen => deleted(key, true),
-            Err(error) => failed(&key.namespace, format!("cannot delete {key}: {error}")),
+            Err(error) => failed(&key.namespace, &format!("cannot delete {key}"), &error),
         }
     }
 
@@ -325,7 +336,7 @@ impl Member {
         {
             Ok(_) => Outcome::LetGo(key),
             Err(kube::Error::Api(status)) if status.is_not_found() => Outcome::LetGo(key),
-            Err(error) => failed(&key.namespace, format!("cannot let go of {key}: {error}")),
+            Err(error) => failed(&key.namespace, &format!("cannot let go of {key}"), &error),
         }
     }
 

@@ -6,7 +6,7 @@
 //! wrote itself: of two that run at once, as while one replaces the other, the older one's memory must
 //! not come last.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read as _, Write as _};
 use std::sync::Arc;
 
@@ -30,6 +30,9 @@ use serde::{Deserialize, Serialize};
 const CHUNK_BYTES: usize = 512 * 1024;
 /// Most bytes a snapshot may unpack to: 10,000 Apps take about 10 MiB.
 const UNPACKED_MAX: u64 = 256 * 1024 * 1024;
+/// Writes without an answer that are remembered, each some dozens of bytes. Beyond it an own one may be
+/// taken for another agent's, which costs a new start.
+const TRIED_MAX: usize = 64;
 /// Annotation on the index: the hub an administrator of this cluster acknowledged.
 const ACKNOWLEDGED: &str = "jiuzhou.io/acknowledged-hub";
 /// Key of the index: the hub that is served, and the newest of it that was seen.
@@ -79,8 +82,8 @@ pub(crate) struct Store {
     epoch: Option<i64>,
     /// The index as it was read or written last.
     index: Option<Secret>,
-    /// Names of the chunks of a write whose answer is not known.
-    tried: Option<String>,
+    /// Names of the chunks of writes whose answers are not known.
+    tried: BTreeSet<String>,
 }
 
 /// A snapshot as it was found, and the hub that an administrator acknowledged, if one did.
@@ -100,7 +103,7 @@ impl Store {
             prefix,
             epoch,
             index: None,
-            tried: None,
+            tried: BTreeSet::new(),
         }
     }
 
@@ -202,8 +205,7 @@ impl Store {
     async fn write_index(&mut self, index: Secret) -> Result<(), SnapshotError> {
         let ours = |found: &Secret, store: &Self| {
             let named = chunks(found);
-            store.index.as_ref().map(chunks) == Some(named.clone())
-                || store.tried.as_ref() == Some(&named)
+            store.index.as_ref().map(chunks) == Some(named.clone()) || store.tried.contains(&named)
         };
         let written = match self.put(&index).await {
             Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {
@@ -216,9 +218,12 @@ impl Store {
             }
             answer => answer,
         };
-        self.tried = Some(chunks(&index));
+        if self.tried.len() >= TRIED_MAX {
+            self.tried.clear();
+        }
+        self.tried.insert(chunks(&index));
         self.index = Some(written?);
-        self.tried = None;
+        self.tried.clear();
         Ok(())
     }
 

@@ -83,6 +83,10 @@ pub(crate) struct State {
     /// Apps whose report changed since it was last handed over, or is withheld.
     news: BTreeSet<Uid>,
     access_until: BTreeMap<(NamespaceName, Kind), i64>,
+    /// Apps that own objects here and that no slice names, and since when.
+    abandoned: BTreeMap<Uid, Option<i64>>,
+    /// When the agent's rights in a namespace were last found missing.
+    rebound: BTreeMap<NamespaceName, i64>,
     /// Why Apps do not get on, as long as they do not.
     failures: BTreeMap<Uid, Box<str>>,
     /// Why the memory cannot be saved, as long as it cannot.
@@ -130,6 +134,8 @@ impl State {
             reports: BTreeMap::new(),
             news: BTreeSet::new(),
             access_until: BTreeMap::new(),
+            abandoned: BTreeMap::new(),
+            rebound: BTreeMap::new(),
             failures: BTreeMap::new(),
             unsaveable: None,
             tries: BTreeMap::new(),
@@ -270,6 +276,7 @@ impl State {
             return work;
         }
         self.sweep();
+        self.give_away(now);
         self.ask_again(now, &mut work);
         let due: Vec<Uid> = self
             .wakes
@@ -309,7 +316,7 @@ impl State {
         let Some(held) = self.held.entries.get(uid) else {
             return;
         };
-        if self.observed.abandoned.contains(uid) {
+        if self.abandoned.contains_key(uid) {
             return;
         }
         let (hash, pack) = (&held.entry.content, &held.entry.pack);
@@ -362,10 +369,7 @@ impl State {
                 }
             }
         }
-        if realized.report.state == ReportState::Removing {
-            let why = self.failures.get(uid);
-            realized.report.message = why.map(|why| plan::realize::shorten(why.to_string()));
-        }
+        self.say_why(uid, &mut realized.report);
         let before = self.reports.get(uid);
         let stands = |told: &crds::ReportEntry| {
             *told == realized.report
@@ -375,6 +379,21 @@ impl State {
             self.reports.insert(uid.clone(), realized.report);
             self.news.insert(uid.clone());
             self.unsaved = true;
+        }
+    }
+
+    /// Tells why a removal stands still, and that the agent's own rights are missing.
+    fn say_why(&self, uid: &Uid, report: &mut ReportEntry) {
+        let Some(why) = self.failures.get(uid) else {
+            return;
+        };
+        let message = Some(plan::realize::shorten(why.to_string()));
+        if report.state == ReportState::Removing {
+            report.message = message;
+        } else if report.state == ReportState::Progressing && why.contains("forbidden") {
+            report.state = ReportState::Failed;
+            report.reason = Some(crds::Reason::Forbidden);
+            report.message = message;
         }
     }
 

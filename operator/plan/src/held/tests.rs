@@ -296,7 +296,11 @@ fn an_app_that_was_forgotten_is_taken_again_when_its_slice_is_back_as_it_was() {
 fn what_no_slice_names_is_abandoned_unless_changes_are_refused() {
     let named = slices(&[("a", HUB.slice(&[entry("x", 1)]))]);
     let mut held = held(&[("a", HUB.slice(&[entry("x", 1), entry("y", 1)]))]);
-    assert_eq!(held.abandoned(&named), BTreeSet::from(["y".into()]));
+    assert_eq!(
+        held.abandoned(&named),
+        BTreeMap::from([("y".into(), false)])
+    );
+    assert!(held.abandoned(&Slices::new()).is_empty(), "no evidence");
     held.freeze(Frozen::OlderHub {
         evidence: String::new(),
     });

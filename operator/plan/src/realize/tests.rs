@@ -899,3 +899,21 @@ fn what_the_hub_does_not_know_can_be_taken_over_and_is_not_by_itself() {
     bed.entry.take_over = TakeOver::Always;
     assert_eq!(applies(&bed.realize())[0].key, web);
 }
+
+#[test]
+fn what_went_with_its_namespace_is_gone_and_somebody_elses_namespace_is_left_alone() {
+    let mut bed = Bed::new(&[service("web")]);
+    bed.carry_out();
+    bed.entry.state = EntryState::Removed;
+    listed_without(&mut bed, Kind::Service, &["web"]);
+    for namespace in [None, Some(Namespace::Foreign)] {
+        bed.observed.namespaces.clear();
+        let name = || "health".into();
+        bed.observed
+            .namespaces
+            .extend(namespace.map(|n| (name(), n)));
+        let realized = bed.realize();
+        assert_eq!(realized.actions, []);
+        assert_eq!(realized.report.state, ReportState::Removed);
+    }
+}

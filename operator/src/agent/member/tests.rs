@@ -40,7 +40,7 @@ async fn a_namespace_that_somebody_created_meanwhile_is_not_taken_over() {
     };
     let asker = Asker::Namespace("health".into());
     let outcomes = member
-        .carry_out(vec![(asker, create)], &Vault::default())
+        .carry_out(vec![(asker, create)], &Vault::default(), None)
         .await;
     assert!(matches!(outcomes[..], [(_, Outcome::Failed(_))]));
     assert_eq!(*log.lock().unwrap(), ["POST /api/v1/namespaces"]);
@@ -70,7 +70,7 @@ async fn delete(fake: &Fake, version: Option<&str>) -> Outcome {
     };
     let asker = Asker::App("uid-1".into());
     let outcomes = in_cluster(fake)
-        .carry_out(vec![(asker, delete)], &Vault::default())
+        .carry_out(vec![(asker, delete)], &Vault::default(), None)
         .await;
     outcomes.into_iter().next().expect("one outcome").1
 }
@@ -125,4 +125,24 @@ async fn a_right_that_is_missing_in_the_namespace_is_told_from_a_refusal() {
         "admission webhook \"keep\" denied the request: not on Sundays",
     ));
     assert!(matches!(delete(&fake, Some("7")).await, Outcome::Failed(_)));
+}
+
+#[tokio::test]
+async fn what_was_confirmed_too_long_ago_is_not_begun() {
+    let fake = Fake::default();
+    let delete = Action::LetGo {
+        key: ObjectKey {
+            kind: Kind::ConfigMap,
+            namespace: "health".into(),
+            name: "web".into(),
+        },
+        uid: "object-1".into(),
+    };
+    let past = Instant::now().checked_sub(Duration::from_secs(1));
+    let asker = Asker::App("uid-1".into());
+    let outcomes = in_cluster(&fake)
+        .carry_out(vec![(asker, delete)], &Vault::default(), past)
+        .await;
+    assert!(matches!(outcomes[..], [(_, Outcome::Late)]), "{outcomes:?}");
+    assert!(fake.log().is_empty());
 }

@@ -8,8 +8,10 @@ use plan::object::ObjectKey;
 use super::Outcome;
 
 /// What it means that a write could not be done.
-pub(super) fn failed(namespace: &NamespaceName, why: String) -> Outcome {
-    if lacks_right(&why) {
+pub(super) fn failed(namespace: &NamespaceName, what: &str, error: &kube::Error) -> Outcome {
+    let why = format!("{what}: {error}");
+    let forbidden = matches!(error, kube::Error::Api(status) if status.is_forbidden());
+    if forbidden && lacks_right(&why) {
         Outcome::Unbound(namespace.clone(), why)
     } else {
         Outcome::Failed(why)

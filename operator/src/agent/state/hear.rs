@@ -75,15 +75,17 @@ impl State {
             Change::Replaced(all) => {
                 let all = all.into_iter().map(|(key, seen)| (key, *seen));
                 self.dirty.extend(self.observed.list(kind, all));
-                self.find_abandoned();
                 if self.observed.listing.remove(&kind) {
                     self.observed.kinds.insert(kind);
                     self.dirty.extend(self.held.entries.keys().cloned());
                 }
+                self.find_abandoned();
             }
             Change::Applied((key, seen)) => {
-                let held = |owner| self.held.entries.contains_key(owner);
-                let unknown = !seen.owner.as_ref().is_none_or(held);
+                let known = |owner: &crds::Uid| {
+                    self.held.entries.contains_key(owner) || self.abandoned.contains_key(owner)
+                };
+                let unknown = !seen.owner.as_ref().is_none_or(known);
                 self.dirty.extend(self.observed.see(key, *seen));
                 if unknown {
                     self.find_abandoned();
@@ -98,7 +100,7 @@ impl State {
                     .is_some_and(|now| now.uid == seen.uid)
                 {
                     self.dirty.extend(self.observed.lose(&key));
-                    if !self.observed.abandoned.is_empty() {
+                    if !self.abandoned.is_empty() {
                         self.find_abandoned();
                     }
                 }

@@ -5,6 +5,10 @@ use plan::held::{Frozen, Slices};
 
 use super::{RETRY, State};
 
+/// An App that no slice names for so long may lose its objects to another one, in milliseconds. Slices
+/// that somebody deleted are written again within seconds.
+const GIVEN_AWAY: i64 = 60_000;
+
 impl State {
     pub(super) fn take(&mut self) {
         let before = (self.held.management, self.held.frozen.is_some());
@@ -45,31 +49,45 @@ impl State {
 
     /// Finds Apps that nobody names any more. They are decided again once somebody does.
     pub(super) fn find_abandoned(&mut self) {
-        if !self.slices_known || self.suspicion.is_some() {
+        let undecided = self.suspicion.is_some() && self.held.frozen.is_none();
+        if !self.slices_known || undecided {
             return;
         }
-        let mut abandoned = self.held.abandoned(&self.slices);
-        let empty = |uid: &&Uid| self.observed.objects_of(uid).next().is_none();
-        let mut over: Vec<Uid> = abandoned.iter().filter(empty).cloned().collect();
-        if !self.observed.listing.is_empty() {
-            over.clear();
-        }
-        for uid in over {
+        let mut found = self.held.abandoned(&self.slices);
+        if self.observed.listing.is_empty() {
             // Taken over or deleted by somebody: nothing is left that anyone could ask about.
-            abandoned.remove(&uid);
-            self.held.drop_entry(&uid);
-            self.forget(uid);
+            let empty = |uid: &&Uid| self.observed.objects_of(uid).next().is_none();
+            let over: Vec<Uid> = found.keys().filter(empty).cloned().collect();
+            for uid in over {
+                found.remove(&uid);
+                self.held.drop_entry(&uid);
+                self.forget(uid);
+            }
         }
         if self.held.frozen.is_none() {
             let owners = self.observed.owners();
             let unknown = owners.filter(|uid| !self.held.entries.contains_key(*uid));
-            abandoned.extend(unknown.cloned());
+            found.extend(unknown.map(|uid| (uid.clone(), false)));
         }
-        if abandoned != self.observed.abandoned {
-            let back = self.observed.abandoned.difference(&abandoned);
-            self.dirty.extend(back.cloned());
-            self.observed.abandoned = abandoned;
+        let mut before = std::mem::take(&mut self.abandoned);
+        for (uid, former) in found {
+            let since = before.remove(&uid).flatten();
+            let since = if former { Some(i64::MIN) } else { since };
+            self.abandoned.insert(uid, since);
         }
+        self.dirty.extend(before.into_keys());
+    }
+
+    /// What was nobody's for long enough may be had by others.
+    pub(super) fn give_away(&mut self, now: i64) {
+        for since in self.abandoned.values_mut() {
+            since.get_or_insert(now);
+        }
+        let long = |since: &Option<i64>| {
+            since.is_some_and(|since| now.saturating_sub(since) >= GIVEN_AWAY)
+        };
+        let given = self.abandoned.iter().filter(|(_, since)| long(since));
+        self.observed.abandoned = given.map(|(uid, _)| uid.clone()).collect();
     }
 
     /// Identity and epoch of the hub that is served.
@@ -122,6 +140,8 @@ impl State {
             tracing::error!(why = %why, "every change from the hub is refused");
             self.held.freeze(why);
             self.unsaved = true;
+            // What was accepted goes on being carried out, all of it.
+            self.find_abandoned();
         }
     }
 }

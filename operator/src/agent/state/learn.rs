@@ -1,12 +1,15 @@
 //! What the agent learns from what came of its actions.
 
-use crds::{ContentHash, Reason, Uid};
+use crds::{ContentHash, NamespaceName, Reason, Uid};
 use plan::held::HeldEntry;
 use plan::object::ObjectKey;
-use plan::realize::{Access, Delivered, Namespace, Refused, Seen, Settled, Undelivered};
+use plan::realize::{Access, Delivered, Namespace, Refused, SecretKey, Seen, Settled, Undelivered};
 
 use super::{ALLOWED_FOR, DENIED_FOR, RETRY, SECRET_RETRY, State};
 use crate::agent::member::{Asker, Outcome, lacks_right};
+
+/// Least time between two times that rights in one namespace are set up anew, in milliseconds.
+const REBIND: i64 = 60_000;
 
 impl State {
     /// Takes in what came of the actions. Returns whether any failed.
@@ -24,6 +27,7 @@ impl State {
                     seen,
                     repair,
                 } => {
+                    self.end_failure(&asker);
                     self.learn_applied(&asker, key, hash, *seen, repair.then_some(now));
                     self.again(&asker, now);
                 }
@@ -45,9 +49,9 @@ impl State {
                         message,
                         retry_at: now,
                     };
-                    let first = self.learn_refused(&asker, key, refused);
-                    if unbound && first {
-                        self.see_namespace(&namespace, Namespace::Unbound);
+                    self.learn_refused(&asker, key, refused);
+                    if unbound {
+                        self.rebind(&namespace, now);
                     }
                     self.again(&asker, now);
                 }
@@ -95,11 +99,15 @@ impl State {
                         self.touch_namespace(&namespace);
                     }
                 }
-                Outcome::NamespaceReady(name) => self.see_namespace(&name, Namespace::Ready),
+                Outcome::NamespaceReady(name) => {
+                    self.end_failure(&asker);
+                    self.see_namespace(&name, Namespace::Ready);
+                }
+                Outcome::Late => self.again(&asker, now),
                 Outcome::Unbound(namespace, why) => {
                     failed = true;
                     tracing::warn!(why, "rights in a namespace are set up anew");
-                    self.see_namespace(&namespace, Namespace::Unbound);
+                    self.rebind(&namespace, now);
                     self.begin_failure(&asker, &why);
                     self.again(&asker, now + RETRY);
                 }
@@ -110,6 +118,10 @@ impl State {
                     self.again(&asker, now + RETRY);
                 }
             }
+        }
+        // What was nobody's may have found somebody.
+        if !self.abandoned.is_empty() {
+            self.find_abandoned();
         }
         failed
     }
@@ -172,24 +184,40 @@ impl State {
         self.unsaved = true;
     }
 
-    /// Takes in what was refused just now, to be tried again after a pause that doubles. Returns
-    /// whether it is the first time.
-    pub(super) fn learn_refused(
-        &mut self,
-        asker: &Asker,
-        key: ObjectKey,
-        mut refused: Refused,
-    ) -> bool {
-        let Some(app) = asker.app() else { return false };
+    /// The agent's rights in a namespace of ours are missing: they are set up anew, once in a while.
+    fn rebind(&mut self, namespace: &NamespaceName, now: i64) {
+        let ours = self.observed.namespaces.get(namespace) == Some(&Namespace::Ready);
+        let lately = self.rebound.get(namespace);
+        if ours && lately.is_none_or(|at| now - at >= REBIND) {
+            self.rebound.insert(namespace.clone(), now);
+            self.see_namespace(namespace, Namespace::Unbound);
+        }
+    }
+
+    /// Takes in what was refused just now, to be tried again after a pause that doubles.
+    pub(super) fn learn_refused(&mut self, asker: &Asker, key: ObjectKey, mut refused: Refused) {
+        let Some(app) = asker.app() else { return };
         let entry = self.tries.entry(key.clone());
         let (whose, tries) = entry.or_insert_with(|| (app.clone(), 0));
         whose.clone_from(app);
         *tries = (*tries + 1).min(6);
         // 1, 2, 4 … 32 s: a mended right or a returned server is noticed within half a minute.
         refused.retry_at += 500 << *tries;
-        let first = *tries == 1;
         self.observed.refused.insert(key, refused);
-        first
+    }
+
+    fn learn_withdrawn(&mut self, key: SecretKey, app: Uid) {
+        if let Some(delivered) = self.observed.delivered.get_mut(&key) {
+            delivered.apps.remove(&app);
+            // Whoever still names it marks it as its own.
+            delivered.looked = 0;
+            self.dirty.extend(delivered.apps.iter().cloned());
+            if delivered.apps.is_empty() {
+                self.observed.delivered.remove(&key);
+            }
+        }
+        self.observed.withdrawn.insert((key, app.clone()));
+        self.dirty.insert(app);
     }
 
     /// Takes in what came of a Secret. Returns whether it failed.
@@ -242,25 +270,14 @@ impl State {
                 self.dirty.insert(app);
                 return reason == Reason::InProgress;
             }
-            Outcome::Withdrawn { key, app } => {
-                if let Some(delivered) = self.observed.delivered.get_mut(&key) {
-                    delivered.apps.remove(&app);
-                    // Whoever still names it marks it as its own.
-                    delivered.looked = 0;
-                    self.dirty.extend(delivered.apps.iter().cloned());
-                    if delivered.apps.is_empty() {
-                        self.observed.delivered.remove(&key);
-                    }
-                }
-                self.observed.withdrawn.insert((key, app.clone()));
-                self.dirty.insert(app);
-            }
+            Outcome::Withdrawn { key, app } => self.learn_withdrawn(key, app),
             Outcome::Applied { .. }
             | Outcome::Refused { .. }
             | Outcome::Deleted { .. }
             | Outcome::LetGo(_)
             | Outcome::Access(..)
             | Outcome::Unbound(..)
+            | Outcome::Late
             | Outcome::NamespaceReady(_)
             | Outcome::Failed(_) => return false,
         }

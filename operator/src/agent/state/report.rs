@@ -8,16 +8,6 @@ use super::{CAPACITY_INTERVAL, State, UNCLAIMED_SHOWN};
 use crate::agent::capacity::Use;
 use crate::agent::reports::Reports;
 
-/// What is told instead of a report.
-enum Instead {
-    /// It is told as it is.
-    No,
-    /// What was told before stands.
-    Nothing,
-    /// This.
-    This(ReportEntry),
-}
-
 impl State {
     pub(super) fn current_use(&self) -> Use {
         let managed = self
@@ -40,17 +30,16 @@ impl State {
                 changed |= told.apps.remove(&uid).is_some();
                 continue;
             };
-            let entry = match self.instead(entry) {
-                Instead::No => entry.clone(),
-                Instead::Nothing => {
-                    self.news.insert(uid);
-                    continue;
-                }
-                Instead::This(entry) => {
-                    self.news.insert(uid.clone());
-                    entry
-                }
+            let withheld = self.withholds(entry);
+            let entry = if withheld {
+                self.instead(entry)
+            } else {
+                Some(entry.clone())
             };
+            if withheld {
+                self.news.insert(uid.clone());
+            }
+            let Some(entry) = entry else { continue };
             if told.apps.get(&uid) != Some(&entry) {
                 told.apps.insert(uid, entry);
                 changed = true;
@@ -59,19 +48,16 @@ impl State {
         changed
     }
 
-    /// What is told instead of a report that cannot be told yet.
-    fn instead(&self, entry: &ReportEntry) -> Instead {
-        match &self.unsaveable {
-            _ if !self.withholds(entry) => Instead::No,
-            None => Instead::Nothing,
-            Some(why) => Instead::This(ReportEntry {
-                state: ReportState::Removing,
-                message: Some(shorten(format!(
-                    "removed, and acknowledged once the agent's memory can be saved in namespace jiuzhou-system of the cluster: {why}"
-                ))),
-                ..entry.clone()
-            }),
-        }
+    /// What is told instead of a report that is withheld; nothing while the memory is being saved.
+    fn instead(&self, entry: &ReportEntry) -> Option<ReportEntry> {
+        let why = self.unsaveable.as_ref()?;
+        Some(ReportEntry {
+            state: ReportState::Removing,
+            message: Some(shorten(format!(
+                "removed, and acknowledged once the agent's memory can be saved in namespace jiuzhou-system of the cluster: {why}"
+            ))),
+            ..entry.clone()
+        })
     }
 
     /// Whether a report acknowledges a removal that the agent would not remember after a crash.
@@ -148,7 +134,7 @@ impl State {
         let orphans = self
             .observed
             .owners()
-            .filter(|uid| self.observed.abandoned.contains(*uid));
+            .filter(|uid| self.abandoned.contains_key(*uid));
         let keys: Vec<&ObjectKey> = orphans
             .flat_map(|uid| self.observed.objects_of(uid))
             .collect();

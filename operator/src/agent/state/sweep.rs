@@ -22,6 +22,8 @@ impl State {
         self.missing.retain(|(hash, _), _| contents.contains(hash));
         self.access_until
             .retain(|(namespace, _), _| namespaces.contains(namespace));
+        self.rebound
+            .retain(|namespace, _| namespaces.contains(namespace));
         self.failures.retain(|app, _| held.contains_key(app));
         self.tries.retain(|_, (app, _)| held.contains_key(app));
         let (tries, observed) = (&self.tries, &mut self.observed);

@@ -635,3 +635,70 @@ fn a_cluster_is_not_reported_before_its_nodes_and_pods_are_known() {
     state.hear(Heard::Pods(Change::Replaced(vec![])), now());
     assert!(reports(&mut state));
 }
+
+#[test]
+fn somebody_elses_namespace_is_not_seized_for_want_of_rights() {
+    let mut state = removing();
+    state.see_namespace(&"health".into(), Namespace::Foreign);
+    let unbound = Outcome::Unbound("health".into(), "is forbidden".to_owned());
+    state.learn(vec![(Asker::App("x".into()), unbound)], now());
+    let work = state.decide(now() + RETRY);
+    assert!(work.actions.is_empty(), "{:?}", work.actions);
+}
+
+#[test]
+fn an_app_without_the_agents_rights_says_so() {
+    let mut state = agent(&[entry("x", "c", "p-1")]);
+    comes(&mut state, "p-1", &["c"]);
+    state.see_namespace(&"health".into(), Namespace::Unbound);
+    let why = "cannot prepare namespace health: rolebindings is forbidden";
+    let failed = Outcome::Failed(why.to_owned());
+    let asker = Asker::Namespace("health".into());
+    state.learn(vec![(asker.clone(), failed)], now());
+    state.decide(now() + RETRY);
+    let report = &state.reports["x"];
+    assert_eq!(report.reason, Some(crds::Reason::Forbidden));
+    assert_eq!(report.message.as_deref(), Some(why));
+    state.learn(
+        vec![(asker, Outcome::NamespaceReady("health".into()))],
+        now(),
+    );
+    state.decide(now() + RETRY);
+    assert_eq!(state.reports["x"].state, ReportState::Progressing);
+}
+
+#[test]
+fn what_nobody_names_is_given_away_only_after_a_while() {
+    let (x, y) = (entry("x", "c", "p-1"), entry("y", "d", "p-1"));
+    let mut state = agent(&[x.clone(), y]);
+    exists(&mut state, "d", "y");
+    assign(&mut state, &[x]);
+    let begun = now();
+    state.decide(begun);
+    assert!(state.observed.abandoned.is_empty());
+    state.decide(begun + 60_000);
+    assert!(state.observed.abandoned.contains("y"));
+}
+
+#[test]
+fn what_was_accepted_goes_on_while_another_hub_is_refused() {
+    let (x, y) = (entry("x", "c", "p-1"), entry("y", "d", "p-1"));
+    let mut state = agent(&[x.clone(), y]);
+    exists(&mut state, "d", "y");
+    assign(&mut state, std::slice::from_ref(&x));
+    assert!(state.abandoned.contains_key("y"));
+    let mut other = (*slice(&[x])).clone();
+    other.hub_id = "hub-2".into();
+    other.leader_epoch = 2;
+    state.judge(slices(&[("a", Arc::new(other))]));
+    assert!(state.held.frozen.is_some());
+    assert!(state.abandoned.is_empty() && state.dirty.contains("y"));
+}
+
+#[test]
+fn no_slice_at_all_abandons_nothing() {
+    let mut state = agent(&[entry("x", "c", "p-1")]);
+    exists(&mut state, "c", "x");
+    state.hear(Heard::Slices(Change::Replaced(vec![])), now());
+    assert!(state.abandoned.is_empty());
+}

@@ -153,6 +153,7 @@ impl Elector {
         let leadership = Leadership {
             epoch,
             unraised: given_up.then(|| self.fence.clone()),
+            raised: std::sync::Arc::default(),
             valid_until,
             lost: lost.clone(),
         };

@@ -1,6 +1,8 @@
 //! What the rest of the process sees of an election.
 
 use std::future::pending;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::{sync::watch, task::JoinHandle, time::Instant};
 use tokio_util::sync::CancellationToken;
@@ -13,6 +15,8 @@ pub struct Leadership {
     pub(super) epoch: i64,
     /// The fence, where it is not raised yet.
     pub(super) unraised: Option<Fence>,
+    /// Whether this term has raised it by now.
+    pub(super) raised: Arc<AtomicBool>,
     pub(super) valid_until: watch::Receiver<Instant>,
     pub(super) lost: CancellationToken,
 }
@@ -21,6 +25,12 @@ impl Leadership {
     /// The number of this term: it goes with every write, and is raised in the fence before the first.
     pub const fn epoch(&self) -> i64 {
         self.epoch
+    }
+
+    /// Whether it is one and the same term. Two may have one number, when the first ended before it had
+    /// raised the fence.
+    pub fn is_same_term(&self, other: &Self) -> bool {
+        self.valid_until.same_channel(&other.valid_until)
     }
 
     /// Nothing may be written after this moment. Each renewal moves it on.
@@ -45,9 +55,15 @@ impl Leadership {
         let Some(fence) = &self.unraised else {
             return Ok(());
         };
+        if self.raised.load(Ordering::Acquire) {
+            return Ok(());
+        }
         let raised = fence.raise_above(self.epoch).await;
-        if let Err(LeaseError::Behind { .. }) = raised {
-            self.lost.cancel();
+        match &raised {
+            Ok(()) => self.raised.store(true, Ordering::Release),
+            // Somebody's, or our own raise whose answer was lost: that cannot be told.
+            Err(LeaseError::Behind { .. }) => self.lost.cancel(),
+            Err(_) => {}
         }
         raised
     }

@@ -181,6 +181,35 @@ async fn a_leader_whose_number_is_taken_gets_another_before_it_writes() {
 }
 
 #[tokio::test]
+async fn a_term_that_ended_before_its_first_write_is_another_one_although_its_number_comes_again() {
+    let fake = Fake::default();
+    let mut first = candidate(&fake, "a");
+    leads(&mut first).await;
+    first.release().await;
+    let mut second = candidate(&fake, "b");
+    let before = leads(&mut second).await;
+    fake.set_down(true);
+    before.lost().cancelled().await;
+    fake.set_down(false);
+    let after = leads(&mut second).await;
+    assert_eq!((before.epoch(), after.epoch()), (2, 2));
+    assert!(!after.is_same_term(&before) && after.is_same_term(&after.clone()));
+}
+
+#[tokio::test]
+async fn a_fence_is_raised_once_for_a_term_that_tries_twice() {
+    let fake = Fake::default();
+    let mut first = candidate(&fake, "a");
+    leads(&mut first).await;
+    first.release().await;
+    let mut second = candidate(&fake, "b");
+    let term = leads(&mut second).await;
+    term.raise_fence().await.unwrap();
+    term.clone().raise_fence().await.unwrap();
+    assert!(term.is_valid());
+}
+
+#[tokio::test]
 async fn a_leader_that_cannot_renew_stops_before_its_lease_could_be_taken() {
     let fake = Fake::default();
     let mut election = candidate(&fake, "a");
