@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use serde_json::json;
+
 use crate::fault_support::{Running, app, deployment, fragile, settings, version};
 
 const REST: Duration = Duration::from_secs(20);
@@ -118,10 +120,16 @@ async fn at_rest_and_by_a_restart_nothing_is_written_but_leases() {
     let (_taken, running) = fragile().await;
     let tenant = running.tenant("rest").await;
     let hub = running.hub().await;
+    hub.create(&json!({
+        "apiVersion": "v1", "kind": "Secret", "metadata": {"namespace": tenant, "name": "db"},
+        "stringData": {"password": "secret"},
+    }))
+    .await;
     for name in ["web", "api"] {
         let manifests = [deployment(name, 2), settings(name, "one")];
-        hub.create(&app(&tenant, name, &["zhejiang"], &manifests))
-            .await;
+        let mut app = app(&tenant, name, &["zhejiang"], &manifests);
+        app["spec"]["secretNames"] = json!(["db"]);
+        hub.create(&app).await;
     }
     for name in ["web", "api"] {
         hub.ready(&tenant, name).await;

@@ -18,6 +18,9 @@ use crds::{
     ClusterName, Connection, NamespaceName, SYSTEM_NAMESPACE, Uid, cluster_namespace, label,
 };
 use futures::{StreamExt as _, stream};
+use k8s_openapi::api::authorization::v1::{
+    ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec,
+};
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{DeleteParams, ObjectMeta, PostParams, Preconditions};
 use kube::{Api, Client};
@@ -200,14 +203,16 @@ impl Secrets {
             if self.sources.contains_key(namespace) {
                 continue;
             }
-            if let Err(error) = bind_hub(
-                leader,
-                namespace.as_str(),
-                READER,
-                &subject("jiuzhou-hub", SYSTEM_NAMESPACE),
-                epoch,
-            )
-            .await
+            // Nothing is written where it was bound before, as by the leader of an earlier term.
+            if !may_read(&self.client, namespace).await
+                && let Err(error) = bind_hub(
+                    leader,
+                    namespace.as_str(),
+                    READER,
+                    &subject("jiuzhou-hub", SYSTEM_NAMESPACE),
+                    epoch,
+                )
+                .await
             {
                 let error: &dyn std::error::Error = &error;
                 tracing::warn!(error, %namespace, "the hub could not give itself the right to read a tenant's Secrets");
@@ -368,6 +373,26 @@ fn wanted(world: &World, users: &mut BTreeSet<Uid>) -> Wanted {
         any
     });
     wanted
+}
+
+/// Whether the hub may read the Secrets of a namespace already. What is not known is set up.
+async fn may_read(client: &Client, namespace: &NamespaceName) -> bool {
+    let reviews: Api<SelfSubjectAccessReview> = Api::all(client.clone());
+    let what = ResourceAttributes {
+        namespace: Some(namespace.to_string()),
+        verb: Some("list".to_owned()),
+        resource: Some("secrets".to_owned()),
+        ..ResourceAttributes::default()
+    };
+    let review = SelfSubjectAccessReview {
+        spec: SelfSubjectAccessReviewSpec {
+            resource_attributes: Some(what),
+            ..SelfSubjectAccessReviewSpec::default()
+        },
+        ..SelfSubjectAccessReview::default()
+    };
+    let answer = reviews.create(&PostParams::default(), &review).await;
+    answer.is_ok_and(|answer| answer.status.is_some_and(|status| status.allowed))
 }
 
 async fn carry_out(client: &Client, step: Step, epoch: i64) -> Result<(), kube::Error> {
