@@ -233,25 +233,21 @@ impl Running {
     fn begin(&self, term: Leadership) -> Term {
         let first = fence::at_hub(self.hub.client.clone(), term.clone());
         let client = first.client(self.hub.client.clone());
-        let (statuses, writer) = (
-            self.statuses.clone(),
-            Writer {
-                term,
-                first,
-                client,
-            },
-        );
-        let Writer { term, client, .. } = writer.clone();
+        let metrics = self.hub.metrics.clone();
+        let announcer = Announcer::start(client.clone(), term.clone(), metrics);
+        let writer = Writer {
+            term,
+            first,
+            client,
+        };
+        let (statuses, leader) = (self.statuses.clone(), writer.clone());
         let write = async move {
-            let _ended = term.while_leading(statuses.write(&client, &term)).await;
+            let written = statuses.write(&leader.client, &leader.term);
+            let _ended = leader.term.while_leading(written).await;
         };
         Term {
-            announcer: Announcer::start(
-                writer.client.clone(),
-                writer.term.clone(),
-                self.hub.metrics.clone(),
-            ),
             writer,
+            announcer,
             _statuses: AbortOnDropHandle::new(tokio::spawn(write)),
         }
     }

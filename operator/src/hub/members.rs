@@ -61,7 +61,10 @@ impl Members {
 
     /// Starts agents for clusters that need one here, and ends those that no longer do.
     pub(super) fn follow(&mut self, world: &World, first: &FirstWrite) {
-        let epoch = world.hub.leader_epoch;
+        let term = Term {
+            epoch: world.hub.leader_epoch,
+            first: first.clone(),
+        };
         let mut wanted: BTreeMap<ClusterName, Connection> = BTreeMap::new();
         for (name, slot) in world.clusters() {
             match slot
@@ -84,7 +87,7 @@ impl Members {
                     self.shared.clone(),
                     name.clone(),
                     connection.clone(),
-                    (epoch, first.clone()),
+                    term.clone(),
                     self.stop.child_token(),
                 );
                 self.running.insert(
@@ -101,6 +104,14 @@ impl Members {
         self.running.clear();
         self.stop = CancellationToken::new();
     }
+}
+
+/// The term in which an agent runs.
+#[derive(Clone)]
+struct Term {
+    epoch: i64,
+    /// What comes before the leader's first write.
+    first: FirstWrite,
 }
 
 /// A kubeconfig that is in use.
@@ -131,7 +142,7 @@ async fn run(
     shared: Shared,
     cluster: ClusterName,
     connection: Connection,
-    term: (i64, FirstWrite),
+    term: Term,
     stop: CancellationToken,
 ) {
     while !stop.is_cancelled() {
@@ -154,7 +165,7 @@ async fn run(
             hub: shared.hub.clone(),
             member: connected.client,
             local: connection == Connection::Local,
-            leader_epoch: Some(term.0),
+            leader_epoch: Some(term.epoch),
             heartbeat: shared.heartbeat,
             metrics: shared.metrics.clone(),
             // The hub's health does not depend on a member cluster's.
@@ -233,11 +244,11 @@ async fn connect(
     shared: &Shared,
     cluster: &ClusterName,
     connection: &Connection,
-    (epoch, first): &(i64, FirstWrite),
+    term: &Term,
 ) -> Result<Connected, Unconnected> {
     let Connection::Push(name) = connection else {
         return Ok(Connected {
-            client: first.client(shared.hub.clone()),
+            client: term.first.client(shared.hub.clone()),
             secret: None,
         });
     };
@@ -252,7 +263,7 @@ async fn connect(
             "Secret {SYSTEM_NAMESPACE}/{name}, key kubeconfig: its CA, certificate or key cannot be read: put PEM in base64 there"
         ))
     })?;
-    let first = fence::in_member(first.clone(), member.clone(), *epoch);
+    let first = fence::in_member(term.first.clone(), member.clone(), term.epoch);
     let version = secret.and_then(|secret| secret.metadata.resource_version);
     Ok(Connected {
         client: first.client(member),

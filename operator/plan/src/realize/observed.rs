@@ -298,7 +298,7 @@ impl Observed {
     }
 
     /// Objects of a kind that are known.
-    pub fn keys_of_kind(&self, kind: Kind) -> BTreeSet<ObjectKey> {
+    fn keys_of_kind(&self, kind: Kind) -> BTreeSet<ObjectKey> {
         self.objects
             .keys()
             .filter(|key| key.kind == kind)
