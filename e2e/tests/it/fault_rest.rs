@@ -6,7 +6,10 @@ use serde_json::json;
 
 use crate::fault_support::{Running, app, deployment, fragile, settings, version};
 
-const REST: Duration = Duration::from_secs(20);
+/// Longer than whatever is looked at once a minute.
+const REST: Duration = Duration::from_secs(65);
+/// What an agent remembers is saved ten seconds after it changed.
+const RESTARTED: Duration = Duration::from_secs(20);
 /// Kinds that only we and our users write.
 const OURS: [&str; 12] = [
     "App",
@@ -155,7 +158,7 @@ async fn at_rest_and_by_a_restart_nothing_is_written_but_leases() {
         process.start().unwrap();
     }
     running.whole().await;
-    tokio::time::sleep(REST).await;
+    tokio::time::sleep(RESTARTED).await;
     let mut restarted = seen(running).await.since(&rested);
     // Rights are asked for anew, which leaves nothing behind.
     restarted.retain(|what| !what.contains("subjectaccessreviews"));

@@ -164,27 +164,33 @@ impl Store {
                 (chunk.name_any(), preconditions)
             })
             .collect();
-        let mut names = Vec::new();
-        for chunk in packed.chunks(CHUNK_BYTES) {
-            let name = self.chunk_name(chunk);
-            if !known.contains_key(&name) {
-                let secret = self.secret(&name, "data", chunk.to_vec());
+        let chunks = packed.chunks(CHUNK_BYTES);
+        let chunks: Vec<_> = chunks
+            .map(|chunk| (self.chunk_name(chunk), chunk))
+            .collect();
+        let names: Vec<&str> = chunks.iter().map(|(name, _)| name.as_str()).collect();
+        let mut index = self.secret(&self.prefix, "chunks", names.join(" ").into_bytes());
+        if let (Some(data), Some(hub)) = (&mut index.data, hub) {
+            let hub = serde_json::to_vec(hub).map_err(SnapshotError::Parse)?;
+            data.insert(HUB.to_owned(), ByteString(hub));
+        }
+        let whole = names.iter().all(|name| known.contains_key(*name));
+        if whole && self.stands(&index, known.get(&self.prefix)) {
+            return Ok(());
+        }
+        for (name, chunk) in &chunks {
+            if !known.contains_key(name) {
+                let secret = self.secret(name, "data", chunk.to_vec());
                 match self.secrets.create(&PostParams::default(), &secret).await {
                     Ok(_) => {}
                     Err(kube::Error::Api(status)) if status.is_already_exists() => {}
                     Err(error) => return Err(error.into()),
                 }
             }
-            names.push(name);
-        }
-        let mut index = self.secret(&self.prefix, "chunks", names.join(" ").into_bytes());
-        if let (Some(data), Some(hub)) = (&mut index.data, hub) {
-            let hub = serde_json::to_vec(hub).map_err(SnapshotError::Parse)?;
-            data.insert(HUB.to_owned(), ByteString(hub));
         }
         self.write_index(index).await?;
         for (old, preconditions) in known {
-            if old == self.prefix || names.contains(&old) {
+            if old == self.prefix || names.contains(&old.as_str()) {
                 continue;
             }
             let params = DeleteParams {
@@ -199,6 +205,14 @@ impl Store {
             }
         }
         Ok(())
+    }
+
+    /// Whether the index says this already. What changed and changed back is not written again.
+    fn stands(&self, index: &Secret, there: Option<&Preconditions>) -> bool {
+        let Some((known, there)) = self.index.as_ref().zip(there) else {
+            return false;
+        };
+        known.data == index.data && known.resource_version() == there.resource_version
     }
 
     /// Writes the index over the one that is known. That somebody annotated it is no matter.
@@ -382,6 +396,22 @@ mod tests {
             .collect();
         assert_eq!(verbs, ["GET", "POST", "PATCH", "DELETE"]);
         assert!(log[2].contains(INDEX), "{log:?}");
+    }
+
+    #[tokio::test]
+    async fn what_changed_and_changed_back_is_not_written_again_unless_it_was_damaged() {
+        let fake = Fake::default();
+        let mut agent = store(&fake);
+        agent.write(b"one", None).await.unwrap();
+        let begun = fake.log().len();
+        agent.write(b"one", None).await.unwrap();
+        let log = fake.log().split_off(begun);
+        assert!(log.iter().all(|line| line.starts_with("GET")), "{log:?}");
+        let chunk = agent.chunk_name(b"one");
+        let gone = Api::<Secret>::namespaced(fake.client(), SYSTEM_NAMESPACE);
+        gone.delete(&chunk, &DeleteParams::default()).await.unwrap();
+        agent.write(b"one", None).await.unwrap();
+        assert!(fake.get(&format!("{SECRETS}/{chunk}")).is_some());
     }
 
     #[tokio::test]

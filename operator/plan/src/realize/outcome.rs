@@ -2,7 +2,7 @@
 
 use crds::{Reason, ReportEntry, ReportState};
 
-use super::{Realized, Seen, Work, health};
+use super::{Action, Realized, Seen, Work, health};
 
 impl Work<'_> {
     pub(super) fn finish(self) -> Realized {
@@ -14,7 +14,10 @@ impl Work<'_> {
         let (wanted, ready) = health::replicas(&objects);
         let failure = self.failures.first();
         let unhealthy = self.health.iter().find_map(|h| h.failure());
-        let busy = !self.actions.is_empty() || self.health.iter().any(|h| h.is_progressing());
+        // What was good and is only looked at again is good until the answer says otherwise.
+        let again = |action: &Action| matches!(action, Action::Deliver(deliver) if deliver.again);
+        let acts = self.actions.iter().any(|action| !again(action));
+        let busy = acts || self.health.iter().any(|h| h.is_progressing());
         // Going, gone and merely observed say all there is; otherwise a failure outweighs the rest.
         let settled = self.state.filter(|state| {
             matches!(

@@ -58,6 +58,8 @@ pub struct Deliver {
     pub sharing: BTreeSet<Uid>,
     /// Whether an unmanaged Secret of that name may be taken over.
     pub take_over: TakeOver,
+    /// Whether it holds the copy as far as is known, and is only looked at again.
+    pub again: bool,
 }
 
 /// A Secret to take back.
@@ -163,6 +165,7 @@ impl Work<'_> {
             app_name: self.entry.name.clone(),
             sharing: there.map(|d| d.apps.clone()).unwrap_or_default(),
             take_over: self.entry.take_over,
+            again: current.is_some(),
             key,
         })));
     }

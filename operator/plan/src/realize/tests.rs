@@ -705,6 +705,29 @@ fn a_secret_that_is_refused_for_good_stays_so_while_it_is_tried_again() {
 }
 
 #[test]
+fn a_delivered_secret_that_is_looked_at_again_is_no_progress_and_a_new_version_is() {
+    let mut bed = Bed::new(&[]);
+    bed.entry.secrets = vec![crds::SecretCopy {
+        name: "db".into(),
+        copy: "s-1".into(),
+    }];
+    bed.observed.copies.insert("s-1".into(), "v1".into());
+    let delivered = Delivered {
+        uid: "secret".into(),
+        version: "v1".into(),
+        apps: ["uid-1".into()].into(),
+        looked: 0,
+    };
+    let key = ("health".into(), "db".into());
+    bed.observed.delivered.insert(key, delivered);
+    let look = bed.realize();
+    assert_eq!(look.actions.len(), 1);
+    assert_eq!(look.report.state, ReportState::Healthy);
+    bed.observed.copies.insert("s-1".into(), "v2".into());
+    assert_eq!(bed.realize().report.state, ReportState::Progressing);
+}
+
+#[test]
 fn what_the_server_refused_is_tried_again_later_or_when_it_changed() {
     let mut bed = Bed::new(&[deployment("web")]);
     let hash = applies(&bed.realize())[0].hash.clone();
