@@ -162,6 +162,8 @@ reasons! {
     CRDMissing,
     /// The tenant may not create such an object in the member cluster.
     Forbidden,
+    /// The agent lacks a right in the member cluster.
+    AgentForbidden,
     /// The Content an assignment names cannot be found.
     ContentMissing,
     /// The member cluster refused the object.

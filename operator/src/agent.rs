@@ -34,6 +34,7 @@ use tracing::Instrument as _;
 
 use crate::runtime::clock::Clock;
 use crate::runtime::errors::chain;
+use crate::runtime::first_write::FirstWrite;
 use crate::runtime::lease::Heartbeat;
 use crate::runtime::metrics::{Loop, Metrics, TurnOutcome};
 use crate::runtime::watch::Freshness;
@@ -69,6 +70,8 @@ pub struct Agent {
     /// Epoch of the hub leader in whose process the agent runs, when it does: every write in the
     /// member cluster carries it, and the agent ends with that leader.
     pub leader_epoch: Option<i64>,
+    /// What comes before the first write in the member cluster, if anything does.
+    pub(crate) first: Option<FirstWrite>,
     /// Time between two signs of life.
     pub heartbeat: Duration,
     /// Metrics.
@@ -290,7 +293,7 @@ impl Running {
         let (mut failed, mut acted) = (false, false);
         async {
             if !work.actions.is_empty() {
-                acted = true;
+                acted = work.actions.iter().any(|(_, action)| !action.is_look());
                 failed |= self.carry_out(work.actions, None).await;
             }
             if !work.destructive.is_empty() {
@@ -325,6 +328,15 @@ impl Running {
     /// Deletes what the hub confirms. A confirmation counts for a moment: what a slow cluster leaves
     /// for later is decided and confirmed anew.
     async fn delete(&mut self, destructive: Vec<(Uid, Action)>) -> Deletes {
+        // What comes before a first write may take long, and a confirmation is soon old.
+        if let Some(first) = &self.agent.first
+            && let Err(error) = first.begin().await
+        {
+            let error: &dyn std::error::Error = &error;
+            tracing::warn!(error, "deletes wait");
+            self.state.retry_later(&destructive, self.clock.now());
+            return Deletes::default();
+        }
         let slices = match self.hub.read_slices().await {
             Ok(slices) => slices,
             Err(error) => {

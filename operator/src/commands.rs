@@ -22,7 +22,7 @@ use crate::runtime::watch::Freshness;
 pub async fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Hub(arguments) => hub(arguments).await,
-        Command::Agent(arguments) => agent(arguments).await,
+        Command::Agent(arguments) => Box::pin(agent(arguments)).await,
         Command::Crds => crate::cli::crds(),
         Command::Lint(arguments) => crate::cli::lint(&arguments),
         Command::Status(arguments) => crate::cli::status(&arguments).await,
@@ -86,6 +86,7 @@ async fn agent(arguments: AgentArguments) -> anyhow::Result<ExitCode> {
         )?,
         local: false,
         leader_epoch: None,
+        first: None,
         heartbeat: arguments.heartbeat,
         metrics: shell.metrics.clone(),
         freshness: shell.freshness.clone(),

@@ -17,7 +17,7 @@ mod report;
 mod secrets;
 mod statuses;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crds::SYSTEM_NAMESPACE;
 use kube::Client;
@@ -38,7 +38,7 @@ use crate::runtime::watch::Freshness;
 use announce::Announcer;
 use events::{Heard, LEASES};
 use gather::Gathered;
-use hearing::Hearing;
+use hearing::{CatchUp, Hearing};
 use members::{Members, Shared};
 use secrets::Secrets;
 use statuses::Statuses;
@@ -149,6 +149,8 @@ struct Running {
 /// Leading, and the tasks that only a leader runs.
 struct Term {
     writer: Writer,
+    /// What it waits for before its first turn.
+    catch_up: Option<CatchUp>,
     announcer: Announcer,
     _statuses: AbortOnDropHandle<()>,
 }
@@ -226,6 +228,7 @@ impl Running {
             // A new leader decides everything anew: its predecessor's memory is not its own.
             self.planner = Planner::default();
             self.term = Some(self.begin(leadership));
+            self.hub.freshness.nudge();
         }
     }
 
@@ -247,14 +250,39 @@ impl Running {
         };
         Term {
             writer,
+            // A process that is still listing hears all there is anyway.
+            catch_up: self.is_whole().then(|| CatchUp::begun(Instant::now())),
             announcer,
             _statuses: AbortOnDropHandle::new(tokio::spawn(write)),
         }
     }
 
+    fn is_whole(&self) -> bool {
+        self.gathered.is_whole(&self.hub.freshness.kinds())
+    }
+
+    /// Whether a new leader has yet to hear what its predecessor did.
+    fn catches_up(&mut self) -> bool {
+        let Some(term) = &mut self.term else {
+            return false;
+        };
+        let over = term.catch_up.as_mut().is_none_or(|catch_up| {
+            let heard = self.hub.freshness.fresh(catch_up.since().elapsed());
+            catch_up.is_over(heard.is_ok(), Instant::now())
+        });
+        if over {
+            term.catch_up = None;
+        }
+        !over
+    }
+
     async fn turn(&mut self) -> TurnOutcome {
         // Before every kind was listed once, the world is a fragment.
-        if self.hub.freshness.listed().is_err() || !self.gathered.is_whole() {
+        if !self.is_whole() {
+            return TurnOutcome::Held;
+        }
+        if self.catches_up() {
+            self.wake_in(PACE);
             return TurnOutcome::Held;
         }
         let span = tracing::info_span!(parent: None, "hub_turn");
@@ -329,9 +357,9 @@ impl Running {
     fn decide(&mut self) -> Plan {
         let now = self.gathered.clock.now();
         let sign = self.hub.freshness.last(LEASES);
-        let heard = self.hearing.until(sign, std::time::Instant::now(), now);
+        let heard = self.hearing.until(sign, Instant::now(), now);
         (self.gathered.world.now, self.gathered.world.heard) = (now, heard);
-        let begun = std::time::Instant::now();
+        let begun = Instant::now();
         let plan = tokio::task::block_in_place(|| self.planner.plan(&self.gathered.world));
         self.hub.metrics.planned(begun.elapsed());
         self.wake = plan.wake_at;

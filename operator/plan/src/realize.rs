@@ -339,6 +339,7 @@ impl<'a> Work<'a> {
         if refused.reason == Reason::InProgress {
             // The server was busy or away: that is no fault of the App.
             self.state = Some(ReportState::Progressing);
+            self.message = Some(refused.message.to_string());
         } else {
             self.fail(refused.reason, refused.message.to_string());
         }
@@ -443,11 +444,15 @@ impl<'a> Work<'a> {
                 counts[at] += 1;
                 false
             }
-            Action::Deliver(_) => {
-                counts[2] += 1;
+            Action::Deliver(deliver) => {
+                counts[2] += usize::from(!deliver.again);
                 false
             }
-            Action::Delete { .. } | Action::LetGo { .. } | Action::Withdraw(_) => {
+            Action::Withdraw(withdraw) => {
+                counts[3] += usize::from(!withdraw.shared);
+                false
+            }
+            Action::Delete { .. } | Action::LetGo { .. } => {
                 counts[3] += 1;
                 false
             }

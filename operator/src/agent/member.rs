@@ -23,8 +23,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::secrets::Vault;
 use super::view::{View, api_resource};
-pub(crate) use verdict::lacks_right;
-use verdict::{failed, refused};
+pub(super) use verdict::lacks_right;
+use verdict::{failed, refused, undone};
 
 /// Requests to one member cluster at a time: enough to hide latency, few enough to be a good guest.
 const CONCURRENCY: usize = 16;
@@ -101,7 +101,21 @@ pub(crate) enum Outcome {
     /// The agent's rights in a namespace are not in place.
     Unbound(NamespaceName, String),
     /// Nothing was learnt; the next turn tries again after a pause.
-    Failed(String),
+    Failed {
+        why: String,
+        /// Whether the agent lacks a right.
+        forbidden: bool,
+    },
+}
+
+impl Outcome {
+    /// Nothing was learnt, for a reason that is nobody's lack of rights.
+    pub(crate) fn failed(why: String) -> Self {
+        Self::Failed {
+            why,
+            forbidden: false,
+        }
+    }
 }
 
 /// When the member cluster last answered, by a monotonic clock.
@@ -217,14 +231,14 @@ impl Member {
             Action::LetGo { key, uid } => self.let_go(key, &uid).await,
             Action::Ask(namespace, kind) => match self.ask(&namespace, kind).await {
                 Ok(access) => Outcome::Access(namespace, kind, access),
-                Err(error) => Outcome::Failed(format!("cannot ask for access: {error}")),
+                Err(error) => failed("cannot ask for access", &error),
             },
             Action::CreateNamespace { name, exists } => match self.prepare(&name, exists).await {
                 Ok(()) => Outcome::NamespaceReady(name),
-                Err(error) => Outcome::Failed(format!("cannot prepare namespace {name}: {error}")),
+                Err(error) => failed(&format!("cannot prepare namespace {name}"), &error),
             },
             Action::Fetch { hash, .. } => {
-                Outcome::Failed(format!("content {hash} is the hub's to give"))
+                Outcome::failed(format!("content {hash} is the hub's to give"))
             }
         }
     }
@@ -312,7 +326,7 @@ impl Member {
             Err(kube::Error::Api(status)) if status.is_not_found() => deleted(key, true),
             // Another object has its name by now.
             Err(kube::Error::Api(status)) if status.is_conflict() && !seen => deleted(key, true),
-            Err(error) => failed(&key.namespace, &format!("cannot delete {key}"), &error),
+            Err(error) => undone(&key.namespace, &format!("cannot delete {key}"), &error),
         }
     }
 
@@ -336,7 +350,7 @@ impl Member {
         {
             Ok(_) => Outcome::LetGo(key),
             Err(kube::Error::Api(status)) if status.is_not_found() => Outcome::LetGo(key),
-            Err(error) => failed(&key.namespace, &format!("cannot let go of {key}"), &error),
+            Err(error) => undone(&key.namespace, &format!("cannot let go of {key}"), &error),
         }
     }
 

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use crds::{FIELD_MANAGER, Reason, TakeOver, Uid, label};
+use crds::{FIELD_MANAGER, NamespaceName, Reason, TakeOver, Uid, label};
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{DeleteParams, ObjectMeta, Patch, PatchParams, Preconditions};
 use kube::{Api, Resource, ResourceExt as _};
@@ -15,7 +15,7 @@ use plan::realize::{Deliver, SecretKey, Withdraw};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::member::{Member, Outcome};
+use super::member::{Member, Outcome, lacks_right};
 use crate::runtime::watch::Change;
 
 /// Label of the hub's copies of Secrets.
@@ -101,12 +101,22 @@ struct Refusal {
     message: String,
 }
 
+impl Refusal {
+    fn of_withdrawal(self, namespace: NamespaceName) -> Outcome {
+        if self.reason == Reason::AgentForbidden {
+            Outcome::Unbound(namespace, self.message)
+        } else {
+            Outcome::failed(self.message)
+        }
+    }
+}
+
 impl Member {
     /// Brings a Secret up to its copy. Nothing is written when it is as it should be.
     pub(super) async fn deliver(&self, deliver: Deliver, vault: &Vault) -> Outcome {
         let Deliver { key, copy, app, .. } = &deliver;
         let Some(copy) = vault.0.get(copy) else {
-            return Outcome::Failed(format!(
+            return Outcome::failed(format!(
                 "the copy of Secret {}/{} is gone again",
                 key.0, key.1
             ));
@@ -195,7 +205,7 @@ impl Member {
             let existing: Api<Copied> = Api::namespaced(self.client(), key.0.as_str());
             let there = match existing.get_opt(&key.1).await {
                 Ok(there) => there,
-                Err(error) => return Outcome::Failed(refusal(&key, &error).message),
+                Err(error) => return refusal(&key, &error).of_withdrawal(key.0),
             };
             let same = |there: &Copied| match &uid {
                 Some(uid) => there.uid().as_deref() == Some(uid.as_str()),
@@ -208,7 +218,7 @@ impl Member {
                     self.delete_secret(&key, &there).await
                 };
                 if let Err(error) = done {
-                    return Outcome::Failed(refusal(&key, &error).message);
+                    return refusal(&key, &error).of_withdrawal(key.0);
                 }
             }
         }
@@ -251,8 +261,8 @@ fn refusal(key: &SecretKey, error: &kube::Error) -> Refusal {
     let (namespace, name) = key;
     let said = |reason, message: String| Refusal { reason, message };
     match error {
-        kube::Error::Api(status) if status.is_forbidden() => said(
-            Reason::Forbidden,
+        kube::Error::Api(status) if lacks_right(status) => said(
+            Reason::AgentForbidden,
             format!(
                 "the agent may not write Secret {namespace}/{name}: it needs the role jiuzhou-agent-namespace there"
             ),

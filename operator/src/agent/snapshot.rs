@@ -84,6 +84,8 @@ pub(crate) struct Store {
     index: Option<Secret>,
     /// Names of the chunks of writes whose answers are not known.
     tried: BTreeSet<String>,
+    /// Whether a chunk does not hold what its name says: none is then taken for good.
+    damaged: bool,
 }
 
 /// A snapshot as it was found, and the hub that an administrator acknowledged, if one did.
@@ -104,6 +106,7 @@ impl Store {
             epoch,
             index: None,
             tried: BTreeSet::new(),
+            damaged: false,
         }
     }
 
@@ -119,6 +122,7 @@ impl Store {
             return Ok(None);
         };
         let packed = self.read_chunks(index).await;
+        self.damaged = matches!(packed, Err(SnapshotError::Chunk(_)));
         found(index, packed).map(Some)
     }
 
@@ -174,21 +178,31 @@ impl Store {
             let hub = serde_json::to_vec(hub).map_err(SnapshotError::Parse)?;
             data.insert(HUB.to_owned(), ByteString(hub));
         }
-        let whole = names.iter().all(|name| known.contains_key(*name));
-        if whole && self.stands(&index, known.get(&self.prefix)) {
+        let good = |name: &str| !self.damaged && known.contains_key(name);
+        if names.iter().all(|name| good(name)) && self.stands(&index, known.get(&self.prefix)) {
             return Ok(());
         }
+        let apply = PatchParams::apply(FIELD_MANAGER).force();
         for (name, chunk) in &chunks {
-            if !known.contains_key(name) {
-                let secret = self.secret(name, "data", chunk.to_vec());
-                match self.secrets.create(&PostParams::default(), &secret).await {
-                    Ok(_) => {}
-                    Err(kube::Error::Api(status)) if status.is_already_exists() => {}
-                    Err(error) => return Err(error.into()),
-                }
+            if good(name) {
+                continue;
+            }
+            let secret = self.secret(name, "data", chunk.to_vec());
+            let written = if known.contains_key(name) {
+                self.secrets
+                    .patch(name, &apply, &Patch::Apply(&secret))
+                    .await
+            } else {
+                self.secrets.create(&PostParams::default(), &secret).await
+            };
+            match written {
+                Ok(_) => {}
+                Err(kube::Error::Api(status)) if status.is_already_exists() => {}
+                Err(error) => return Err(error.into()),
             }
         }
         self.write_index(index).await?;
+        self.damaged = false;
         for (old, preconditions) in known {
             if old == self.prefix || names.contains(&old.as_str()) {
                 continue;
@@ -411,7 +425,15 @@ mod tests {
         let gone = Api::<Secret>::namespaced(fake.client(), SYSTEM_NAMESPACE);
         gone.delete(&chunk, &DeleteParams::default()).await.unwrap();
         agent.write(b"one", None).await.unwrap();
-        assert!(fake.get(&format!("{SECRETS}/{chunk}")).is_some());
+        let path = format!("{SECRETS}/{chunk}");
+        let stored = fake.get(&path).unwrap();
+        let mut spoilt = stored.clone();
+        spoilt["data"]["data"] = serde_json::json!("c3BvaWx0");
+        fake.put(&path, spoilt);
+        let mut later = store(&fake);
+        assert!(later.read().await.unwrap().unwrap().damage.is_some());
+        later.write(b"one", None).await.unwrap();
+        assert_eq!(fake.get(&path).unwrap()["data"], stored["data"]);
     }
 
     #[tokio::test]

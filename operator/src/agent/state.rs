@@ -4,6 +4,7 @@ mod hear;
 mod hub;
 mod learn;
 mod report;
+mod rights;
 mod sweep;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -19,6 +20,7 @@ use super::capacity::{Capacity, Use};
 use super::member::Asker;
 use super::secrets::Vault;
 use super::snapshot::{Found, Snapshot};
+use rights::Failure;
 
 /// Pause before something that failed is tried again, in milliseconds.
 const RETRY: i64 = 2_000;
@@ -85,10 +87,12 @@ pub(crate) struct State {
     access_until: BTreeMap<(NamespaceName, Kind), i64>,
     /// Apps that own objects here and that no slice names, and since when.
     abandoned: BTreeMap<Uid, Option<i64>>,
-    /// When the agent's rights in a namespace were last found missing.
+    /// When the agent's rights in a namespace were last set up anew.
     rebound: BTreeMap<NamespaceName, i64>,
+    /// Namespaces in which they are to be set up anew now.
+    unbound: BTreeSet<NamespaceName>,
     /// Why Apps do not get on, as long as they do not.
-    failures: BTreeMap<Uid, Box<str>>,
+    failures: BTreeMap<Uid, Failure>,
     /// Why the memory cannot be saved, as long as it cannot.
     unsaveable: Option<String>,
     /// How often an object was refused, and for which App.
@@ -109,6 +113,10 @@ pub(crate) struct State {
     remembered: BTreeSet<(Uid, i64)>,
     /// Whether entries came or went, and with them what else is worth keeping.
     unswept: bool,
+    /// Whether something changed that decides which Apps nobody names any more.
+    unsorted: bool,
+    /// When the first turn was.
+    began: Option<i64>,
     acknowledged: Option<Uid>,
     /// When to look again whether the hub that is refused was acknowledged.
     ask_at: i64,
@@ -136,6 +144,7 @@ impl State {
             access_until: BTreeMap::new(),
             abandoned: BTreeMap::new(),
             rebound: BTreeMap::new(),
+            unbound: BTreeSet::new(),
             failures: BTreeMap::new(),
             unsaveable: None,
             tries: BTreeMap::new(),
@@ -149,6 +158,8 @@ impl State {
             unsaved: false,
             remembered: BTreeSet::new(),
             unswept: false,
+            unsorted: false,
+            began: None,
             acknowledged: None,
             ask_at: 0,
         }
@@ -246,7 +257,9 @@ impl State {
     /// When to decide again although nothing was heard.
     pub(crate) fn wake_at(&self) -> Option<i64> {
         let now_dirty = (!self.dirty.is_empty() && self.can_decide()).then_some(0);
-        let capacity = (self.use_stale && self.can_report()).then_some(self.use_due);
+        let unsorted = (self.unsorted && self.can_decide()).then_some(0);
+        let capacity = self.report_from().filter(|_| self.use_stale);
+        let capacity = capacity.map(|from| from.max(self.use_due));
         let access = self.access_until.values().copied();
         let ask = self.refuses_hub().then_some(self.ask_at);
         self.wakes
@@ -254,6 +267,7 @@ impl State {
             .copied()
             .chain(ask)
             .chain(now_dirty)
+            .chain(unsorted)
             .chain(capacity)
             .chain(access)
             .min()
@@ -272,12 +286,14 @@ impl State {
     /// Decides every App that something changed for.
     pub(crate) fn decide(&mut self, now: i64) -> Work {
         let mut work = Work::default();
+        self.began.get_or_insert(now);
         if !self.can_decide() {
             return work;
         }
         self.sweep();
         self.give_away(now);
         self.ask_again(now, &mut work);
+        self.bind_again(&mut work);
         let due: Vec<Uid> = self
             .wakes
             .iter()
@@ -364,7 +380,10 @@ impl State {
                     }
                 }
                 Action::Apply(_) | Action::Deliver(_) => {
-                    work.traceparent = work.traceparent.take().or_else(|| held.traceparent.clone());
+                    if !action.is_look() {
+                        work.traceparent =
+                            work.traceparent.take().or_else(|| held.traceparent.clone());
+                    }
                     work.actions.push((Asker::App(uid.clone()), action));
                 }
             }
@@ -379,21 +398,6 @@ impl State {
             self.reports.insert(uid.clone(), realized.report);
             self.news.insert(uid.clone());
             self.unsaved = true;
-        }
-    }
-
-    /// Tells why a removal stands still, and that the agent's own rights are missing.
-    fn say_why(&self, uid: &Uid, report: &mut ReportEntry) {
-        let Some(why) = self.failures.get(uid) else {
-            return;
-        };
-        let message = Some(plan::realize::shorten(why.to_string()));
-        if report.state == ReportState::Removing {
-            report.message = message;
-        } else if report.state == ReportState::Progressing && why.contains("forbidden") {
-            report.state = ReportState::Failed;
-            report.reason = Some(crds::Reason::Forbidden);
-            report.message = message;
         }
     }
 

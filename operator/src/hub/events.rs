@@ -47,6 +47,8 @@ pub(super) enum Heard {
     Leases(Change<Lease>),
     Namespaces(Change<View>),
     Identity(Change<ConfigMap>),
+    /// A whole list of what is watched under this name went before.
+    Listed(Box<str>),
     /// Whether the kubeconfig of a cluster is refused, and the sentence that says why.
     Connection(ClusterName, Option<String>),
     /// Secrets of a tenant's namespace.
@@ -158,12 +160,17 @@ impl Watches {
         self.tasks
             .spawn(watch(api, selection, Timing::default(), sink, proof));
         let (sender, metrics) = (self.sender.clone(), self.metrics.clone());
+        let name: Box<str> = name.into();
         self.tasks.spawn(async move {
             while let Some(change) = changes.recv().await {
                 if sender.capacity() == 0 {
                     metrics.overflowed("hub");
                 }
+                let list = matches!(change, Change::Replaced(_));
                 if sender.send(heard(change)).await.is_err() {
+                    return;
+                }
+                if list && sender.send(Heard::Listed(name.clone())).await.is_err() {
                     return;
                 }
             }

@@ -21,19 +21,6 @@ use crate::runtime::watch::Change;
 const APPS: &str = "apps";
 const SLICES: &str = "assignmentslices";
 
-/// Kinds without which the world is a fragment.
-const KINDS: [&str; 9] = [
-    "regions",
-    "memberclusters",
-    APPS,
-    "approvals",
-    SLICES,
-    "reportslices",
-    "clusterreports",
-    "contents",
-    "namespaces",
-];
-
 /// `metadata.resourceVersion` as a number, which it is in every store of Kubernetes.
 type Version = Option<u64>;
 
@@ -45,6 +32,8 @@ pub(super) struct Gathered {
     /// Objects of each kind that exist, as the watch last had them, to tell what a new list leaves
     /// out and whether the store was set back.
     known: BTreeMap<&'static str, BTreeMap<String, Version>>,
+    /// What was listed as a whole.
+    listed: BTreeSet<Box<str>>,
     /// Objects of each kind that exist and cannot be read.
     pub(super) unreadable: BTreeMap<&'static str, BTreeSet<String>>,
     /// Last heartbeat of each cluster, as its Lease has it.
@@ -63,6 +52,7 @@ impl Gathered {
             world,
             clock,
             known: BTreeMap::new(),
+            listed: BTreeSet::new(),
             unreadable: BTreeMap::new(),
             beats: BTreeMap::new(),
             contacts: BTreeMap::new(),
@@ -71,10 +61,12 @@ impl Gathered {
         }
     }
 
-    /// Whether the world has taken in a whole list of every kind. That a list was read does not say
-    /// so: it may still be on its way here.
-    pub(super) fn is_whole(&self) -> bool {
-        KINDS.iter().all(|kind| self.known.contains_key(kind))
+    /// Whether the world has taken in a whole list of all that is watched. That a list was read does
+    /// not say so: it may still be on its way here.
+    pub(super) fn is_whole(&self, watched: &[String]) -> bool {
+        watched
+            .iter()
+            .all(|name| self.listed.contains(name.as_str()))
     }
 
     /// Takes in one thing heard.
@@ -168,6 +160,9 @@ impl Gathered {
             ),
             Heard::Connection(cluster, refused) => {
                 self.world.apply_connection(&cluster, refused);
+            }
+            Heard::Listed(name) => {
+                self.listed.insert(name);
             }
             // The hub's own loop keeps these.
             Heard::Sources(..) | Heard::Copies(..) => {}

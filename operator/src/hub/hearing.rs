@@ -41,9 +41,60 @@ impl Hearing {
     }
 }
 
+/// The longest a new leader waits to hear what came before it: a frozen watch goes unnoticed no
+/// longer, and a kind that cannot be watched must not keep the province without a leader.
+const CATCH_UP_MAX: Duration = Duration::from_mins(1);
+
+/// A new leader's wait until it has heard what its predecessor did. Some of its watches may have been
+/// frozen, each without the others, and what looks newest to it is then the past.
+#[derive(Debug)]
+pub(super) struct CatchUp {
+    since: Instant,
+    /// When every watch had shown life since then.
+    heard: Option<Instant>,
+}
+
+impl CatchUp {
+    /// The term began.
+    pub(super) const fn begun(now: Instant) -> Self {
+        Self {
+            since: now,
+            heard: None,
+        }
+    }
+
+    /// When the term began.
+    pub(super) const fn since(&self) -> Instant {
+        self.since
+    }
+
+    /// Whether the wait is over, given whether every watch has shown life since the term began.
+    pub(super) fn is_over(&mut self, heard: bool, now: Instant) -> bool {
+        if heard {
+            self.heard.get_or_insert(now);
+        }
+        let settled = |heard| now.saturating_duration_since(heard) >= SETTLE;
+        self.heard.is_some_and(settled) || now.saturating_duration_since(self.since) >= CATCH_UP_MAX
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_new_leader_decides_once_every_watch_has_delivered_what_it_missed() {
+        let begin = Instant::now();
+        let mut catch_up = CatchUp::begun(begin);
+        assert!(!catch_up.is_over(false, after(begin, 1)));
+        assert!(
+            !catch_up.is_over(true, after(begin, 5)),
+            "it may be on its way"
+        );
+        assert!(catch_up.is_over(false, after(begin, 7)));
+        assert!(!CatchUp::begun(begin).is_over(false, after(begin, 59)));
+        assert!(CatchUp::begun(begin).is_over(false, after(begin, 60)));
+    }
 
     fn after(begin: Instant, seconds: u64) -> Instant {
         begin + Duration::from_secs(seconds)

@@ -117,6 +117,7 @@ struct Term {
 /// A kubeconfig that is in use.
 struct Connected {
     client: Client,
+    first: FirstWrite,
     /// Name and version of its Secret, for a cluster that is pushed to.
     secret: Option<(String, Option<String>)>,
 }
@@ -166,6 +167,7 @@ async fn run(
             member: connected.client,
             local: connection == Connection::Local,
             leader_epoch: Some(term.epoch),
+            first: Some(connected.first),
             heartbeat: shared.heartbeat,
             metrics: shared.metrics.clone(),
             // The hub's health does not depend on a member cluster's.
@@ -249,6 +251,7 @@ async fn connect(
     let Connection::Push(name) = connection else {
         return Ok(Connected {
             client: term.first.client(shared.hub.clone()),
+            first: term.first.clone(),
             secret: None,
         });
     };
@@ -267,6 +270,7 @@ async fn connect(
     let version = secret.and_then(|secret| secret.metadata.resource_version);
     Ok(Connected {
         client: first.client(member),
+        first,
         secret: Some((name.clone(), version)),
     })
 }

@@ -112,7 +112,10 @@ pub enum LeaseError {
         value: String,
     },
     /// Somebody is ahead of us: we are the old one.
-    #[error("the fence stands at {at}, beyond our epoch {ours}")]
+    #[error(
+        "ConfigMap jiuzhou-system/{name} there has {key} {at}, beyond this leader's {ours}: after a restore of the hub, raise {key} of the hub's own {name} above {at}",
+        name = fence::NAME, key = fence::KEY
+    )]
     Behind {
         /// What the fence holds.
         at: i64,

@@ -226,14 +226,21 @@ where
             ..WatchParams::default()
         };
         let began = Instant::now();
-        let stream = timeout(self.timing.idle, self.api.watch(&parameters, &version)).await;
+        let stream = self.api.watch(&parameters, &version);
+        let stream = tokio::select! {
+            stream = timeout(self.timing.idle, stream) => stream,
+            () = self.proof.nudged() => return Ok(()),
+        };
         let stream = stream.map_err(|_| WatchError::Silent(self.timing.idle))?;
         let stream = stream.map_err(|error| failed(error, WatchError::Start))?;
         self.proof.renew();
         let mut stream = stream.into_stream().boxed();
         let mut news = false;
         loop {
-            let event = timeout(self.timing.idle, stream.next()).await;
+            let event = tokio::select! {
+                event = timeout(self.timing.idle, stream.next()) => event,
+                () = self.proof.nudged() => return Ok(()),
+            };
             let event = event.map_err(|_| WatchError::Silent(self.timing.idle))?;
             let Some(event) = event else { break };
             let event = event.map_err(|error| failed(error, WatchError::Stream))?;

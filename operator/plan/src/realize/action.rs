@@ -52,6 +52,13 @@ pub enum Action {
     },
 }
 
+impl Action {
+    /// Whether it only looks again at what is as it should be, as far as is known.
+    pub fn is_look(&self) -> bool {
+        matches!(self, Self::Deliver(deliver) if deliver.again)
+    }
+}
+
 /// An object to apply.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Apply {

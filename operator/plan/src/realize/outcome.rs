@@ -2,7 +2,7 @@
 
 use crds::{Reason, ReportEntry, ReportState};
 
-use super::{Action, Realized, Seen, Work, health};
+use super::{Realized, Seen, Work, health};
 
 impl Work<'_> {
     pub(super) fn finish(self) -> Realized {
@@ -15,8 +15,7 @@ impl Work<'_> {
         let failure = self.failures.first();
         let unhealthy = self.health.iter().find_map(|h| h.failure());
         // What was good and is only looked at again is good until the answer says otherwise.
-        let again = |action: &Action| matches!(action, Action::Deliver(deliver) if deliver.again);
-        let acts = self.actions.iter().any(|action| !again(action));
+        let acts = self.actions.iter().any(|action| !action.is_look());
         let busy = acts || self.health.iter().any(|h| h.is_progressing());
         // Going, gone and merely observed say all there is; otherwise a failure outweighs the rest.
         let settled = self.state.filter(|state| {

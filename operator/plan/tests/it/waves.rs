@@ -255,7 +255,11 @@ fn a_refused_wave_stops_the_rollout() {
 
 #[test]
 fn what_passes_by_itself_makes_a_wave_wait_and_does_not_stop_it() {
-    for reason in [Reason::ContentMissing, Reason::InProgress] {
+    for reason in [
+        Reason::ContentMissing,
+        Reason::InProgress,
+        Reason::AgentForbidden,
+    ] {
         let mut province = province();
         province.change_content("web", "web:2");
         province.refused.insert(province.wanted("web"));

@@ -29,8 +29,9 @@ impl Member {
         let namespaces: Api<Namespace> = Api::all(self.client.clone());
         let bare = self.stamp(json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}));
         if exists {
+            // Merged, not applied: that rights are in place is said until it turns out otherwise.
             namespaces
-                .patch(name.as_str(), &apply, &Patch::Apply(&bare))
+                .patch(name.as_str(), &PatchParams::default(), &Patch::Merge(&bare))
                 .await?;
         } else {
             // Not applied: when somebody created one meanwhile, it is not ours, and the watch tells.

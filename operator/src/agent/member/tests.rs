@@ -42,7 +42,7 @@ async fn a_namespace_that_somebody_created_meanwhile_is_not_taken_over() {
     let outcomes = member
         .carry_out(vec![(asker, create)], &Vault::default(), None)
         .await;
-    assert!(matches!(outcomes[..], [(_, Outcome::Failed(_))]));
+    assert!(matches!(outcomes[..], [(_, Outcome::Failed { .. })]));
     assert_eq!(*log.lock().unwrap(), ["POST /api/v1/namespaces"]);
 }
 
@@ -124,7 +124,10 @@ async fn a_right_that_is_missing_in_the_namespace_is_told_from_a_refusal() {
     fake.script(forbidden(
         "admission webhook \"keep\" denied the request: not on Sundays",
     ));
-    assert!(matches!(delete(&fake, Some("7")).await, Outcome::Failed(_)));
+    assert!(matches!(
+        delete(&fake, Some("7")).await,
+        Outcome::Failed { .. }
+    ));
 }
 
 #[tokio::test]

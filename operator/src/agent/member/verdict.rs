@@ -7,21 +7,32 @@ use plan::object::ObjectKey;
 
 use super::Outcome;
 
-/// What it means that a write could not be done.
-pub(super) fn failed(namespace: &NamespaceName, what: &str, error: &kube::Error) -> Outcome {
+/// What it means that something could not be done, for no object of a namespace.
+pub(super) fn failed(what: &str, error: &kube::Error) -> Outcome {
+    Outcome::Failed {
+        why: format!("{what}: {error}"),
+        forbidden: matches!(error, kube::Error::Api(status) if status.is_forbidden()),
+    }
+}
+
+/// What it means that something could not be done with an object of a namespace.
+pub(super) fn undone(namespace: &NamespaceName, what: &str, error: &kube::Error) -> Outcome {
     let why = format!("{what}: {error}");
-    let forbidden = matches!(error, kube::Error::Api(status) if status.is_forbidden());
-    if forbidden && lacks_right(&why) {
+    if matches!(error, kube::Error::Api(status) if lacks_right(status)) {
         Outcome::Unbound(namespace.clone(), why)
     } else {
-        Outcome::Failed(why)
+        Outcome::failed(why)
     }
 }
 
 /// Whether a refusal is about the agent's own rights in a namespace, in the words of the API server's
-/// authorizer; those of admission are about the object.
-pub(crate) fn lacks_right(message: &str) -> bool {
-    message.contains(" cannot ") && message.contains(" in the namespace ")
+/// authorizer; those of admission and of quotas are about the object.
+pub(in crate::agent) fn lacks_right(status: &Status) -> bool {
+    let says = |words: &str| status.message.contains(words);
+    status.is_forbidden()
+        && says(" is forbidden: User ")
+        && says(" cannot ")
+        && says(" in the namespace ")
 }
 
 /// What a refused write means.
@@ -54,6 +65,7 @@ fn verdict(key: &ObjectKey, status: &Status) -> Option<(Reason, String)> {
                 status.message
             ),
         )),
+        403 if lacks_right(status) => Some((Reason::AgentForbidden, status.message.clone())),
         403 => Some((Reason::Forbidden, status.message.clone())),
         // The namespace went away meanwhile; the watch says so, and it is made anew.
         404 if details(status).is_some_and(|d| !d.name.is_empty()) => None,

@@ -79,17 +79,13 @@ impl State {
                     self.observed.kinds.insert(kind);
                     self.dirty.extend(self.held.entries.keys().cloned());
                 }
-                self.find_abandoned();
+                self.unsorted = true;
             }
             Change::Applied((key, seen)) => {
-                let known = |owner: &crds::Uid| {
-                    self.held.entries.contains_key(owner) || self.abandoned.contains_key(owner)
-                };
+                let known = |owner: &crds::Uid| self.held.entries.contains_key(owner);
                 let unknown = !seen.owner.as_ref().is_none_or(known);
+                self.unsorted |= unknown || !self.abandoned.is_empty();
                 self.dirty.extend(self.observed.see(key, *seen));
-                if unknown {
-                    self.find_abandoned();
-                }
             }
             Change::Deleted((key, seen)) => {
                 // A late echo of an object that was meanwhile created anew says nothing.
@@ -100,9 +96,7 @@ impl State {
                     .is_some_and(|now| now.uid == seen.uid)
                 {
                     self.dirty.extend(self.observed.lose(&key));
-                    if !self.abandoned.is_empty() {
-                        self.find_abandoned();
-                    }
+                    self.unsorted |= !self.abandoned.is_empty();
                 }
             }
         }

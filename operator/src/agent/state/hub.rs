@@ -31,14 +31,15 @@ impl State {
                 .is_some_and(|r| r.state == ReportState::Removed)
         };
         for uid in self.held.forget(&self.slices, removed) {
-            self.observed.withdrawn.retain(|(_, app)| *app != uid);
             self.forget(uid);
         }
-        self.find_abandoned();
+        self.unsorted = true;
     }
 
     /// Forgets what was known of an App that is no longer held.
     fn forget(&mut self, uid: Uid) {
+        self.observed.withdrawn.retain(|(_, app)| *app != uid);
+        self.give_up_secrets(&uid);
         self.reports.remove(&uid);
         self.wakes.remove(&uid);
         self.news.insert(uid);
@@ -47,16 +48,41 @@ impl State {
         self.use_stale = true;
     }
 
+    /// A Secret that others name as well is theirs alone from now on; one that nobody else names is
+    /// left as it is, for somebody to look at.
+    fn give_up_secrets(&mut self, uid: &Uid) {
+        let named = self.observed.delivered.iter_mut();
+        for (key, delivered) in named.filter(|(_, delivered)| delivered.apps.contains(uid)) {
+            delivered.apps.remove(uid);
+            delivered.looked = 0;
+            self.dirty.extend(delivered.apps.iter().cloned());
+            if delivered.apps.is_empty() {
+                let (namespace, name) = key;
+                tracing::warn!(%namespace, name, %uid, "a Secret was delivered for an App that nobody names any more: delete it if nothing uses it");
+            }
+        }
+        self.observed
+            .delivered
+            .retain(|_, delivered| !delivered.apps.is_empty());
+    }
+
     /// Finds Apps that nobody names any more. They are decided again once somebody does.
     pub(super) fn find_abandoned(&mut self) {
+        self.unsorted = false;
         let undecided = self.suspicion.is_some() && self.held.frozen.is_none();
         if !self.slices_known || undecided {
             return;
         }
         let mut found = self.held.abandoned(&self.slices);
         if self.observed.listing.is_empty() {
-            // Taken over or deleted by somebody: nothing is left that anyone could ask about.
-            let empty = |uid: &&Uid| self.observed.objects_of(uid).next().is_none();
+            // Taken over or deleted by somebody: nothing is left that anyone could ask about. What
+            // only a list did not have may come back.
+            let observed = &self.observed;
+            let empty = |uid: &&Uid| {
+                let vanished = observed.vanished_of(uid).next().is_some();
+                observed.objects_of(uid).next().is_none()
+                    && (!vanished || observed.abandoned.contains(*uid))
+            };
             let over: Vec<Uid> = found.keys().filter(empty).cloned().collect();
             for uid in over {
                 found.remove(&uid);
@@ -80,6 +106,9 @@ impl State {
 
     /// What was nobody's for long enough may be had by others.
     pub(super) fn give_away(&mut self, now: i64) {
+        if self.unsorted {
+            self.find_abandoned();
+        }
         for since in self.abandoned.values_mut() {
             since.get_or_insert(now);
         }
@@ -141,7 +170,7 @@ impl State {
             self.held.freeze(why);
             self.unsaved = true;
             // What was accepted goes on being carried out, all of it.
-            self.find_abandoned();
+            self.unsorted = true;
         }
     }
 }

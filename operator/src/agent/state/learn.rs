@@ -1,15 +1,11 @@
 //! What the agent learns from what came of its actions.
 
-use crds::{ContentHash, NamespaceName, Reason, Uid};
-use plan::held::HeldEntry;
+use crds::{ContentHash, Reason, Uid};
 use plan::object::ObjectKey;
 use plan::realize::{Access, Delivered, Namespace, Refused, SecretKey, Seen, Settled, Undelivered};
 
 use super::{ALLOWED_FOR, DENIED_FOR, RETRY, SECRET_RETRY, State};
-use crate::agent::member::{Asker, Outcome, lacks_right};
-
-/// Least time between two times that rights in one namespace are set up anew, in milliseconds.
-const REBIND: i64 = 60_000;
+use crate::agent::member::{Asker, Outcome};
 
 impl State {
     /// Takes in what came of the actions. Returns whether any failed.
@@ -39,8 +35,6 @@ impl State {
                     transient,
                 } => {
                     failed |= transient;
-                    // Somebody may have taken the agent's own rights in the namespace away.
-                    let unbound = reason == Reason::Forbidden && lacks_right(&message);
                     let namespace = key.namespace.clone();
                     let message = message.into();
                     let refused = Refused {
@@ -50,7 +44,8 @@ impl State {
                         retry_at: now,
                     };
                     self.learn_refused(&asker, key, refused);
-                    if unbound {
+                    // Somebody may have taken the agent's own rights in the namespace away.
+                    if reason == Reason::AgentForbidden {
                         self.rebind(&namespace, now);
                     }
                     self.again(&asker, now);
@@ -83,6 +78,7 @@ impl State {
                     failed |= self.learn_secret(outcome, now);
                 }
                 Outcome::Access(namespace, kind, access) => {
+                    self.end_failure(&asker);
                     let hold = if access == Access::Allowed {
                         ALLOWED_FOR
                     } else {
@@ -102,60 +98,27 @@ impl State {
                 Outcome::NamespaceReady(name) => {
                     self.end_failure(&asker);
                     self.see_namespace(&name, Namespace::Ready);
+                    self.bound(&name);
                 }
                 Outcome::Late => self.again(&asker, now),
                 Outcome::Unbound(namespace, why) => {
                     failed = true;
                     tracing::warn!(why, "rights in a namespace are set up anew");
                     self.rebind(&namespace, now);
-                    self.begin_failure(&asker, &why);
+                    self.begin_failure(&asker, &why, true);
                     self.again(&asker, now + RETRY);
                 }
-                Outcome::Failed(why) => {
+                Outcome::Failed { why, forbidden } => {
                     failed = true;
                     tracing::warn!(why, "an action failed and is tried again");
-                    self.begin_failure(&asker, &why);
+                    self.begin_failure(&asker, &why, forbidden);
                     self.again(&asker, now + RETRY);
                 }
             }
         }
         // What was nobody's may have found somebody.
-        if !self.abandoned.is_empty() {
-            self.find_abandoned();
-        }
+        self.unsorted |= !self.abandoned.is_empty();
         failed
-    }
-
-    /// Remembers why Apps do not get on: a removal that stands still says so.
-    fn begin_failure(&mut self, asker: &Asker, why: &str) {
-        for app in self.asking(asker) {
-            self.failures.insert(app, why.into());
-        }
-    }
-
-    fn end_failure(&mut self, asker: &Asker) {
-        for app in self.asking(asker) {
-            self.failures.remove(&app);
-        }
-    }
-
-    /// The Apps that an action was carried out for.
-    fn asking(&self, asker: &Asker) -> Vec<Uid> {
-        match asker {
-            Asker::App(uid) => vec![uid.clone()],
-            Asker::Namespace(name) => {
-                let here = |held: &HeldEntry| held.entry.namespace == *name;
-                let apps = self.held.entries.iter().filter(|(_, held)| here(held));
-                apps.map(|(uid, _)| uid.clone()).collect()
-            }
-        }
-    }
-
-    /// Decides again for whomever an action was carried out, at that time.
-    fn again(&mut self, asker: &Asker, at: i64) {
-        for app in self.asking(asker) {
-            self.wake(app, at);
-        }
     }
 
     /// Takes in an object as it looks right after it was applied, or repaired at that time.
@@ -182,16 +145,6 @@ impl State {
         self.dirty.extend(seen.owner.clone());
         self.dirty.extend(self.observed.see(key, seen));
         self.unsaved = true;
-    }
-
-    /// The agent's rights in a namespace of ours are missing: they are set up anew, once in a while.
-    fn rebind(&mut self, namespace: &NamespaceName, now: i64) {
-        let ours = self.observed.namespaces.get(namespace) == Some(&Namespace::Ready);
-        let lately = self.rebound.get(namespace);
-        if ours && lately.is_none_or(|at| now - at >= REBIND) {
-            self.rebound.insert(namespace.clone(), now);
-            self.see_namespace(namespace, Namespace::Unbound);
-        }
     }
 
     /// Takes in what was refused just now, to be tried again after a pause that doubles.
@@ -260,6 +213,9 @@ impl State {
                 reason,
                 message,
             } => {
+                if reason == Reason::AgentForbidden {
+                    self.rebind(&key.0, now);
+                }
                 let refused = Undelivered {
                     version,
                     reason,
@@ -279,7 +235,7 @@ impl State {
             | Outcome::Unbound(..)
             | Outcome::Late
             | Outcome::NamespaceReady(_)
-            | Outcome::Failed(_) => return false,
+            | Outcome::Failed { .. } => return false,
         }
         self.unsaved = true;
         false

@@ -8,6 +8,9 @@ use super::{CAPACITY_INTERVAL, State, UNCLAIMED_SHOWN};
 use crate::agent::capacity::Use;
 use crate::agent::reports::Reports;
 
+/// How long the first report waits for kinds that are not listed yet, in milliseconds.
+const LISTING: i64 = 30_000;
+
 impl State {
     pub(super) fn current_use(&self) -> Use {
         let managed = self
@@ -70,15 +73,22 @@ impl State {
                 .contains(&(entry.uid.clone(), entry.generation))
     }
 
-    /// Whether everything that the report of the cluster speaks of was looked at.
-    pub(super) fn can_report(&self) -> bool {
-        self.capacity.is_known() && self.slices_known && self.can_decide()
+    /// From when on the cluster may be reported: once everything that its report speaks of was looked
+    /// at. A kind that cannot be listed holds it up for a while and no longer.
+    pub(super) fn report_from(&self) -> Option<i64> {
+        let known = self.capacity.is_known() && self.slices_known && self.can_decide();
+        let listed = self.observed.listing.is_empty();
+        match self.began {
+            _ if !known => None,
+            _ if listed => Some(i64::MIN),
+            began => began.map(|began| began + LISTING),
+        }
     }
 
     /// The report of the cluster, once everything that it speaks of was looked at: a start must not
     /// say that a cluster has no nodes, or nothing that is unclaimed.
     fn cluster_due(&mut self, now: i64) -> Option<ClusterReportSpec> {
-        if !self.can_report() {
+        if self.report_from().is_none_or(|from| now < from) {
             return None;
         }
         if self.use_stale && now >= self.use_due {

@@ -285,7 +285,7 @@ fn exactly_the_app_whose_action_failed_tries_again_whatever_it_reports() {
     comes(&mut state, "p-1", &["c", "d"]);
     state.decide(now());
     state.reports.get_mut("x").unwrap().state = ReportState::Failed;
-    let failed = Outcome::Failed("away".to_owned());
+    let failed = Outcome::failed("away".to_owned());
     state.learn(vec![(Asker::App("x".into()), failed)], 1_000);
     assert_eq!(state.wakes, BTreeMap::from([("x".into(), 1_000 + RETRY)]));
 }
@@ -293,7 +293,7 @@ fn exactly_the_app_whose_action_failed_tries_again_whatever_it_reports() {
 #[test]
 fn what_failed_for_a_namespace_is_tried_again_for_all_of_its_apps() {
     let mut state = agent(&[entry("x", "c", "p-1"), entry("y", "d", "p-1")]);
-    let failed = Outcome::Failed("away".to_owned());
+    let failed = Outcome::failed("away".to_owned());
     state.learn(vec![(Asker::Namespace("health".into()), failed)], 1_000);
     assert_eq!(state.wakes.len(), 2);
 }
@@ -526,6 +526,7 @@ fn what_the_hub_does_not_name_is_forgotten_once_nothing_of_it_is_left() {
     assert!(state.held.entries.contains_key("y"));
     let gone = Change::Deleted((key("d"), seen("y", "8")));
     state.hear(Heard::Objects(Kind::ConfigMap, gone), now());
+    state.decide(now());
     assert!(!state.held.entries.contains_key("y"));
 }
 
@@ -533,13 +534,13 @@ fn what_the_hub_does_not_name_is_forgotten_once_nothing_of_it_is_left() {
 fn objects_of_an_unknown_app_are_shown_and_kept() {
     let mut state = agent(&[entry("x", "c", "p-1")]);
     exists(&mut state, "left-over", "app-of-another-hub");
+    let work = state.decide(now());
+    assert!(work.actions.is_empty() && work.destructive.is_empty());
     let unclaimed = state.unclaimed();
     assert_eq!(
         (unclaimed.count, &*unclaimed.objects[0].name),
         (1, "left-over")
     );
-    let work = state.decide(now());
-    assert!(work.actions.is_empty() && work.destructive.is_empty());
 }
 
 #[test]
@@ -561,7 +562,7 @@ fn a_removal_that_stands_still_says_why() {
     let mut state = removing();
     state.decide(now());
     let why = "cannot delete ConfigMap health/c: denied by somebody's webhook";
-    let failed = Outcome::Failed(why.to_owned());
+    let failed = Outcome::failed(why.to_owned());
     state.learn(vec![(Asker::App("x".into()), failed)], now());
     state.decide(now() + RETRY);
     assert_eq!(state.reports["x"].message.as_deref(), Some(why));
@@ -598,14 +599,22 @@ fn a_removal_that_cannot_be_remembered_says_so_instead_of_being_acknowledged() {
 }
 
 #[test]
-fn rights_that_somebody_took_away_are_set_up_anew_once() {
+fn rights_that_somebody_took_away_are_set_up_anew_once_and_nobody_else_waits() {
     let mut state = agent(&[entry("x", "c", "p-1")]);
     comes(&mut state, "p-1", &["c"]);
+    let wanted = |(_, action): (Asker, Action)| {
+        if let Action::Apply(apply) = action {
+            Some(apply.hash)
+        } else {
+            None
+        }
+    };
+    let wanted = state.decide(now()).actions.into_iter().find_map(wanted);
     let refused = || {
         Outcome::Refused {
         key: key("c"),
-        hash: hash("0"),
-        reason: crds::Reason::Forbidden,
+        hash: wanted.clone().unwrap(),
+        reason: crds::Reason::AgentForbidden,
         message: "configmaps is forbidden: User \"a\" cannot patch resource \"configmaps\" in API group \"\" in the namespace \"health\"".to_owned(),
         transient: false,
     }
@@ -617,8 +626,20 @@ fn rights_that_somebody_took_away_are_set_up_anew_once() {
         work.actions.iter().any(bind)
     };
     assert!(binds(&mut state));
-    state.see_namespace(&"health".into(), Namespace::Ready);
+    let ready = state.observed.namespaces.get("health");
+    assert_eq!(ready, Some(&Namespace::Ready), "nobody else waits for it");
     assert!(!binds(&mut state), "the second refusal is reported");
+    assert_eq!(
+        state.reports["x"].reason,
+        Some(crds::Reason::AgentForbidden)
+    );
+    let ready = Outcome::NamespaceReady("health".into());
+    state.learn(vec![(Asker::Namespace("health".into()), ready)], now());
+    let applies = |(_, action): &(Asker, Action)| matches!(action, Action::Apply(_));
+    assert!(
+        state.decide(now()).actions.iter().any(applies),
+        "tried at once"
+    );
 }
 
 #[test]
@@ -652,18 +673,36 @@ fn an_app_without_the_agents_rights_says_so() {
     comes(&mut state, "p-1", &["c"]);
     state.see_namespace(&"health".into(), Namespace::Unbound);
     let why = "cannot prepare namespace health: rolebindings is forbidden";
-    let failed = Outcome::Failed(why.to_owned());
+    let failed = Outcome::Failed {
+        why: why.to_owned(),
+        forbidden: true,
+    };
     let asker = Asker::Namespace("health".into());
     state.learn(vec![(asker.clone(), failed)], now());
     state.decide(now() + RETRY);
     let report = &state.reports["x"];
-    assert_eq!(report.reason, Some(crds::Reason::Forbidden));
+    assert_eq!(report.reason, Some(crds::Reason::AgentForbidden));
     assert_eq!(report.message.as_deref(), Some(why));
     state.learn(
         vec![(asker, Outcome::NamespaceReady("health".into()))],
         now(),
     );
     state.decide(now() + RETRY);
+    assert_eq!(state.reports["x"].state, ReportState::Progressing);
+}
+
+#[test]
+fn a_question_that_was_once_forbidden_is_not_held_against_later_content() {
+    let mut state = agent(&[entry("x", "c", "p-1")]);
+    let asker = Asker::Namespace("health".into());
+    let forbidden = Outcome::Failed {
+        why: "cannot ask for access: it is forbidden".to_owned(),
+        forbidden: true,
+    };
+    let allowed = Outcome::Access("health".into(), Kind::ConfigMap, Access::Allowed);
+    state.learn(vec![(asker.clone(), forbidden)], now());
+    state.learn(vec![(asker, allowed)], now());
+    state.decide(now());
     assert_eq!(state.reports["x"].state, ReportState::Progressing);
 }
 
@@ -686,13 +725,35 @@ fn what_was_accepted_goes_on_while_another_hub_is_refused() {
     let mut state = agent(&[x.clone(), y]);
     exists(&mut state, "d", "y");
     assign(&mut state, std::slice::from_ref(&x));
+    state.decide(now());
     assert!(state.abandoned.contains_key("y"));
     let mut other = (*slice(&[x])).clone();
     other.hub_id = "hub-2".into();
     other.leader_epoch = 2;
     state.judge(slices(&[("a", Arc::new(other))]));
     assert!(state.held.frozen.is_some());
+    state.give_away(now());
     assert!(state.abandoned.is_empty() && state.dirty.contains("y"));
+}
+
+#[test]
+fn the_secret_of_an_app_that_nobody_names_is_its_successors_alone() {
+    let (x, y) = (entry("x", "c", "p-1"), entry("y", "d", "p-1"));
+    let mut state = agent(&[x.clone(), y]);
+    let secret: SecretKey = ("health".into(), "db".into());
+    let delivered = Delivered {
+        uid: "secret-1".into(),
+        version: "v".into(),
+        apps: BTreeSet::from(["x".into(), "y".into()]),
+        looked: 0,
+    };
+    state.observed.delivered.insert(secret.clone(), delivered);
+    assign(&mut state, &[x]);
+    state.decide(now());
+    assert_eq!(
+        state.observed.delivered[&secret].apps,
+        BTreeSet::from(["x".into()])
+    );
 }
 
 #[test]

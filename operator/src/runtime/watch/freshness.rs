@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::Instant;
+use tokio::{sync::Notify, time::Instant};
 
 /// The signs of life of all watches of one process. Clones share them.
 #[derive(Clone, Debug, Default)]
@@ -22,8 +22,10 @@ pub struct Proof(Arc<Inner>);
 struct Inner {
     kind: String,
     since: Instant,
-    /// Milliseconds from `since` to the last sign of life, plus one; 0 means none yet.
+    /// Microseconds from `since` to the last sign of life, plus one; 0 means none yet.
     last: AtomicU64,
+    /// Asks the watch to begin anew where it is.
+    nudge: Notify,
 }
 
 impl Freshness {
@@ -48,12 +50,26 @@ impl Freshness {
             kind: kind.into(),
             since: Instant::now(),
             last: AtomicU64::new(0),
+            nudge: Notify::new(),
         }));
         let mut proofs = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         // A watch that has ended holds its proof no longer, and nobody waits for news of it.
         proofs.retain(|proof| Arc::strong_count(&proof.0) > 1);
         proofs.push(proof.clone());
         proof
+    }
+
+    /// Asks every watch to begin anew where it is, at the cost of one request each: one that is frozen
+    /// is not noticed for a minute.
+    pub fn nudge(&self) {
+        let proofs = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        proofs.iter().for_each(|proof| proof.0.nudge.notify_one());
+    }
+
+    /// What is watched.
+    pub fn kinds(&self) -> Vec<String> {
+        let proofs = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        proofs.iter().map(|proof| proof.kind().to_owned()).collect()
     }
 
     /// For `/readyz`: every kind was listed once.
@@ -101,7 +117,7 @@ impl Proof {
     /// The last sign of life, if there was one.
     pub fn last(&self) -> Option<Instant> {
         let last = self.0.last.load(Ordering::Relaxed).checked_sub(1)?;
-        Some(self.0.since + Duration::from_millis(last))
+        Some(self.0.since + Duration::from_micros(last))
     }
 
     /// Time since the last sign of life, or since it was registered.
@@ -109,8 +125,13 @@ impl Proof {
         self.last().unwrap_or(self.0.since).elapsed()
     }
 
+    /// Ends when the watch is asked to begin anew.
+    pub(super) async fn nudged(&self) {
+        self.0.nudge.notified().await;
+    }
+
     pub(super) fn renew(&self) {
-        let passed = u64::try_from(self.0.since.elapsed().as_millis()).unwrap_or(u64::MAX - 1);
+        let passed = u64::try_from(self.0.since.elapsed().as_micros()).unwrap_or(u64::MAX - 1);
         self.0
             .last
             .store(passed.saturating_add(1), Ordering::Relaxed);

@@ -173,6 +173,24 @@ async fn a_frozen_watch_is_noticed_and_resumed_where_it_stopped() {
 }
 
 #[tokio::test]
+async fn a_watch_that_is_asked_to_begins_anew_where_it_is_at_once() {
+    let mut bench = start([
+        page(&["a"], ""),
+        events(vec![event("MODIFIED", &object("a", "15"))], false),
+        events(vec![event("MODIFIED", &object("a", "16"))], false),
+    ]);
+    assert_eq!(bench.next().await, "=a");
+    assert_eq!(bench.next().await, "+a");
+    let asked = Instant::now();
+    bench.freshness.nudge();
+    assert_eq!(bench.next().await, "+a");
+    assert!(asked.elapsed() < QUICK.idle, "it was not the silence");
+    assert_eq!(bench.freshness.fresh(asked.elapsed()), Ok(()));
+    let log = bench.requests(3).await;
+    assert!(log[2].contains("resourceVersion=15"), "{log:?}");
+}
+
+#[tokio::test]
 async fn a_server_that_never_answers_a_watch_is_noticed() {
     let mut bench = start([page(&["a"], ""), Scripted::Silence]);
     assert_eq!(bench.next().await, "=a");
