@@ -57,6 +57,8 @@ pub enum ConditionType {
     Joined,
     /// MemberCluster: allocatable capacity and use are known.
     CapacityReported,
+    /// Tenant: its namespace is there and its administrators have their rights in it.
+    NamespaceReady,
     /// App: accepted for placement.
     Admitted,
     /// App: every replica has a cluster.
@@ -154,6 +156,17 @@ reasons! {
     TooLarge,
     /// The App's namespace belongs to the platform.
     NamespaceReserved,
+    /// The namespace that a Tenant lives in belongs to no tenant, or the one an App names to one that
+    /// is not there.
+    TenantMissing,
+    /// The tenants above are too many.
+    TooDeep,
+    /// The tenant asks for more than its parent may use.
+    ExceedsParent,
+    /// The namespace that a tenant would own is somebody else's.
+    NamespaceTaken,
+    /// What is inside has to go first.
+    NotEmpty,
     /// Another App already owns an object of that name.
     OwnedByOther,
     /// An object of that name exists and is not managed by Jiuzhou.

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use crate::{
     App, Approval, AssignmentSlice, ClusterReport, Content, MemberCluster, Region, ReportSlice,
+    Tenant,
 };
 
 /// All CRDs, in the order in which users meet the kinds.
@@ -13,6 +14,7 @@ pub fn all() -> Vec<CustomResourceDefinition> {
     [
         Region::crd(),
         MemberCluster::crd(),
+        Tenant::crd(),
         App::crd(),
         Approval::crd(),
         AssignmentSlice::crd(),

@@ -3,7 +3,7 @@
 //! One file per kind. The Rust types are the only source: the YAML under `crds/yaml/` is generated
 //! from them and a test fails when it drifts. This crate knows no client and does no I/O.
 //!
-//! What users write: [`Region`], [`MemberCluster`], [`App`], [`Approval`].
+//! What users write: [`Region`], [`MemberCluster`], [`Tenant`], [`App`], [`Approval`].
 //! What the loops exchange: [`AssignmentSlice`] and [`Content`] (hub to agent), [`ReportSlice`] and
 //! [`ClusterReport`] (agent to hub).
 
@@ -32,6 +32,7 @@ mod report_slice;
 mod rollout;
 mod scalar;
 mod schema;
+mod tenant;
 
 pub use app::{
     ALLOWED_KINDS, App, AppSpec, AppStatus, Image, Manifest, Override, Owner, PatchOp,
@@ -42,6 +43,8 @@ pub use assignment_slice::{
     AssignmentSlice, AssignmentSliceSpec, Entry, EntryState, HpaBounds, SLICE_BYTES_MAX,
     SLICE_ENTRIES_MAX, SecretCopy, Stage,
 };
+pub use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
 pub use cluster_report::{
     ClusterReport, ClusterReportSpec, HubSeen, Nodes, Unclaimed, UnclaimedObject,
 };
@@ -53,7 +56,9 @@ pub use member_cluster::{
     Connection, ConnectionSpec, Form, LocalConnection, Management, MemberCluster,
     MemberClusterSpec, MemberClusterStatus, PullConnection, PushConnection,
 };
-pub use name::{AppName, ClusterName, ContentHash, NamespaceName, RegionName, Uid, WaveName};
+pub use name::{
+    AppName, ClusterName, ContentHash, NamespaceName, RegionName, TenantName, Uid, WaveName,
+};
 pub use placement::{
     Division, Failover, FailoverPolicy, Placement, RegionSelector, RegionWeight, Replicas, Scaling,
 };
@@ -62,6 +67,7 @@ pub use report_slice::{ReportEntry, ReportSlice, ReportSliceSpec, ReportState};
 pub use rollout::{ApprovalNeed, Rollout, RolloutState, RolloutStatus, Wave};
 pub use scalar::{DataGrade, Period, Quantity, ResourceQuantity, Selector, Timestamp, Zone};
 pub use schema::{is_valid_name, label_selector_matches};
+pub use tenant::{Administrator, AdministratorKind, Tenant, TenantSpec, TenantStatus, TenantType};
 
 /// The API group of every kind.
 pub const GROUP: &str = "jiuzhou.io";
@@ -69,7 +75,8 @@ pub const GROUP: &str = "jiuzhou.io";
 pub const SYSTEM_NAMESPACE: &str = "jiuzhou-system";
 /// The field manager of every object the agent applies in a member cluster.
 pub const FIELD_MANAGER: &str = "jiuzhou";
-/// Finalizer of an App: it stays until every reachable cluster acknowledged the removal.
+/// Finalizer of an App, which stays until every reachable cluster acknowledged the removal, and of a
+/// Tenant, which stays until its namespace is gone.
 pub const APP_FINALIZER: &str = "jiuzhou.io/removal";
 
 /// Labels and annotations that users and outside checks rely on.
@@ -82,8 +89,16 @@ pub mod label {
     pub const APP: &str = "jiuzhou.io/app";
     /// UID of the App an object belongs to.
     pub const APP_UID: &str = "jiuzhou.io/app-uid";
-    /// Tenant (hub namespace) of the App an object belongs to.
+    /// Tenant (hub namespace) of the App an object belongs to; on a namespace at the hub, the tenant
+    /// that owns it or may claim it.
     pub const TENANT: &str = "jiuzhou.io/tenant";
+    /// Annotation on a namespace at the hub: UID of the Tenant that owns it.
+    pub const TENANT_UID: &str = "jiuzhou.io/tenant-uid";
+    /// Label on a namespace at the hub that somebody made: the tenant that may have it, by the name of
+    /// the namespace itself.
+    pub const CLAIM: &str = "jiuzhou.io/claim";
+    /// Annotation on a namespace at the hub: its Tenant is being deleted, and what is inside goes first.
+    pub const CLEARING: &str = "jiuzhou.io/clearing";
     /// Annotation: which object this is. Labels are copied with an object, by people and by tools; a
     /// copy is not what the agent applied, and says so by naming another one.
     pub const OBJECT: &str = "jiuzhou.io/object";

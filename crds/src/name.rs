@@ -103,6 +103,11 @@ name!(
     AppName, max 63, "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
 );
 name!(
+    /// Name of a [`Tenant`](crate::Tenant); it carries no hyphen, since it becomes a part of the name
+    /// of a namespace.
+    TenantName, max 14, "^[a-z][a-z0-9]*$"
+);
+name!(
     /// Name of a namespace.
     NamespaceName, max 63, "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
 );

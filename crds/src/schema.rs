@@ -8,6 +8,10 @@ use crate::scalar::{Selector, SelectorOperator};
 pub fn is_valid_name(text: &str, pattern: &str) -> bool {
     match pattern {
         "^[-a-zA-Z0-9]+$" => text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-'),
+        "^[a-z][a-z0-9]*$" => {
+            let rest = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+            text.starts_with(|c: char| c.is_ascii_lowercase()) && text.bytes().all(rest)
+        }
         "^[0-9a-f]{20}$" => {
             text.len() == 20 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
         }

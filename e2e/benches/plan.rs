@@ -314,7 +314,7 @@ fn province(clusters: usize) -> Result<World> {
     for tenant in 0..TENANTS {
         world.apply_namespace(
             format!("tenant-{tenant:02}").into(),
-            format!("ns-{tenant}").into(),
+            plan::world::NamespaceSlot::plain(format!("ns-{tenant}").into()),
         );
     }
     hear(&mut world, clusters);

@@ -16,6 +16,7 @@ mod prepare;
 mod report;
 mod secrets;
 mod statuses;
+mod tenants;
 
 use std::time::{Duration, Instant};
 

@@ -467,6 +467,101 @@ async fn the_hub_binds_its_roles_where_they_belong_and_touches_no_other_namespac
     assert!(answer.is_ok(), "{answer:?}");
 }
 
+/// A namespace that a Tenant owns, with one Tenant in it; `clearing` once its Tenant is being deleted.
+async fn tenants_namespace(admin: &Client, name: &str, clearing: bool) -> (Value, Value) {
+    let mut namespace = namespace_object(name);
+    namespace["metadata"]["annotations"] = json!({crds::label::TENANT_UID: "uid-1"});
+    if clearing {
+        namespace["metadata"]["annotations"][crds::label::CLEARING] = json!("true");
+    }
+    created(admin, &namespace).await;
+    let tenant = json!({
+        "apiVersion": "jiuzhou.io/v1alpha1", "kind": "Tenant",
+        "metadata": {"name": "inner", "namespace": name}, "spec": {"displayName": "内设机构"},
+    });
+    created(admin, &tenant).await;
+    (namespace, tenant)
+}
+
+#[tokio::test]
+async fn the_hub_deletes_only_what_a_deleted_tenant_leaves_behind() {
+    let (account, admin) = (hub_account().await, admin().await);
+    let (kept, inner) = tenants_namespace(&admin, "deletes-kept", false).await;
+    let (cleared, leftover) = tenants_namespace(&admin, "deletes-cleared", true).await;
+    let plain = namespace_object("deletes-plain");
+    created(&admin, &plain).await;
+    let delete = async |object: &Value| {
+        let path = format!("{}?dryRun=All", path(object, true));
+        call(&account, Method::DELETE, &path, None).await
+    };
+    eventually("the policy is in force", async || {
+        let refused = delete(&inner).await.err()?;
+        refused
+            .message
+            .contains("jiuzhou.io/clearing")
+            .then_some(())
+    })
+    .await;
+    for object in [&kept, &plain] {
+        let message = refusal(delete(object).await);
+        assert!(message.contains("jiuzhou.io/clearing"), "{message}");
+    }
+    for object in [&cleared, &leftover] {
+        delete(object).await.expect("it may go");
+    }
+}
+
+#[tokio::test]
+async fn a_tenants_administrator_changes_no_right_that_the_hub_gave() {
+    let (hub, admin) = (hub_account().await, admin().await);
+    let name = "tenant-rights";
+    tenants_namespace(&admin, name, false).await;
+    let given = with_epoch(
+        json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding",
+            "metadata": {
+                "name": "jiuzhou-tenant-admin", "namespace": name,
+                "labels": {crds::label::MANAGED_BY: crds::label::MANAGED_BY_VALUE},
+            },
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "jiuzhou-tenant-admin"},
+            "subjects": [{"kind": "ServiceAccount", "name": "ann", "namespace": name}],
+        }),
+        FAR,
+    );
+    created(&hub, &given).await;
+    created(&admin, &account_object(name, "ann")).await;
+    let ann = account(crate::admit_support::hub().await, name, "ann").await;
+    let mut own = binding(name, "jiuzhou-tenant-view", (name, "reader"));
+    own["metadata"] = json!({"name": "readers", "namespace": name});
+    created(&ann, &own).await;
+    // Without effect as long as the policy is not in force.
+    let change = |method| {
+        let path = format!("{}?dryRun=All", path(&given, true));
+        let body = (method == Method::PATCH).then(|| json!({"subjects": []}));
+        let ann = &ann;
+        async move { call(ann, method, &path, body.as_ref()).await }
+    };
+    eventually("the policy is in force", async || {
+        let refused = change(Method::PATCH).await.err()?;
+        refused
+            .message
+            .contains("spec.administrators")
+            .then_some(())
+    })
+    .await;
+    let message = refusal(change(Method::DELETE).await);
+    assert!(message.contains("spec.administrators"), "{message}");
+    // More than it has itself it gives nobody.
+    let mut greedy = own.clone();
+    greedy["metadata"]["name"] = json!("greedy");
+    greedy["roleRef"]["name"] = json!("edit");
+    let message = refusal(create(&ann, &greedy).await);
+    assert!(
+        message.contains("attempting to grant RBAC permissions"),
+        "{message}"
+    );
+}
+
 #[tokio::test]
 async fn nobody_but_the_hub_and_administrators_makes_a_clusters_namespace() {
     let admin = admin().await;

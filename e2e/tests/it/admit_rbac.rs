@@ -285,6 +285,7 @@ async fn an_agent_reaches_its_own_namespace_and_nothing_else() {
         cases.push(get(foreign, false));
     }
     for plural in [
+        "tenants",
         "apps",
         "approvals",
         "regions",
@@ -339,8 +340,9 @@ async fn ask(admin: &Client, who: &str, questions: &[Question<'_>]) {
 fn never(home: &str) -> Vec<Question<'_>> {
     let questions = [
         ("", "create jiuzhou.io/apps"),
-        ("", "delete jiuzhou.io/apps"),
         ("", "update jiuzhou.io/apps"),
+        ("", "create jiuzhou.io/tenants"),
+        ("", "update jiuzhou.io/tenants"),
         ("", "create jiuzhou.io/approvals"),
         ("", "patch jiuzhou.io/regions"),
         ("", "patch jiuzhou.io/memberclusters"),
@@ -352,7 +354,6 @@ fn never(home: &str) -> Vec<Question<'_>> {
         ("kube-system", "get /secrets"),
         ("health", "get /secrets"),
         ("", "list /secrets"),
-        ("", "delete /namespaces"),
         ("", "create /pods"),
         ("", "create /pods/exec"),
         ("", "get /nodes/proxy"),
@@ -412,6 +413,12 @@ async fn the_hub_may_do_its_list_and_nothing_else() {
     let mut questions: Vec<Question<'_>> = vec![
         ("", "watch jiuzhou.io/apps", true),
         ("", "watch jiuzhou.io/approvals", true),
+        ("", "watch jiuzhou.io/tenants", true),
+        ("", "patch jiuzhou.io/tenants/status", true),
+        // Admission says of which; see `admit_policies`.
+        ("", "delete jiuzhou.io/tenants", true),
+        ("", "delete jiuzhou.io/apps", true),
+        ("", "delete /namespaces", true),
         ("", "patch jiuzhou.io/apps/status", true),
         ("", "update jiuzhou.io/regions/status", true),
         ("", "patch jiuzhou.io/memberclusters/status", true),
@@ -594,6 +601,10 @@ async fn view_edit_and_admin_cover_the_kinds_for_users() {
         ("edit", "create jiuzhou.io/approvals", false),
         ("edit", "patch jiuzhou.io/apps/status", false),
         ("admin", "delete jiuzhou.io/approvals", true),
+        ("view", "watch jiuzhou.io/tenants", true),
+        ("edit", "create jiuzhou.io/tenants", false),
+        ("admin", "create jiuzhou.io/tenants", true),
+        ("admin", "patch jiuzhou.io/tenants/status", false),
         ("admin", "get jiuzhou.io/assignmentslices", false),
         ("admin", "get jiuzhou.io/contents", false),
         ("admin", "patch jiuzhou.io/regions", false),
@@ -622,6 +633,7 @@ async fn an_operator_reads_what_explain_needs_and_changes_nothing() {
     let reads = [
         "regions",
         "memberclusters",
+        "tenants",
         "apps",
         "approvals",
         "assignmentslices",

@@ -11,8 +11,9 @@ const REST: Duration = Duration::from_secs(65);
 /// What an agent remembers is saved ten seconds after it changed.
 const RESTARTED: Duration = Duration::from_secs(20);
 /// Kinds that only we and our users write.
-const OURS: [&str; 12] = [
+const OURS: [&str; 13] = [
     "App",
+    "Tenant",
     "Region",
     "MemberCluster",
     "AssignmentSlice",
@@ -68,6 +69,7 @@ async fn writes(running: &Running) -> BTreeMap<String, String> {
                 "clusterreports",
                 "contents",
                 "apps",
+                "tenants",
                 "regions",
                 "memberclusters",
                 "configmaps",

@@ -225,6 +225,7 @@ const KINDS: &[(&str, &str, &str, bool)] = &[
         "clusterroles",
         false,
     ),
+    ("Tenant", "jiuzhou.io/v1alpha1", "tenants", true),
     ("App", "jiuzhou.io/v1alpha1", "apps", true),
     ("Region", "jiuzhou.io/v1alpha1", "regions", false),
     (

@@ -14,6 +14,7 @@ mod apply_objects;
 mod apply_rollout;
 mod apply_scaling;
 mod apply_secrets;
+mod apply_tenants;
 mod fault_chaos;
 mod fault_rest;
 mod fault_support;

@@ -3,10 +3,12 @@
 //! It runs in every plan test and before every apply. What it finds is a defect of ours, so the hub
 //! applies nothing of a plan that has a finding.
 
+mod tenancy;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use crds::{
-    ClusterName, Division, Entry, EntryState, Management, RegionName, ReportState,
+    ClusterName, Division, Entry, EntryState, Management, NamespaceName, RegionName, ReportState,
     SLICE_ENTRIES_MAX, TakeOver, Uid, label_selector_matches,
 };
 
@@ -32,7 +34,7 @@ pub enum Finding {
     #[error("App {1} is removed from {0}, which it may keep, or before it is replaced")]
     Unasked(String, Uid),
     /// An App is placed where it may not be.
-    #[error("App {1} is placed on {0}, which its zone, grade or protection level forbids")]
+    #[error("App {1} is placed on {0}, which its zone, grade, protection level or tenant forbids")]
     Forbidden(String, Uid),
     /// An App is placed where nothing may be applied.
     #[error("App {1} is newly placed on {0}, which is not managed")]
@@ -46,6 +48,9 @@ pub enum Finding {
     /// Content that something names is thrown away.
     #[error("Content {0} is collected although something names it")]
     Collected(String),
+    /// A namespace, role, App or Tenant is touched that no Tenant's state allows.
+    #[error("no Tenant's state allows {0}")]
+    Tenant(String),
     /// An App is let go while a cluster that answers still holds it.
     #[error("App {0} is let go although a cluster holds an entry that is not marked as removed")]
     Released(Uid),
@@ -58,6 +63,10 @@ pub fn check(world: &World, plan: &Plan) -> Vec<Finding> {
         plan,
         findings: Vec::new(),
     };
+    let tenants = plan.tenants.iter();
+    judge
+        .findings
+        .extend(tenants.filter_map(|write| tenancy::judge(world, write)));
     for write in &plan.slices {
         judge.slice(write);
     }
@@ -169,7 +178,11 @@ impl<'a> Judge<'a> {
             self.findings.push(Finding::Beside(at.clone(), uid.clone()));
         }
         let app = self.world.app(&uid).and_then(|a| a.state.as_ref().ok());
-        if app.is_some_and(|app| !fits(app, cluster)) {
+        let barred = |app: &ValidApp| {
+            let line = self.line(&cluster.region);
+            tenancy::bars(self.world, &entry.namespace, app, &line)
+        };
+        if app.is_some_and(|app| !fits(app, cluster) || barred(app)) {
             self.findings.push(Finding::Forbidden(at, uid));
         }
     }
@@ -212,7 +225,8 @@ impl<'a> Judge<'a> {
         let Ok(app) = &slot.state else { return false };
         let others = self.others(write, entry);
         let stands = others.iter().any(|(_, well)| *well) && others.iter().all(|(_, well)| *well);
-        stands && (self.must_leave(app, &write.cluster) || self.surplus(app, write, &others))
+        let leaves = self.must_leave(&slot.namespace, app, &write.cluster);
+        stands && (leaves || self.surplus(app, write, &others))
     }
 
     /// Where else an App is placed, and whether it is well there.
@@ -278,8 +292,8 @@ impl<'a> Judge<'a> {
         line
     }
 
-    /// Whether the App's own rules, or the loss of a region, take it away from a cluster.
-    fn must_leave(&self, app: &ValidApp, name: &ClusterName) -> bool {
+    /// Whether the App's own rules, its tenants, or the loss of a region take it away from a cluster.
+    fn must_leave(&self, tenant: &NamespaceName, app: &ValidApp, name: &ClusterName) -> bool {
         let slot = self
             .world
             .clusters
@@ -304,6 +318,7 @@ impl<'a> Judge<'a> {
                 })
         });
         !fits(app, cluster)
+            || tenancy::bars(self.world, tenant, app, &line)
             || !chosen
             || labels.is_some_and(|s| !label_selector_matches(s, &cluster.labels))
             || line.iter().any(|region| self.world.lost.contains(*region))

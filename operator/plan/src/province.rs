@@ -7,6 +7,8 @@ mod placement;
 mod regions;
 mod rollout;
 mod slices;
+mod tenancy;
+mod tenants;
 mod turn;
 
 use crds::{AssignmentSliceSpec, ClusterName, ContentItem, NamespaceName, Uid};
@@ -18,6 +20,9 @@ pub use placement::Refusal;
 pub(crate) use placement::{Class, Consequence, Load, Placed, Room, wants};
 pub use regions::{ClusterView, Fleet, Reach, RegionView, Standing};
 pub(crate) use rollout::Rolled;
+pub use tenancy::TenantWrite;
+pub(crate) use tenancy::missing as missing_roles;
+pub use tenants::{Limits, Place, TenantView, Tenants};
 
 use crate::report::PlanReport;
 use crate::world::World;
@@ -27,6 +32,8 @@ use regions::Wake;
 #[derive(Clone, Debug, Default, PartialEq)]
 #[must_use]
 pub struct Plan {
+    /// What to write for tenants, before everything else.
+    pub tenants: Vec<TenantWrite>,
     /// Apps to hold by our finalizer before anything is placed.
     pub holds: Vec<Uid>,
     /// Content to store, before the slices that name it.
@@ -45,6 +52,7 @@ impl Plan {
     /// Whether there is nothing to write.
     pub const fn is_empty(&self) -> bool {
         let Self {
+            tenants,
             holds,
             contents,
             slices,
@@ -52,7 +60,8 @@ impl Plan {
             collect,
             wake_at: _,
         } = self;
-        holds.is_empty()
+        tenants.is_empty()
+            && holds.is_empty()
             && contents.is_empty()
             && slices.is_empty()
             && releases.is_empty()
@@ -97,6 +106,7 @@ impl Planner {
     pub fn plan(&mut self, world: &World) -> Plan {
         let mut wake = Wake::default();
         self.see_fleet(world, &mut wake);
+        self.see_tenants(world);
         self.settle(world);
         self.place(world);
         self.account_for_orphans(world);

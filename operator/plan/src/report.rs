@@ -4,19 +4,22 @@
 mod app;
 mod explain;
 mod fleet;
+mod tenant;
 mod verdict;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crds::{ClusterName, MemberClusterStatus, RegionName, RegionStatus, Uid};
+use crds::{ClusterName, MemberClusterStatus, RegionName, RegionStatus, TenantStatus, Uid};
 
 pub(crate) use app::{AppFacts, app_report, differs};
 pub use app::{AppReport, TargetReport, Waiting};
 pub use explain::{Answer, Hold, Left, Run, Share, Undecided, Whole, Why};
 pub(crate) use fleet::{cluster_status, region_status};
+pub(crate) use tenant::tenant_statuses;
 
-use crate::province::Fleet;
+use crate::province::{Fleet, Tenants};
+use crate::world::TenantKey;
 
 /// What was decided and why, for every object.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -24,12 +27,16 @@ use crate::province::Fleet;
 pub struct PlanReport {
     /// Regions and clusters as the decisions saw them.
     pub fleet: Arc<Fleet>,
+    /// Tenants as the decisions saw them.
+    pub tenants: Arc<Tenants>,
     /// Apps.
     pub apps: BTreeMap<Uid, Arc<AppReport>>,
     /// Status of every Region.
     pub regions: BTreeMap<RegionName, RegionStatus>,
     /// Status of every MemberCluster.
     pub clusters: BTreeMap<ClusterName, MemberClusterStatus>,
+    /// Statuses of Tenants that differ from the ones last written.
+    pub tenant_statuses: BTreeMap<TenantKey, TenantStatus>,
     /// Apps whose status differs from the one last written.
     pub changed: Vec<Uid>,
 }

@@ -17,6 +17,7 @@ mod footprint;
 mod gate;
 mod journal;
 mod ledger;
+mod tenants;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -33,6 +34,9 @@ pub use gate::{Parked, Verdict};
 use journal::{Journal, Uses};
 pub(crate) use ledger::older;
 pub use ledger::{AppLedger, LedgerEntry, SliceState};
+pub use tenants::{
+    NamespaceSlot, Subject, TenantKey, TenantRole, TenantSlot, ValidTenant, owned_namespace,
+};
 
 /// Settings of the plan, fixed when the hub starts. All times in milliseconds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -97,7 +101,11 @@ pub struct World {
     pub(crate) cluster_reports: BTreeMap<ClusterName, Arc<ClusterReportSpec>>,
     pub(crate) contents: BTreeMap<Box<str>, StoredContent>,
     pub(crate) content_index: BTreeMap<(NamespaceName, ContentHash), BTreeSet<Box<str>>>,
-    pub(crate) tenant_uids: BTreeMap<NamespaceName, Uid>,
+    pub(crate) tenants: BTreeMap<TenantKey, TenantSlot>,
+    pub(crate) namespaces: BTreeMap<NamespaceName, NamespaceSlot>,
+    pub(crate) bindings: BTreeMap<(NamespaceName, TenantRole), BTreeSet<Subject>>,
+    /// Grows with every change of Tenants and namespaces.
+    pub(crate) tenancy: u64,
     /// Apps that are gone but stand in the ledger.
     pub(crate) orphans: BTreeSet<Uid>,
     pub(crate) uses: Uses,
@@ -136,7 +144,10 @@ impl World {
             cluster_reports: BTreeMap::new(),
             contents: BTreeMap::new(),
             content_index: BTreeMap::new(),
-            tenant_uids: BTreeMap::new(),
+            tenants: BTreeMap::new(),
+            namespaces: BTreeMap::new(),
+            bindings: BTreeMap::new(),
+            tenancy: 0,
             orphans: BTreeSet::new(),
             uses: Uses::default(),
             journal: Journal::default(),
@@ -182,16 +193,6 @@ impl World {
         for uid in uids.into_iter().flatten() {
             self.journal.note(uid);
         }
-    }
-
-    /// Takes in the UID of a tenant's namespace; names of Content objects depend on it.
-    pub fn apply_namespace(&mut self, name: NamespaceName, uid: Uid) {
-        self.tenant_uids.insert(name, uid);
-    }
-
-    /// Forgets a namespace that was deleted.
-    pub fn remove_namespace(&mut self, name: &NamespaceName) {
-        self.tenant_uids.remove(name);
     }
 
     /// Takes in a Content object that exists.

@@ -164,7 +164,10 @@ mod tests {
         };
         let mut world = World::new(hub, Settings::default());
         (world.now, world.started) = (NOW, NOW);
-        world.apply_namespace("health".into(), "ns-health".into());
+        world.apply_namespace(
+            "health".into(),
+            plan::world::NamespaceSlot::plain("ns-health".into()),
+        );
         let region = |name: &str, level: &str, code: &str, parent: Option<&str>| -> Region {
             serde_json::from_value(json!({
                 "apiVersion": "jiuzhou.io/v1alpha1", "kind": "Region", "metadata": {"name": name, "generation": 1},

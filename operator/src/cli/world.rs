@@ -2,13 +2,13 @@
 
 use crds::{
     App, Approval, AssignmentSlice, CONTENT_NAMESPACE, ClusterReport, MemberCluster, Region,
-    ReportSlice, SYSTEM_NAMESPACE, Uid, cluster_of_namespace,
+    ReportSlice, SYSTEM_NAMESPACE, Tenant, Uid, cluster_of_namespace,
 };
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
 use kube::api::ListParams;
 use kube::{Api, Client, Resource, ResourceExt as _};
 use plan::World;
-use plan::world::{Hub, Settings};
+use plan::world::{Hub, NamespaceSlot, Settings};
 use serde::de::DeserializeOwned;
 
 /// Reads everything the plan needs. Needs the right to list our kinds; see the user guide.
@@ -26,7 +26,7 @@ pub(super) async fn read(client: &Client) -> Result<World, kube::Error> {
     {
         world.apply_namespace(
             namespace.name_any().into(),
-            namespace.uid().unwrap_or_default().into(),
+            NamespaceSlot::of(&namespace.metadata),
         );
     }
     list::<Region>(client)
@@ -37,6 +37,10 @@ pub(super) async fn read(client: &Client) -> Result<World, kube::Error> {
         .await?
         .iter()
         .for_each(|o| world.apply_cluster(o));
+    list::<Tenant>(client)
+        .await?
+        .iter()
+        .for_each(|o| world.apply_tenant(o));
     list::<Approval>(client)
         .await?
         .into_iter()

@@ -1,4 +1,4 @@
-//! Carrying out a plan: holds, contents, slices, releases, in this order, as long as we lead.
+//! Carrying out a plan: tenants, holds, contents, slices, releases, in this order, as long as we lead.
 //!
 //! What was written goes straight back into the world, so that the next turn never decides on less
 //! than it already did.
@@ -8,19 +8,20 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crds::{
-    APP_FINALIZER, App, AssignmentSlice, CONTENT_NAMESPACE, Content, ContentSpec, Uid,
-    cluster_namespace, label,
+    APP_FINALIZER, App, AssignmentSlice, CONTENT_NAMESPACE, Content, ContentSpec, NamespaceName,
+    ObjectMeta, Tenant, Uid, cluster_namespace, label,
 };
 use futures::{StreamExt as _, stream};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Client, ResourceExt as _};
 use plan::World;
 use plan::province::{ContentWrite, Plan, SliceWrite};
-use plan::world::{SliceState, StoredContent};
+use plan::world::{NamespaceSlot, SliceState, StoredContent, Subject, TenantRole};
 use serde_json::json;
 
 use super::gather::Gathered;
 use super::prepare::prepare;
+use super::tenants;
 use crate::runtime::telemetry::current_traceparent;
 
 /// Writes to the hub's API server at a time.
@@ -42,12 +43,15 @@ pub(super) struct Applied {
 }
 
 /// One write that came through.
-enum Written {
+pub(super) enum Written {
     App(Box<App>),
     Content(String, StoredContent),
     Slice(crds::ClusterName, Box<AssignmentSlice>),
     Cluster(crds::ClusterName),
     Collected(String),
+    Tenant(Box<Tenant>),
+    Namespace(Box<ObjectMeta>),
+    Binding(NamespaceName, TenantRole, BTreeSet<Subject>),
 }
 
 /// Carries out a plan.
@@ -62,6 +66,12 @@ pub(super) async fn apply(client: &Client, gathered: &mut Gathered, plan: Plan) 
     let mut applied = Applied::default();
     let places = clusters.into_iter().map(|name| place(client, name, epoch));
     run(gathered, &mut applied, places).await;
+    let writes: Vec<_> = plan
+        .tenants
+        .into_iter()
+        .map(|write| tenants::write(client, &gathered.world, write))
+        .collect();
+    run(gathered, &mut applied, writes).await;
     let holds = apps(&gathered.world, &plan.holds);
     run(
         gathered,
@@ -180,6 +190,14 @@ fn take_back(gathered: &mut Gathered, written: Option<Written>) {
             gathered.prepared.insert(cluster);
         }
         Some(Written::Collected(name)) => world.remove_content(&name),
+        Some(Written::Tenant(tenant)) => world.apply_tenant(&tenant),
+        Some(Written::Namespace(meta)) => {
+            let name = meta.name.as_deref().unwrap_or_default();
+            world.apply_namespace(name.into(), NamespaceSlot::of(&meta));
+        }
+        Some(Written::Binding(namespace, role, subjects)) => {
+            world.apply_binding(namespace, role, subjects);
+        }
         None => {}
     }
 }
@@ -187,13 +205,13 @@ fn take_back(gathered: &mut Gathered, written: Option<Written>) {
 /// Which write failed.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot write {what}")]
-struct WriteError {
+pub(super) struct WriteError {
     what: String,
     #[source]
     source: Box<kube::Error>,
 }
 
-fn failed(what: impl Into<String>) -> impl FnOnce(kube::Error) -> WriteError {
+pub(super) fn failed(what: impl Into<String>) -> impl FnOnce(kube::Error) -> WriteError {
     let what = what.into();
     move |source| WriteError {
         what,
@@ -201,7 +219,7 @@ fn failed(what: impl Into<String>) -> impl FnOnce(kube::Error) -> WriteError {
     }
 }
 
-type WriteResult = Result<Option<Written>, WriteError>;
+pub(super) type WriteResult = Result<Option<Written>, WriteError>;
 
 async fn place(client: &Client, cluster: crds::ClusterName, epoch: i64) -> WriteResult {
     prepare(client, &cluster, epoch)

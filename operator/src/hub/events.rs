@@ -4,10 +4,11 @@ use std::fmt::Debug;
 
 use crds::{
     App, Approval, AssignmentSlice, CONTENT_NAMESPACE, ClusterName, ClusterReport, ContentHash,
-    MemberCluster, NamespaceName, Region, ReportSlice, SYSTEM_NAMESPACE,
+    MemberCluster, NamespaceName, Region, ReportSlice, SYSTEM_NAMESPACE, Tenant, label,
 };
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
+use k8s_openapi::api::rbac::v1::RoleBinding;
 use kube::core::ApiResource;
 use kube::core::DeserializeGuard;
 use kube::{Api, Client, Resource};
@@ -40,6 +41,9 @@ pub(super) enum Heard {
     Clusters(Change<DeserializeGuard<MemberCluster>>),
     Apps(Change<DeserializeGuard<App>>),
     Approvals(Change<DeserializeGuard<Approval>>),
+    Tenants(Change<DeserializeGuard<Tenant>>),
+    /// RoleBindings that the hub made.
+    Bindings(Change<RoleBinding>),
     Slices(Change<DeserializeGuard<AssignmentSlice>>),
     Reports(Change<DeserializeGuard<ReportSlice>>),
     ClusterReports(Change<DeserializeGuard<ClusterReport>>),
@@ -93,6 +97,13 @@ pub(super) fn watches(
     all.every(Api::all(client.clone()), Heard::Clusters);
     all.every(Api::all(client.clone()), Heard::Apps);
     all.every(Api::all(client.clone()), Heard::Approvals);
+    all.every(Api::all(client.clone()), Heard::Tenants);
+    all.one(
+        "rolebindings",
+        Api::all(client.clone()),
+        ours(),
+        Heard::Bindings,
+    );
     all.every(Api::all(client.clone()), Heard::Slices);
     all.every(Api::all(client.clone()), Heard::Reports);
     all.every(Api::all(client.clone()), Heard::ClusterReports);
@@ -116,6 +127,13 @@ pub(super) fn watches(
     let identity = Api::namespaced(client.clone(), SYSTEM_NAMESPACE);
     all.one("identity", identity, named(IDENTITY), Heard::Identity);
     (all.tasks, all.sender, receiver)
+}
+
+fn ours() -> Selection {
+    Selection {
+        labels: Some(format!("{}={}", label::MANAGED_BY, label::MANAGED_BY_VALUE)),
+        fields: None,
+    }
 }
 
 fn named(name: &str) -> Selection {

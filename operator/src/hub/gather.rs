@@ -5,14 +5,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use crds::{ClusterName, NamespaceName, RegionName, Uid, cluster_of_namespace};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::api::rbac::v1::RoleBinding;
 use kube::ResourceExt as _;
 use kube::core::DeserializeGuard;
 use plan::World;
-use plan::world::{ClusterSlot, StoredContent};
+use plan::world::{ClusterSlot, NamespaceSlot, StoredContent, TenantRole};
 use tokio::time::Instant;
 
 use super::events::{Heard, Stored};
 use super::prepare::PREPARED;
+use super::tenants;
 use crate::agent::View;
 use crate::runtime::clock::Clock;
 use crate::runtime::watch::Change;
@@ -106,6 +108,26 @@ impl Gathered {
                     let (namespace, name) = split(name);
                     g.world
                         .remove_approval(&NamespaceName::from(namespace), name);
+                },
+            ),
+            Heard::Tenants(change) => self.take(
+                change,
+                "tenants",
+                |g, o| g.world.apply_tenant(&o),
+                |g, name| {
+                    let (home, name) = split(name);
+                    g.world.remove_tenant(&home.into(), &name.into());
+                },
+            ),
+            Heard::Bindings(change) => self.take(
+                guarded(change),
+                "rolebindings",
+                |g, binding| g.hear_binding(&binding),
+                |g, name| {
+                    let (namespace, name) = split(name);
+                    if let Some(role) = TenantRole::of(name) {
+                        g.world.remove_binding(&namespace.into(), role);
+                    }
                 },
             ),
             Heard::Slices(change) => self.take(
@@ -319,7 +341,16 @@ impl Gathered {
             return;
         }
         self.world
-            .apply_namespace(name.into(), view.uid().unwrap_or_default().into());
+            .apply_namespace(name.into(), NamespaceSlot::of(&view.metadata));
+    }
+
+    fn hear_binding(&mut self, binding: &RoleBinding) {
+        let namespace = binding.namespace().unwrap_or_default().into();
+        match (tenants::given(binding), TenantRole::of(&binding.name_any())) {
+            (Some((role, subjects)), _) => self.world.apply_binding(namespace, role, subjects),
+            (None, Some(role)) => self.world.remove_binding(&namespace, role),
+            (None, None) => {}
+        }
     }
 
     /// An administrator raises the epoch to say that an older hub is to be followed.

@@ -62,6 +62,23 @@ impl Running {
                 news.want(owner, Status::Cluster(Box::new(status.clone())));
             }
         }
+        for (key, status) in &report.tenant_statuses {
+            let Some(slot) = world.tenant(key) else {
+                continue;
+            };
+            let owner = Owner::Tenant(key.clone(), slot.uid.clone());
+            let regarding = || ObjectReference {
+                namespace: Some(key.0.to_string()),
+                ..regarding("Tenant", key.1.as_str(), &slot.uid)
+            };
+            news.announce(
+                &owner,
+                regarding,
+                &slot.status.conditions,
+                &status.conditions,
+            );
+            news.want(owner, Status::Tenant(Box::new(status.clone())));
+        }
         board::show(&self.hub.metrics.board, report, &self.gathered);
     }
 }

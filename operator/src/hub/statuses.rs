@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use crds::{
     App, AppStatus, ClusterName, MemberCluster, MemberClusterStatus, Region, RegionName,
-    RegionStatus, Uid,
+    RegionStatus, Tenant, TenantStatus, Uid,
 };
 use futures::{StreamExt as _, stream};
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client};
 use plan::report::AppReport;
+use plan::world::TenantKey;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -46,6 +47,7 @@ pub(super) enum Owner {
     // The fleet first: Apps by the thousand wait for what is decided by it.
     Region(RegionName, Uid),
     Cluster(ClusterName, Uid),
+    Tenant(TenantKey, Uid),
     App(Uid),
 }
 
@@ -55,6 +57,7 @@ pub(super) enum Status {
     App(Arc<AppReport>),
     Region(Box<RegionStatus>),
     Cluster(Box<MemberClusterStatus>),
+    Tenant(Box<TenantStatus>),
 }
 
 /// Statuses that wait to be written: one per object, the newest.
@@ -169,7 +172,7 @@ impl Statuses {
         let mut waiting = self.lock();
         waiting.wanted.retain(|owner, _| match owner {
             Owner::App(uid) => wanted.contains(uid),
-            Owner::Region(..) | Owner::Cluster(..) => true,
+            Owner::Region(..) | Owner::Cluster(..) | Owner::Tenant(..) => true,
         });
         for uid in apps {
             let owner = Owner::App(uid.clone());
@@ -256,6 +259,7 @@ async fn write_one(
         Status::App(app) => json!(app.status),
         Status::Region(status) => json!(status),
         Status::Cluster(status) => json!(status),
+        Status::Tenant(status) => json!(status),
     };
     body["leaderEpoch"] = json!(epoch);
     let object = |kind: &str, metadata: Value| {
@@ -280,7 +284,15 @@ async fn write_one(
             let patch = object("MemberCluster", json!({"name": name, "uid": uid}));
             api.patch_status(name.as_str(), &params, &patch).await?;
         }
-        (Owner::App(_), Status::Region(_) | Status::Cluster(_)) => {}
+        (Owner::Tenant((home, name), uid), _) => {
+            let api: Api<Tenant> = Api::namespaced(client.clone(), home.as_str());
+            let patch = object(
+                "Tenant",
+                json!({"name": name, "namespace": home, "uid": uid}),
+            );
+            api.patch_status(name.as_str(), &params, &patch).await?;
+        }
+        (Owner::App(_), Status::Region(_) | Status::Cluster(_) | Status::Tenant(_)) => {}
     }
     Ok(())
 }

@@ -42,7 +42,7 @@ pub(super) fn store(
     let mut packs = Packs::new();
     for (tenant, contents) in missing {
         // Names depend on the tenant's UID, which the next turn will know.
-        let Some(key) = world.tenant_uids.get(tenant) else {
+        let Some(key) = world.namespaces.get(tenant).map(|slot| &slot.uid) else {
             continue;
         };
         for items in split(contents) {

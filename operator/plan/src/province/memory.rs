@@ -8,6 +8,7 @@ use crds::{ClusterName, Tier, Uid};
 use super::assignments::{Edit, Edits};
 use super::placement::{self, At, Class, Placed};
 use super::regions::Wake;
+use super::tenants::Limits;
 use crate::amount::Resources;
 use crate::report::{AppReport, PlanReport, differs};
 use crate::world::{AppSlot, ValidApp, World};
@@ -19,10 +20,16 @@ pub(super) type Turn = (Tier, i64, Uid);
 /// changed for.
 #[derive(Debug, Default)]
 pub struct Planner {
-    classes: BTreeMap<Arc<str>, Arc<Class>>,
+    classes: BTreeMap<(Arc<str>, Arc<Limits>), Arc<Class>>,
     memos: BTreeMap<Uid, Memo>,
     /// Last change of the world that was looked at; `None` before the first turn.
     pub(super) seen: Option<u64>,
+    /// The state of Tenants and namespaces that was looked at last.
+    tenancy: Option<u64>,
+    /// Apps whose tenant changed.
+    stirred: BTreeSet<Uid>,
+    /// What an App without a tenant may use.
+    unlimited: Arc<Limits>,
     /// Apps that need room, in their order.
     pub(super) waiting: BTreeSet<Turn>,
     /// When Apps are to be decided anew by the passing of time.
@@ -75,6 +82,21 @@ impl Planner {
         }
     }
 
+    /// Changed tenants change what their Apps may use.
+    pub(super) fn see_tenants(&mut self, world: &World) {
+        if self.tenancy.replace(world.tenancy) == Some(world.tenancy) {
+            return;
+        }
+        let now = super::tenants::tenants(world, &self.report.fleet);
+        let before = std::mem::replace(&mut self.report.tenants, Arc::new(now));
+        let now = &self.report.tenants;
+        let homes = before.homes().chain(now.homes());
+        let changed = homes.filter(|home| before.says(home) != now.says(home));
+        let changed: BTreeSet<_> = changed.collect();
+        let stirred = changed.into_iter().flat_map(|home| world.apps_in(home));
+        self.stirred.extend(stirred.cloned());
+    }
+
     /// Apps to decide: those that changed, and those whose time has come.
     pub(super) fn due(&mut self, world: &World) -> BTreeSet<Uid> {
         let changed = self.seen.and_then(|seen| world.journal.since(seen));
@@ -87,6 +109,7 @@ impl Planner {
                 .cloned()
                 .collect(),
         };
+        due.append(&mut self.stirred);
         let now = self.wakes.iter().take_while(|(at, _)| *at <= world.now);
         due.extend(now.map(|(_, uid)| uid.clone()));
         self.seen = Some(world.journal.clock());
@@ -125,11 +148,13 @@ impl Planner {
     }
 
     /// The candidates of an App and of all that share its filters.
-    pub(super) fn class(&mut self, app: &ValidApp) -> Arc<Class> {
+    pub(super) fn class(&mut self, slot: &AppSlot, app: &ValidApp) -> Arc<Class> {
         let fleet = &self.report.fleet;
+        let owner = self.report.tenants.owner(&slot.namespace);
+        let limits = owner.map_or(&self.unlimited, |tenant| &tenant.limits);
         self.classes
-            .entry(app.filter_key.clone())
-            .or_insert_with(|| placement::class_of(fleet, app))
+            .entry((app.filter_key.clone(), limits.clone()))
+            .or_insert_with(|| placement::class_of(fleet, app, limits))
             .clone()
     }
 

@@ -13,7 +13,9 @@ use super::placement::{self, At, Class, Placed, Room};
 use super::regions::{ClusterView, Wake};
 use super::rollout;
 use super::slices::Scribe;
-use crate::report::{AppFacts, app_report, cluster_status, region_status};
+use super::tenancy;
+use super::tenants::Tenants;
+use crate::report::{AppFacts, app_report, cluster_status, region_status, tenant_statuses};
 use crate::world::{AppSlot, AppState, Parked, ValidApp, World};
 
 impl Planner {
@@ -30,7 +32,8 @@ impl Planner {
 
     fn settle_one(&mut self, world: &World, slot: &AppSlot) {
         self.charge(world, slot);
-        match (parked(world, slot), &slot.state, slot.life) {
+        let parked = parked(world, &self.report.tenants, slot);
+        match (parked, &slot.state, slot.life) {
             (_, _, AppState::Deleting | AppState::Released) => self.remove(world, slot),
             (Some(parked), ..) => self.stand(world, slot, Some(&parked), None),
             (None, Ok(_), AppState::Unheld) => {
@@ -39,7 +42,7 @@ impl Planner {
                 self.holds.insert(slot.uid.clone());
             }
             (None, Ok(app), AppState::Held) => {
-                let class = self.class(app);
+                let class = self.class(slot, app);
                 let fleet = self.report.fleet.clone();
                 let standing = placement::standing(world, &fleet, &class, slot, app);
                 if let Some(placed) = placement::settled(&fleet, &standing) {
@@ -64,7 +67,7 @@ impl Planner {
                 continue;
             };
             let Ok(app) = &slot.state else { continue };
-            let class = self.class(app);
+            let class = self.class(slot, app);
             let standing = placement::standing(world, &fleet, &class, slot, app);
             let placed = placement::place(&fleet, &standing, &mut room);
             if !self.knows(&uid, &placed) {
@@ -173,6 +176,7 @@ impl Planner {
             fleet.clusters.iter().filter_map(status).collect();
         self.report.clusters = clusters;
         self.report.regions = region_status(world, &fleet);
+        self.report.tenant_statuses = tenant_statuses(world, &self.report.tenants);
         self.report.changed = self.unwritten.iter().cloned().collect();
     }
 
@@ -191,6 +195,7 @@ impl Planner {
         };
         scribe.write(&self.edits);
         contents::collect(world, wake, &mut plan.collect);
+        plan.tenants = tenancy::writes(world, &self.report.tenants);
         plan.holds = self.holds.iter().cloned().collect();
         plan.releases = self.releases.iter().cloned().collect::<Vec<Uid>>();
         plan.wake_at = wake.at;
@@ -198,10 +203,14 @@ impl Planner {
     }
 }
 
-/// Why an App is parked: by the gate, or since another App owns one of its objects.
-fn parked(world: &World, slot: &AppSlot) -> Option<Parked> {
+/// Why an App is parked: by the gate, for want of a tenant, or since another App owns one of its
+/// objects.
+fn parked(world: &World, tenants: &Tenants, slot: &AppSlot) -> Option<Parked> {
     if let Err(parked) = &slot.state {
         return Some(parked.clone());
+    }
+    if let Some(parked) = tenants.objection(&slot.namespace) {
+        return Some(parked);
     }
     let ((kind, name), owner) = world.taken(slot)?;
     let owner = world

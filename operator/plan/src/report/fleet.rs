@@ -336,14 +336,14 @@ fn reported(report: Option<&ClusterReportSpec>, set: &Setter<'_>) -> Condition {
 }
 
 /// Builds conditions of one object.
-struct Setter<'a> {
-    old: &'a [Condition],
-    generation: i64,
-    now: i64,
+pub(super) struct Setter<'a> {
+    pub(super) old: &'a [Condition],
+    pub(super) generation: i64,
+    pub(super) now: i64,
 }
 
 impl Setter<'_> {
-    fn to(
+    pub(super) fn to(
         &self,
         kind: ConditionType,
         status: ConditionStatus,

@@ -56,6 +56,13 @@ pub enum AppState {
     Released,
 }
 
+impl AppState {
+    /// Whether nobody deleted it.
+    pub fn is_alive(self) -> bool {
+        matches!(self, Self::Held | Self::Unheld)
+    }
+}
+
 /// An App whose own fields are right.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ValidApp {

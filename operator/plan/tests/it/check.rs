@@ -1,9 +1,12 @@
 //! The second judge: a plan broken by hand in each way, and what it says.
 
-use crds::{Entry, EntryState, Management};
+use std::collections::BTreeSet;
+
+use crds::{Entry, EntryState, Management, NamespaceName};
 use plan::check;
 use plan::check::Finding;
-use plan::province::{Plan, SliceWrite};
+use plan::province::{Plan, SliceWrite, TenantWrite};
+use plan::world::TenantRole;
 use serde_json::json;
 
 use crate::province::{Province, app};
@@ -55,6 +58,63 @@ fn a_plan_as_it_was_made_has_no_finding() {
         check(&province.world, &rewrite(&province, "ningbo-a", |_| {})),
         []
     );
+}
+
+#[test]
+fn what_no_tenants_state_allows() {
+    let province = web()
+        .with_tenant("jiuzhou-system", "tax", &json!({}))
+        .settled();
+    let (health, tax): (NamespaceName, NamespaceName) = ("health".into(), "tax".into());
+    let uid = province.namespace("tax").unwrap().uid.clone();
+    let (role, subjects) = (TenantRole::Admin, BTreeSet::new());
+    for write in [
+        TenantWrite::Own {
+            namespace: health.clone(),
+            tenant: "uid-1".into(),
+            claims: Some("ns-health".into()),
+        },
+        TenantWrite::Own {
+            namespace: tax.clone(),
+            tenant: "uid-1".into(),
+            claims: None,
+        },
+        TenantWrite::Bind {
+            namespace: health,
+            role,
+            subjects,
+        },
+        TenantWrite::DeleteApp(province.uid("web")),
+        TenantWrite::DeleteTenant(("jiuzhou-system".into(), "tax".into()), "uid-1".into()),
+        TenantWrite::DeleteNamespace {
+            namespace: tax.clone(),
+            uid: uid.clone(),
+        },
+        TenantWrite::Clear {
+            tenant: ("jiuzhou-system".into(), "tax".into()),
+            tenant_uid: "uid-1".into(),
+            namespace: tax,
+            uid,
+        },
+    ] {
+        let plan = Plan {
+            tenants: vec![write],
+            ..Plan::default()
+        };
+        finds(&province, &plan, |f| matches!(f, Finding::Tenant(..)));
+    }
+}
+
+#[test]
+fn an_app_where_its_tenant_may_not_be() {
+    let province = Province::cities()
+        .with_tenant("jiuzhou-system", "tax", &json!({"regions": ["ningbo"]}))
+        .settled()
+        .with(app("web").in_namespace("tax"))
+        .settled();
+    let mut plan = rewrite(&province, "ningbo-a", |_| {});
+    plan.slices[0].cluster = "quzhou-a".into();
+    finds(&province, &plan, |f| matches!(f, Finding::Forbidden(..)));
 }
 
 #[test]

@@ -3,6 +3,8 @@
 use plan::content::AppContent;
 use serde_json::json;
 
+use plan::world::NamespaceSlot;
+
 use crate::province::{Province, app, manifest};
 
 const DAY: i64 = 24 * 3_600;
@@ -38,7 +40,9 @@ fn several_apps_of_one_tenant_share_a_pack_and_tenants_share_none() {
 fn the_name_of_a_pack_depends_on_the_tenants_uid() {
     let name = |uid: &str| {
         let mut province = Province::cities().settled();
-        province.world.apply_namespace("health".into(), uid.into());
+        province
+            .world
+            .apply_namespace("health".into(), NamespaceSlot::plain(uid.into()));
         province.create(app("web"));
         province.plan().contents[0].name.clone()
     };
@@ -55,7 +59,7 @@ fn an_app_whose_namespace_is_not_known_yet_waits_and_holds_up_nobody() {
     assert_eq!(province.clusters_of("new").len(), 0);
     province
         .world
-        .apply_namespace("tax".into(), "ns-tax".into());
+        .apply_namespace("tax".into(), NamespaceSlot::plain("ns-tax".into()));
     province.settle();
     assert_eq!(province.clusters_of("new").len(), 3);
 }

@@ -49,6 +49,14 @@ fn every_refusal() -> Vec<Refusal> {
             needs: DataGrade::Core,
         },
         Refusal::Protection { has: 2, needs: 3 },
+        Refusal::TenantRegions,
+        Refusal::TenantZone {
+            needs: Zone::Internet,
+        },
+        Refusal::TenantGrade {
+            has: DataGrade::General,
+            needs: DataGrade::Core,
+        },
         Refusal::RegionClosed,
         Refusal::OutOfContact,
         Refusal::Returning,
@@ -73,6 +81,9 @@ fn every_refusal() -> Vec<Refusal> {
             | Refusal::Zone { .. }
             | Refusal::Grade { .. }
             | Refusal::Protection { .. }
+            | Refusal::TenantRegions
+            | Refusal::TenantZone { .. }
+            | Refusal::TenantGrade { .. }
             | Refusal::RegionClosed
             | Refusal::OutOfContact
             | Refusal::Returning

@@ -21,4 +21,5 @@ mod purity;
 mod removal;
 mod slices;
 mod statuses;
+mod tenants;
 mod waves;

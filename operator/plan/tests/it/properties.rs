@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crds::{ConditionType, Division, EntryState, Management, NamespaceName, Uid};
 use plan::World;
-use plan::world::Scale;
+use plan::world::{NamespaceSlot, Scale};
 use proptest::prelude::*;
 
 use crate::province::{Draft, Province, app, cluster, count, region};
@@ -468,7 +468,10 @@ fn rebuilt(province: &Province, order: &[u64]) -> World {
     for tenant in ["health", "police"] {
         let uid: Uid = format!("ns-{tenant}").into();
         steps.push(Box::new(move |world| {
-            world.apply_namespace(NamespaceName::from(tenant), uid.clone());
+            world.apply_namespace(
+                NamespaceName::from(tenant),
+                NamespaceSlot::plain(uid.clone()),
+            );
         }));
     }
     let mut world = World::new(province.world.hub.clone(), province.world.settings.clone());

@@ -3,17 +3,18 @@
 
 pub(crate) mod agent;
 pub(crate) mod draft;
+pub(crate) mod tenancy;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crds::{
     APP_FINALIZER, App, AppSpec, Approval, AssignmentSlice, ClusterName, ClusterReport, Condition,
-    ConditionType, ContentHash, Entry, MemberCluster, Reason, Region, RegionName, Uid,
+    ConditionType, ContentHash, Entry, MemberCluster, Reason, Region, RegionName, Tenant, Uid,
     find_condition,
 };
 use plan::province::{Plan, Refusal, SliceWrite};
 use plan::report::AppReport;
-use plan::world::{Hub, Settings, StoredContent};
+use plan::world::{Hub, NamespaceSlot, Settings, StoredContent, TenantKey};
 use plan::{Planner, World, check, plan as decide};
 use serde_json::{Value, json};
 
@@ -32,6 +33,7 @@ pub(crate) struct Province {
     pub(crate) apps: BTreeMap<String, App>,
     pub(crate) clusters: BTreeMap<ClusterName, MemberCluster>,
     pub(crate) regions: BTreeMap<RegionName, Region>,
+    pub(crate) tenants: BTreeMap<TenantKey, Tenant>,
     pub(crate) agents: BTreeMap<ClusterName, Agent>,
     pub(crate) slices: BTreeMap<(ClusterName, String), AssignmentSlice>,
     pub(crate) contents: BTreeMap<String, StoredContent>,
@@ -76,13 +78,16 @@ impl Province {
         let mut world = World::new(hub, Settings::default());
         world.now = START;
         world.started = START;
-        world.apply_namespace("health".into(), "ns-health".into());
-        world.apply_namespace("police".into(), "ns-police".into());
+        for tenant in ["health", "police"] {
+            let slot = NamespaceSlot::plain(format!("ns-{tenant}").into());
+            world.apply_namespace(tenant.into(), slot);
+        }
         Self {
             world,
             apps: BTreeMap::new(),
             clusters: BTreeMap::new(),
             regions: BTreeMap::new(),
+            tenants: BTreeMap::new(),
             agents: BTreeMap::new(),
             slices: BTreeMap::new(),
             contents: BTreeMap::new(),
@@ -414,6 +419,7 @@ impl Province {
         self.hear();
         let plan = self.plan();
         let Plan {
+            tenants,
             holds,
             contents,
             slices,
@@ -422,7 +428,7 @@ impl Province {
             wake_at,
         } = &plan;
         assert!(
-            holds.is_empty() && contents.is_empty() && slices.is_empty(),
+            tenants.is_empty() && holds.is_empty() && contents.is_empty() && slices.is_empty(),
             "{plan:#?}"
         );
         assert!(releases.is_empty() && collect.is_empty(), "{plan:#?}");
@@ -444,6 +450,9 @@ impl Province {
                 wake_at: plan.wake_at,
                 ..Plan::default()
             };
+        for write in &plan.tenants {
+            self.write_tenant(write);
+        }
         for content in &plan.contents {
             let hashes = content.items.iter().map(|item| item.hash.clone()).collect();
             let tenant = content.tenant.clone();
@@ -547,6 +556,7 @@ impl Province {
                 self.status_writes += 1;
             }
         }
+        self.write_tenant_statuses(&report.tenant_statuses);
         self.status_writes > before
     }
 

@@ -1,11 +1,15 @@
 //! Hard filters: which clusters an App may use, and the reason for every no.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crds::{DataGrade, TakeOver, Zone, label_selector_matches};
+use crds::{DataGrade, RegionName, TakeOver, Zone, label_selector_matches};
 
 use super::At;
-use crate::province::regions::{ClusterView, Fleet, Reach, SelectorRefusal, Standing, refusal_of};
+use crate::province::regions::{
+    ClusterView, Fleet, Reach, RegionView, SelectorRefusal, Standing, refusal_of,
+};
+use crate::province::tenants::Limits;
 use crate::world::ValidApp;
 
 /// Why a cluster does not qualify for an App.
@@ -58,6 +62,20 @@ pub enum Refusal {
         /// The App's.
         needs: i32,
     },
+    /// Outside the Regions that the tenant may use.
+    TenantRegions,
+    /// In a zone that the tenant may not use.
+    TenantZone {
+        /// The App's.
+        needs: Zone,
+    },
+    /// Of a grade of data that the tenant may not process.
+    TenantGrade {
+        /// The tenant's.
+        has: DataGrade,
+        /// The App's.
+        needs: DataGrade,
+    },
     /// The Region is not valid yet or no longer.
     RegionClosed,
     /// Out of contact.
@@ -102,6 +120,9 @@ impl Refusal {
             | Self::Zone { .. }
             | Self::Grade { .. }
             | Self::Protection { .. }
+            | Self::TenantRegions
+            | Self::TenantZone { .. }
+            | Self::TenantGrade { .. }
             | Self::Lost => Consequence::Leave,
             Self::Releasing => Consequence::LetGo,
         }
@@ -128,11 +149,11 @@ impl Class {
 }
 
 /// The candidates of an App and of all that share its filters.
-pub(crate) fn class_of(fleet: &Fleet, app: &ValidApp) -> Arc<Class> {
+pub(crate) fn class_of(fleet: &Fleet, app: &ValidApp, limits: &Limits) -> Arc<Class> {
     let refusals: Vec<_> = fleet
         .clusters
         .iter()
-        .map(|c| refusal(fleet, app, c))
+        .map(|c| refusal(fleet, app, limits, c))
         .collect();
     let feasible = fleet
         .by_region
@@ -145,7 +166,7 @@ pub(crate) fn class_of(fleet: &Fleet, app: &ValidApp) -> Arc<Class> {
 
 /// The first filter that refuses. What the App's author can change comes before what only time can,
 /// so that the reason shown is the one to act on.
-fn refusal(fleet: &Fleet, app: &ValidApp, view: &ClusterView) -> Option<Refusal> {
+fn refusal(fleet: &Fleet, app: &ValidApp, limits: &Limits, view: &ClusterView) -> Option<Refusal> {
     let Ok(cluster) = &view.cluster else {
         return Some(Refusal::ClusterParked);
     };
@@ -168,6 +189,9 @@ fn refusal(fleet: &Fleet, app: &ValidApp, view: &ClusterView) -> Option<Refusal>
     if labels.is_some_and(|s| !label_selector_matches(s, &cluster.labels)) {
         return Some(Refusal::ClusterLabels);
     }
+    if let Some(refusal) = limited(app, limits, region) {
+        return Some(refusal);
+    }
     if cluster.zone != app.zone {
         return Some(Refusal::Zone {
             has: cluster.zone,
@@ -188,6 +212,21 @@ fn refusal(fleet: &Fleet, app: &ValidApp, view: &ClusterView) -> Option<Refusal>
         return Some(Refusal::Lost);
     }
     passing(app, view).or((!region.open).then_some(Refusal::RegionClosed))
+}
+
+/// What the tenant may not use.
+fn limited(app: &ValidApp, limits: &Limits, region: &RegionView) -> Option<Refusal> {
+    let within = |tops: &BTreeSet<RegionName>| region.line.iter().any(|r| tops.contains(r));
+    if !limits.regions.as_ref().is_none_or(within) {
+        return Some(Refusal::TenantRegions);
+    }
+    if !limits.zones.contains(&app.zone) {
+        return Some(Refusal::TenantZone { needs: app.zone });
+    }
+    (app.grade > limits.grade).then_some(Refusal::TenantGrade {
+        has: limits.grade,
+        needs: app.grade,
+    })
 }
 
 /// What may pass by itself.

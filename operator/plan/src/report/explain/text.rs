@@ -230,6 +230,9 @@ impl Refusal {
             Self::Zone { .. } => "Zone",
             Self::Grade { .. } => "Grade",
             Self::Protection { .. } => "Protection",
+            Self::TenantRegions => "TenantRegions",
+            Self::TenantZone { .. } => "TenantZone",
+            Self::TenantGrade { .. } => "TenantGrade",
             Self::RegionClosed => "RegionClosed",
             Self::OutOfContact => "OutOfContact",
             Self::Returning => "Returning",
@@ -260,6 +263,20 @@ impl fmt::Display for Refusal {
                 f,
                 "its spec.protectionLevel is {has} and the App's is {needs}: raise the first once \
                  it is certified for that"
+            );
+        }
+        if let Self::TenantZone { needs } = self {
+            return write!(
+                f,
+                "the App's spec.zone is {needs:?}, which its tenant may not use: let the Tenant's \
+                 spec.zones have it, as far as those above do"
+            );
+        }
+        if let Self::TenantGrade { has, needs } = self {
+            return write!(
+                f,
+                "the App's spec.dataGrade is {needs:?} and its tenant may process {has:?} at most: \
+                 raise the Tenant's spec.maxDataGrade, as far as those above allow"
             );
         }
         f.write_str(self.sentence())
@@ -313,6 +330,10 @@ impl Refusal {
                 "its labels do not match the App's spec.placement.clusters: label it or widen the \
                  selector"
             }
+            Self::TenantRegions => {
+                "its Region is none that the App's tenant may use: add it to the Tenant's \
+                 spec.regions, as far as those above have it"
+            }
             Self::RegionClosed => {
                 "its Region takes nothing new outside its spec.validFrom to spec.validUntil: wait, \
                  or move those dates"
@@ -326,7 +347,11 @@ impl Refusal {
                  status.conditions is True"
             }
             Self::Lost => "--lose takes its Region to be lost: leave that flag out to use it",
-            Self::Zone { .. } | Self::Grade { .. } | Self::Protection { .. } => "",
+            Self::Zone { .. }
+            | Self::Grade { .. }
+            | Self::Protection { .. }
+            | Self::TenantZone { .. }
+            | Self::TenantGrade { .. } => "",
         }
     }
 }
