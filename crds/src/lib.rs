@@ -97,7 +97,8 @@ pub mod label {
     /// Label on a namespace at the hub that somebody made: the tenant that may have it, by the name of
     /// the namespace itself.
     pub const CLAIM: &str = "jiuzhou.io/claim";
-    /// Annotation on a namespace at the hub: its Tenant is being deleted, and what is inside goes first.
+    /// Annotation on a namespace at the hub: the Tenant of this UID, which owns it, is being deleted, and
+    /// what is inside goes first.
     pub const CLEARING: &str = "jiuzhou.io/clearing";
     /// Annotation: which object this is. Labels are copied with an object, by people and by tools; a
     /// copy is not what the agent applied, and says so by naming another one.

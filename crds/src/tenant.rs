@@ -89,6 +89,8 @@ pub enum TenantType {
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("!self.name.startsWith('system:')")
     .message("name must not begin with system: since identities of Kubernetes run no tenant").reason(Reason::FieldValueForbidden))]
+#[x_kube(validation = Rule::new("self.kind != 'ServiceAccount' || self.name.matches('^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$')")
+    .message("name of a ServiceAccount must be lower-case letters, digits, hyphens and dots").reason(Reason::FieldValueInvalid))]
 pub struct Administrator {
     /// Whether it is a user, a group, or a ServiceAccount of the tenant's own namespace.
     pub kind: AdministratorKind,

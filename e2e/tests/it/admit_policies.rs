@@ -471,16 +471,70 @@ async fn the_hub_binds_its_roles_where_they_belong_and_touches_no_other_namespac
 async fn tenants_namespace(admin: &Client, name: &str, clearing: bool) -> (Value, Value) {
     let mut namespace = namespace_object(name);
     namespace["metadata"]["annotations"] = json!({crds::label::TENANT_UID: "uid-1"});
-    if clearing {
-        namespace["metadata"]["annotations"][crds::label::CLEARING] = json!("true");
-    }
     created(admin, &namespace).await;
     let tenant = json!({
         "apiVersion": "jiuzhou.io/v1alpha1", "kind": "Tenant",
         "metadata": {"name": "inner", "namespace": name}, "spec": {"displayName": "内设机构"},
     });
     created(admin, &tenant).await;
+    if clearing {
+        let mark = json!({"metadata": {"annotations": {crds::label::CLEARING: "uid-1"}}});
+        patch(admin, &namespace, &mark).await.expect("it is marked");
+    }
     (namespace, tenant)
+}
+
+#[tokio::test]
+async fn whose_a_namespace_is_only_the_hub_and_those_who_could_make_the_tenant_say() {
+    let (hub, admin) = (hub_account().await, admin().await);
+    created(&admin, &namespace_object("marks")).await;
+    created(&admin, &account_object("marks", "self-service")).await;
+    let role = json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": "marks"},
+        "rules": [{"apiGroups": [""], "resources": ["namespaces"], "verbs": ["create", "patch"]}],
+    });
+    created(&admin, &role).await;
+    let mut bound = binding("marks", "marks", ("marks", "self-service"));
+    bound["kind"] = json!("ClusterRoleBinding");
+    bound["metadata"] = json!({"name": "marks"});
+    created(&admin, &bound).await;
+    let user = account(crate::admit_support::hub().await, "marks", "self-service").await;
+    let marked = |name: &str, part: &str, mark: &str, value: &str| {
+        let mut namespace = namespace_object(name);
+        namespace["metadata"][part] = json!({mark: value});
+        namespace
+    };
+    let owned = marked("marks-a", "annotations", crds::label::TENANT_UID, "uid-1");
+    refused(&user, &owned, "is written by the hub alone").await;
+    let clearing = marked("marks-a", "annotations", crds::label::CLEARING, "uid-1");
+    refused(&user, &clearing, "delete the Tenant instead").await;
+    let claim = marked("marks-a", "labels", crds::label::CLAIM, "marks-a");
+    refused(&user, &claim, "may create Tenants in namespace marks").await;
+    assert!(try_create(&admin, &claim).await.is_ok());
+    // The hub makes its own, and takes none that does not say so.
+    assert!(
+        try_create(&hub, &with_epoch(owned.clone(), FAR))
+            .await
+            .is_ok()
+    );
+    created(&admin, &namespace_object("marks-b")).await;
+    let seize = json!({"metadata": {"annotations": {
+        crds::label::TENANT_UID: "uid-1", crds::label::LEADER_EPOCH: FAR.to_string(),
+    }}});
+    let message = refusal(patch(&hub, &namespace_object("marks-b"), &seize).await);
+    assert!(message.contains("is written by the hub alone"), "{message}");
+}
+
+#[tokio::test]
+async fn in_a_namespace_that_is_emptied_nothing_new_begins() {
+    let admin = admin().await;
+    tenants_namespace(&admin, "emptied", true).await;
+    refused(
+        &admin,
+        &app("emptied", "late"),
+        "nothing new is taken there",
+    )
+    .await;
 }
 
 #[tokio::test]
@@ -551,6 +605,17 @@ async fn a_tenants_administrator_changes_no_right_that_the_hub_gave() {
     .await;
     let message = refusal(change(Method::DELETE).await);
     assert!(message.contains("spec.administrators"), "{message}");
+    let token = json!({
+        "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/service-account-token",
+        "metadata": {
+            "name": "token", "namespace": name,
+            "annotations": {"kubernetes.io/service-account.name": "jiuzhou-tenant"},
+        },
+    });
+    refused(&ann, &token, "nobody makes tokens of ServiceAccounts").await;
+    let mut squatter = own.clone();
+    squatter["metadata"]["name"] = json!("jiuzhou-tenant-view");
+    refused(&ann, &squatter, "are the hub's").await;
     // More than it has itself it gives nobody.
     let mut greedy = own.clone();
     greedy["metadata"]["name"] = json!("greedy");

@@ -28,6 +28,8 @@ use crate::runtime::telemetry::current_traceparent;
 const CONCURRENCY: usize = 16;
 /// Apps let go in one turn. A user's thousand deletions must not hold up what others wait for.
 const RELEASES: usize = 8 * CONCURRENCY;
+/// Writes for tenants in one turn: a flood of Tenants must not hold up everybody's Apps.
+const TENANTS: usize = 4 * CONCURRENCY;
 /// Apps let go in a turn that writes slices: whoever waits for a cluster comes first.
 const RELEASES_ASIDE: usize = CONCURRENCY / 4;
 
@@ -69,6 +71,7 @@ pub(super) async fn apply(client: &Client, gathered: &mut Gathered, plan: Plan) 
     let writes: Vec<_> = plan
         .tenants
         .into_iter()
+        .take(TENANTS)
         .map(|write| tenants::write(client, &gathered.world, write))
         .collect();
     run(gathered, &mut applied, writes).await;

@@ -9,7 +9,7 @@ use crds::{
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::api::rbac::v1::RoleBinding;
-use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Client, Resource, ResourceExt as _};
 use plan::World;
 use plan::province::TenantWrite;
@@ -53,7 +53,7 @@ impl Desk {
     async fn write(&self, write: TenantWrite, app: Option<(String, String)>) -> WriteResult {
         match write {
             TenantWrite::Hold(key, uid) => self.finalizers(&key, &uid, true).await,
-            TenantWrite::Release(key, uid) => self.finalizers(&key, &uid, false).await,
+            TenantWrite::Release(key, uid) => self.release(&key, &uid).await,
             TenantWrite::Own {
                 namespace,
                 tenant,
@@ -105,6 +105,7 @@ impl Desk {
             },
             "annotations": {
                 (label::TENANT_UID): tenant,
+                (label::CLEARING): Value::Null,
                 (label::LEADER_EPOCH): self.epoch.to_string(),
             },
         }});
@@ -115,8 +116,10 @@ impl Desk {
                 .patch(name.as_str(), &params, &Patch::Merge(&object))
                 .await
         } else {
-            if let Some(labels) = object["metadata"]["labels"].as_object_mut() {
-                labels.remove(label::CLAIM);
+            for (part, mark) in [("labels", label::CLAIM), ("annotations", label::CLEARING)] {
+                if let Some(marks) = object["metadata"][part].as_object_mut() {
+                    marks.remove(mark);
+                }
             }
             let params = PostParams {
                 field_manager: Some(MANAGER.to_owned()),
@@ -185,7 +188,7 @@ impl Desk {
         }
         let namespaces: Api<Namespace> = Api::all(self.client.clone());
         let patch = json!({"metadata": {"uid": uid, "annotations": {
-            (label::CLEARING): "true",
+            (label::CLEARING): tenant,
             (label::LEADER_EPOCH): self.epoch.to_string(),
         }}});
         let cleared = namespaces
@@ -219,7 +222,15 @@ impl Desk {
         }
     }
 
+    /// Deletes a namespace that is empty of what is ours, as the store's leader has it right before:
+    /// what cannot be read is known to it alone.
     async fn delete_namespace(&self, name: &NamespaceName, uid: &Uid) -> WriteResult {
+        let what = || format!("the deletion of namespace {name}");
+        if self.any::<App>(name).await.map_err(failed(what()))?
+            || self.any::<Tenant>(name).await.map_err(failed(what()))?
+        {
+            return Ok(None);
+        }
         let namespaces: Api<Namespace> = Api::all(self.client.clone());
         match namespaces.delete(name.as_str(), &exactly(uid)).await {
             Ok(going) => {
@@ -227,8 +238,38 @@ impl Desk {
                 Ok(going.map(|namespace| Written::Namespace(Box::new(namespace.metadata))))
             }
             Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(None),
-            Err(error) => Err(failed(format!("the deletion of namespace {name}"))(error)),
+            Err(error) => Err(failed(what())(error)),
         }
+    }
+
+    /// Whether there is any object of a kind in a namespace.
+    async fn any<K>(&self, namespace: &NamespaceName) -> Result<bool, kube::Error>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+            + Clone
+            + DeserializeOwned
+            + Debug,
+    {
+        let objects: Api<K> = Api::namespaced(self.client.clone(), namespace.as_str());
+        let one = ListParams::default().limit(1);
+        Ok(!objects.list_metadata(&one).await?.items.is_empty())
+    }
+
+    /// Lets a Tenant go once the store has no namespace that is its own.
+    async fn release(&self, key: &TenantKey, uid: &Uid) -> WriteResult {
+        let own = plan::world::owned_namespace(key);
+        let namespaces: Api<Namespace> = Api::all(self.client.clone());
+        let there = namespaces
+            .get_metadata_opt(own.as_str())
+            .await
+            .map_err(failed(format!("the removal of Tenant {}/{}", key.0, key.1)))?;
+        let owner = there
+            .as_ref()
+            .and_then(|there| there.annotations().get(label::TENANT_UID));
+        if owner.is_some_and(|owner| owner == uid.as_str()) {
+            return Ok(None);
+        }
+        self.finalizers(key, uid, false).await
     }
 
     /// Sets our finalizer on exactly this Tenant, or takes it away.

@@ -8,9 +8,10 @@ use crds::{ClusterName, Tier, Uid};
 use super::assignments::{Edit, Edits};
 use super::placement::{self, At, Class, Placed};
 use super::regions::Wake;
+use super::tenancy::TenantWrite;
 use super::tenants::Limits;
 use crate::amount::Resources;
-use crate::report::{AppReport, PlanReport, differs};
+use crate::report::{AppReport, PlanReport, differs, tenant_statuses};
 use crate::world::{AppSlot, ValidApp, World};
 
 /// The place of an App in the order in which room is given out: tier, then age, then UID.
@@ -26,6 +27,8 @@ pub struct Planner {
     pub(super) seen: Option<u64>,
     /// The state of Tenants and namespaces that was looked at last.
     tenancy: Option<u64>,
+    /// What is to be written for them.
+    pub(super) tenant_writes: Vec<TenantWrite>,
     /// Apps whose tenant changed.
     stirred: BTreeSet<Uid>,
     /// What an App without a tenant may use.
@@ -82,11 +85,21 @@ impl Planner {
         }
     }
 
-    /// Changed tenants change what their Apps may use.
+    /// Changed tenants change what their Apps may use. A Tenant that is being deleted waits for what
+    /// is inside, so that its next step may come by any change.
     pub(super) fn see_tenants(&mut self, world: &World) {
-        if self.tenancy.replace(world.tenancy) == Some(world.tenancy) {
-            return;
+        let seen = self.tenancy.replace(world.tenancy) == Some(world.tenancy);
+        if !seen {
+            self.compare_tenants(world);
         }
+        if !seen || world.tenants().any(|(_, tenant)| tenant.deleting) {
+            let tenants = &self.report.tenants;
+            self.tenant_writes = super::tenancy::writes(world, tenants);
+            self.report.tenant_statuses = tenant_statuses(world, tenants);
+        }
+    }
+
+    fn compare_tenants(&mut self, world: &World) {
         let now = super::tenants::tenants(world, &self.report.fleet);
         let before = std::mem::replace(&mut self.report.tenants, Arc::new(now));
         let now = &self.report.tenants;

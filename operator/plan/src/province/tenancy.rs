@@ -143,10 +143,9 @@ pub(crate) fn missing(
         (TenantRole::Admin, of(view)),
         (TenantRole::View, above.flat_map(|view| of(view)).collect()),
     ];
-    let none = BTreeSet::new();
+    // Also to nobody: what is not there yet, somebody else could make.
     let differs = |(role, subjects): &(TenantRole, BTreeSet<Subject>)| {
-        let has = world.bindings.get(&(view.line[0].clone(), *role));
-        has.unwrap_or(&none) != subjects
+        world.bindings.get(&(view.line[0].clone(), *role)) != Some(subjects)
     };
     wanted.into_iter().filter(differs).collect()
 }
@@ -180,7 +179,16 @@ impl Removal<'_> {
                 uid,
             }];
         }
+        // Whoever ran it makes nothing new there.
         let (mut inside, mut writes) = (false, Vec::new());
+        let admin = world.binding(&namespace, TenantRole::Admin);
+        if admin.is_some_and(|subjects| !subjects.is_empty()) {
+            writes.push(TenantWrite::Bind {
+                namespace: namespace.clone(),
+                role: TenantRole::Admin,
+                subjects: BTreeSet::new(),
+            });
+        }
         for (key, slot) in world.tenants_in(&namespace) {
             inside = true;
             if !slot.deleting {
@@ -193,7 +201,7 @@ impl Removal<'_> {
                 writes.push(TenantWrite::DeleteApp(app.clone()));
             }
         }
-        if !inside {
+        if !inside && writes.is_empty() {
             writes.push(TenantWrite::DeleteNamespace { namespace, uid });
         }
         writes

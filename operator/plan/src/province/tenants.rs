@@ -95,25 +95,34 @@ impl Default for Limits {
 }
 
 impl Tenants {
-    /// The tenant whose namespace this is, or is to be.
+    /// The tenant whose namespace this is. One whose namespace is somebody else's, or not its own yet,
+    /// has no say there.
     pub fn owner(&self, namespace: &NamespaceName) -> Option<&Arc<TenantView>> {
-        self.owners.get(namespace)
+        let view = self.owners.get(namespace)?;
+        matches!(view.place, Place::Owned(_) | Place::Going).then_some(view)
     }
 
     /// Why Apps of a namespace are parked, if they are. A namespace that no Tenant owns and none may
     /// claim is a tenant of its own, without limits.
     pub(crate) fn objection(&self, namespace: &NamespaceName) -> Option<Parked> {
-        match self.owner(namespace) {
-            Some(owner) if owner.deleting => Some(Parked::new(
-                Reason::Deleting,
-                format!(
-                    "Tenant {} in namespace {} is being deleted",
-                    owner.key.1, owner.key.0
-                ),
-            )),
-            // A namespace that is somebody else's is not the tenant's to bar.
-            Some(_) => None,
-            None => self.vacant.get(namespace).cloned(),
+        let Some(view) = self.owners.get(namespace) else {
+            return self.vacant.get(namespace).cloned();
+        };
+        let says = |reason, what| {
+            let (home, name) = &view.key;
+            Some(Parked::new(
+                reason,
+                format!("Tenant {name} in namespace {home} {what}"),
+            ))
+        };
+        match view.place {
+            Place::Owned(_) | Place::Going if view.deleting => {
+                says(Reason::Deleting, "is being deleted")
+            }
+            Place::Claimable(_) => says(Reason::InProgress, "is about to own this namespace"),
+            // A namespace of a Tenant that is gone waits for somebody's word.
+            Place::Taken(_) => self.vacant.get(namespace).cloned(),
+            Place::Owned(_) | Place::Going | Place::Absent => None,
         }
     }
 
@@ -178,25 +187,52 @@ fn vacant(world: &World, tenants: &Tenants) -> BTreeMap<NamespaceName, Parked> {
         .collect();
     let spoken_for = world.namespaces.iter().filter(|(name, slot)| {
         let claimed = slot.claim.as_ref() == Some(*name);
-        (slot.owner.is_some() || claimed) && !tenants.owners.contains_key(*name)
+        let stands = tenants.owner(name).is_some() || claimed && tenants.owners.contains_key(*name);
+        (slot.owner.is_some() || claimed) && !stands
     });
-    let why = |(name, _): (&NamespaceName, &NamespaceSlot)| {
-        let why = match parked.get(name) {
-            Some((key, parked)) => Parked::new(
+    let why = |(name, slot): (&NamespaceName, &NamespaceSlot)| {
+        let why = match (parked.get(name), &slot.owner) {
+            (Some((key, parked)), _) => Parked::new(
                 parked.reason,
                 format!(
                     "Tenant {} in namespace {}: {}",
                     key.1, key.0, parked.message
                 ),
             ),
-            None => Parked::new(
+            (None, Some(owner)) => Parked::new(
                 Reason::TenantMissing,
-                format!("namespace {name} is kept for a Tenant that does not exist: create it"),
+                format!(
+                    "namespace {name} belongs to a Tenant with UID {owner} that is gone: {}",
+                    to_claim(name)
+                ),
             ),
+            (None, None) => {
+                let (home, tenant) = home_of(name);
+                Parked::new(
+                    Reason::TenantMissing,
+                    format!(
+                        "namespace {name} is kept for a Tenant: create Tenant {tenant} in namespace {home}, or take the label jiuzhou.io/claim away"
+                    ),
+                )
+            }
         };
         (name.clone(), why)
     };
     spoken_for.map(why).collect()
+}
+
+/// Where the Tenant lives that would own a namespace, and its name.
+fn home_of(namespace: &NamespaceName) -> (&str, &str) {
+    let name = namespace.as_str();
+    name.rsplit_once('-').unwrap_or((SYSTEM_NAMESPACE, name))
+}
+
+/// What to do about a namespace whose Tenant is gone.
+fn to_claim(namespace: &NamespaceName) -> String {
+    let (home, tenant) = home_of(namespace);
+    format!(
+        "delete the namespace, or take its annotation jiuzhou.io/tenant-uid away and set its label jiuzhou.io/claim to {namespace} to let Tenant {tenant} of namespace {home} have it"
+    )
 }
 
 fn view(
@@ -288,6 +324,14 @@ fn limits(fleet: &Fleet, tenant: &ValidTenant, most: &Limits) -> (Limits, Option
         );
         say(Reason::ExceedsParent, message);
     }
+    if regions.as_ref().is_some_and(BTreeSet::is_empty) {
+        let message = "spec.regions leaves no Region that it and all above it may use: add one of its parent's, or let the parent have more";
+        say(Reason::ExceedsParent, message.to_owned());
+    }
+    if zones.is_empty() {
+        let message = "spec.zones leaves no zone that it and all above it may use: add one of its parent's, or let the parent use more";
+        say(Reason::ExceedsParent, message.to_owned());
+    }
     let limits = Limits {
         regions,
         zones,
@@ -332,11 +376,13 @@ pub(super) fn place(own: &NamespaceName, uid: &Uid, slot: Option<&NamespaceSlot>
         Some(owner) if owner == uid && slot.deleting => Place::Going,
         Some(owner) if owner == uid => Place::Owned(slot.uid.clone()),
         Some(owner) => Place::Taken(format!(
-            "namespace {own} belongs to a Tenant with UID {owner}, which is gone or another one: delete the namespace, or take its annotation jiuzhou.io/tenant-uid away and set its label jiuzhou.io/claim to {own} to let this tenant have it"
+            "namespace {own} belongs to a Tenant with UID {owner}, which is gone or another one: {}",
+            to_claim(own)
         )),
-        None if slot.claim.as_ref() == Some(own) && !slot.deleting => {
-            Place::Claimable(slot.uid.clone())
-        }
+        None if slot.deleting => Place::Taken(format!(
+            "namespace {own} is somebody else's and being deleted: wait until it is gone"
+        )),
+        None if slot.claim.as_ref() == Some(own) => Place::Claimable(slot.uid.clone()),
         None => Place::Taken(format!(
             "namespace {own} exists and is no tenant's: set its label jiuzhou.io/claim to {own} to let this tenant have it, delete it, or give the Tenant another name"
         )),

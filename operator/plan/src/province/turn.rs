@@ -13,9 +13,8 @@ use super::placement::{self, At, Class, Placed, Room};
 use super::regions::{ClusterView, Wake};
 use super::rollout;
 use super::slices::Scribe;
-use super::tenancy;
 use super::tenants::Tenants;
-use crate::report::{AppFacts, app_report, cluster_status, region_status, tenant_statuses};
+use crate::report::{AppFacts, app_report, cluster_status, region_status};
 use crate::world::{AppSlot, AppState, Parked, ValidApp, World};
 
 impl Planner {
@@ -176,7 +175,6 @@ impl Planner {
             fleet.clusters.iter().filter_map(status).collect();
         self.report.clusters = clusters;
         self.report.regions = region_status(world, &fleet);
-        self.report.tenant_statuses = tenant_statuses(world, &self.report.tenants);
         self.report.changed = self.unwritten.iter().cloned().collect();
     }
 
@@ -195,7 +193,7 @@ impl Planner {
         };
         scribe.write(&self.edits);
         contents::collect(world, wake, &mut plan.collect);
-        plan.tenants = tenancy::writes(world, &self.report.tenants);
+        plan.tenants.clone_from(&self.tenant_writes);
         plan.holds = self.holds.iter().cloned().collect();
         plan.releases = self.releases.iter().cloned().collect::<Vec<Uid>>();
         plan.wake_at = wake.at;

@@ -129,10 +129,19 @@ fn said(
 /// How far the removal is.
 fn leaving(world: &World, key: &TenantKey) -> String {
     let own = owned_namespace(key);
-    let tenants = world.tenants_in(&own).count();
-    let apps = world.apps_in(&own).count();
-    if tenants + apps == 0 {
-        return format!("Being deleted; namespace {own} goes last.");
-    }
-    format!("Being deleted; {tenants} tenants and {apps} Apps in namespace {own} go first.")
+    let tenants = world.tenants_in(&own);
+    let apps = world.apps_in(&own).filter_map(|uid| world.app(uid));
+    let inside: Vec<String> = tenants
+        .map(|((_, name), _)| format!("Tenant {name}"))
+        .chain(apps.map(|app| format!("App {}", app.name)))
+        .collect();
+    let Some(first) = inside.first() else {
+        return format!(
+            "Being deleted; namespace {own} goes last: its own status says what holds it up, if anything does."
+        );
+    };
+    let count = inside.len();
+    format!(
+        "Being deleted; what is in namespace {own} goes first, {count} in all: {first} waits for its finalizers."
+    )
 }

@@ -67,11 +67,12 @@ impl NamespaceSlot {
         let note = |key: &str| Some(meta.annotations.as_ref()?.get(key)?.as_str());
         let labels = meta.labels.as_ref();
         let claim = labels.and_then(|labels| labels.get(label::CLAIM));
+        let owner = note(label::TENANT_UID);
         Self {
             uid: meta.uid.clone().unwrap_or_default().into(),
-            owner: note(label::TENANT_UID).map(Uid::from),
+            owner: owner.map(Uid::from),
             claim: claim.map(|claim| claim.as_str().into()),
-            clearing: note(label::CLEARING).is_some(),
+            clearing: owner.is_some() && note(label::CLEARING) == owner,
             deleting: meta.deletion_timestamp.is_some(),
         }
     }
@@ -199,12 +200,18 @@ impl World {
         role: TenantRole,
         subjects: BTreeSet<Subject>,
     ) {
-        self.bindings.insert((namespace, role), subjects);
+        let key = (namespace, role);
+        if self.bindings.get(&key) != Some(&subjects) {
+            self.bindings.insert(key, subjects);
+            self.tenancy += 1;
+        }
     }
 
     /// Forgets a binding that was deleted.
     pub fn remove_binding(&mut self, namespace: &NamespaceName, role: TenantRole) {
-        self.bindings.remove(&(namespace.clone(), role));
+        if self.bindings.remove(&(namespace.clone(), role)).is_some() {
+            self.tenancy += 1;
+        }
     }
 
     /// All Tenants, valid and parked.

@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crds::{ConditionType, Division, EntryState, Management, NamespaceName, Uid};
+use crds::{ConditionType, Division, EntryState, Management, Uid};
 use plan::World;
-use plan::world::{NamespaceSlot, Scale};
+use plan::world::{Scale, TenantRole};
 use proptest::prelude::*;
+use serde_json::json;
 
 use crate::province::{Draft, Province, app, cluster, count, region};
 
@@ -24,6 +25,8 @@ const REGIONS: [&str; 5] = [
     "hangzhou-yuhang",
 ];
 const DIVISIONS: [&str; 4] = ["Capacity", "Even", "Duplicate", "Weight"];
+/// Tenants, one below the other: where each lives and its name.
+const TENANTS: [(&str, &str); 2] = [("jiuzhou-system", "tax"), ("tax", "audit")];
 const TIERS: [&str; 4] = ["Core", "Important", "General", "Ancillary"];
 
 /// Something that happens.
@@ -49,6 +52,9 @@ enum Event {
     DeleteContent,
     Lose { region: usize },
     Find,
+    Settle { tenant: usize },
+    Restrict { tenant: usize, regions: Vec<usize> },
+    Dissolve { tenant: usize },
     Wait { seconds: i64 },
 }
 
@@ -111,6 +117,9 @@ fn event() -> impl Strategy<Value = Event> {
         1 => Just(Event::DeleteContent),
         1 => region().prop_map(|region| Event::Lose { region }),
         1 => Just(Event::Find),
+        3 => (0..2usize).prop_map(|tenant| Event::Settle { tenant }),
+        2 => (0..2usize, prop::collection::vec(region(), 0..3)).prop_map(|(tenant, regions)| Event::Restrict { tenant, regions }),
+        1 => (0..2usize).prop_map(|tenant| Event::Dissolve { tenant }),
         4 => (1..90i64).prop_map(|seconds| Event::Wait { seconds }),
     ]
 }
@@ -126,7 +135,7 @@ struct History {
 
 impl History {
     fn new() -> Self {
-        let mut province = Province::example();
+        let mut province = Province::example().with_namespace("tax", Some("tax"));
         for cluster in CLUSTERS {
             province.set_cores(cluster, 20);
         }
@@ -192,6 +201,9 @@ impl History {
                 self.province.world.lost.insert(REGIONS[*region].into());
             }
             Event::Find => self.province.world.lost.clear(),
+            Event::Settle { tenant } => self.settle_tenant(*tenant),
+            Event::Restrict { tenant, regions } => self.restrict(*tenant, regions),
+            Event::Dissolve { tenant } => self.dissolve(*tenant),
             Event::Wait { seconds } => {
                 for _ in 0..=seconds / 15 {
                     self.turn();
@@ -202,8 +214,52 @@ impl History {
     }
 
     fn create(&mut self, app: usize, shape: &Shape) {
-        if !self.province.apps.contains_key(&format!("web-{app}")) {
-            self.province.create(draft(app, shape));
+        if self.province.apps.contains_key(&format!("web-{app}")) {
+            return;
+        }
+        let home = ["health", "health", "health", "health", "tax", "tax-audit"][app];
+        let there = self.province.namespace(home);
+        if there.is_some_and(|there| !there.clearing) {
+            let draft = draft(app, shape).in_namespace(home);
+            self.province.create(draft);
+        }
+    }
+
+    /// The Tenant, if it lives and nobody deleted it.
+    fn lives(&self, tenant: usize) -> bool {
+        let (home, name) = TENANTS[tenant];
+        let known = self.province.tenants.get(&(home.into(), name.into()));
+        known.is_some_and(|tenant| tenant.metadata.deletion_timestamp.is_none())
+    }
+
+    fn settle_tenant(&mut self, tenant: usize) {
+        let (home, name) = TENANTS[tenant];
+        let key = (home.into(), name.into());
+        let room =
+            home == "jiuzhou-system" || self.province.namespace(home).is_some_and(|n| !n.clearing);
+        if room && !self.province.tenants.contains_key(&key) {
+            self.province.create_tenant(home, name, &json!({}));
+        }
+    }
+
+    fn restrict(&mut self, tenant: usize, regions: &[usize]) {
+        if self.lives(tenant) {
+            self.upset = true;
+            let (home, name) = TENANTS[tenant];
+            let regions = regions
+                .iter()
+                .map(|region| REGIONS[*region].into())
+                .collect();
+            self.province
+                .edit_tenant(home, name, |tenant| tenant.spec.regions = regions);
+        }
+    }
+
+    fn dissolve(&mut self, tenant: usize) {
+        if self.lives(tenant) {
+            self.upset = true;
+            let (home, name) = TENANTS[tenant];
+            self.province.delete_tenant(home, name);
         }
     }
 
@@ -424,6 +480,29 @@ fn draft(app_number: usize, shape: &Shape) -> Draft {
 
 type Step<'a> = Box<dyn Fn(&mut World) + 'a>;
 
+/// Tenants, their namespaces, and who has which role there.
+fn tenancy(province: &Province) -> Vec<Step<'_>> {
+    let mut steps: Vec<Step<'_>> = Vec::new();
+    for tenant in province.tenants.values() {
+        steps.push(Box::new(move |world| world.apply_tenant(tenant)));
+    }
+    for name in ["health", "police", "tax", "tax-audit"] {
+        if let Some(slot) = province.namespace(name) {
+            steps.push(Box::new(move |world| {
+                world.apply_namespace(name.into(), slot.clone());
+            }));
+        }
+        for role in TenantRole::ALL {
+            if let Some(subjects) = province.world.binding(&name.into(), role) {
+                steps.push(Box::new(move |world| {
+                    world.apply_binding(name.into(), role, subjects.clone());
+                }));
+            }
+        }
+    }
+    steps
+}
+
 /// The same objects, taken in in another order.
 fn rebuilt(province: &Province, order: &[u64]) -> World {
     let mut steps: Vec<Step<'_>> = Vec::new();
@@ -465,15 +544,7 @@ fn rebuilt(province: &Province, order: &[u64]) -> World {
             world.apply_approval(approval.clone());
         }));
     }
-    for tenant in ["health", "police"] {
-        let uid: Uid = format!("ns-{tenant}").into();
-        steps.push(Box::new(move |world| {
-            world.apply_namespace(
-                NamespaceName::from(tenant),
-                NamespaceSlot::plain(uid.clone()),
-            );
-        }));
-    }
+    steps.extend(tenancy(province));
     let mut world = World::new(province.world.hub.clone(), province.world.settings.clone());
     world.lost.clone_from(&province.world.lost);
     (world.now, world.started) = (province.world.now, province.world.now);

@@ -319,3 +319,75 @@ fn a_deleted_tenant_leaves_a_namespace_that_is_not_its_own_alone() {
     assert!(province.namespace("health").is_some());
     assert_eq!(province.clusters_of("web").len(), 3);
 }
+
+#[test]
+fn a_tenant_whose_namespace_is_somebody_elses_has_no_say_over_the_apps_there() {
+    let mut province = Province::cities().with(app("web")).settled();
+    province.create_tenant(
+        ROOT,
+        "health",
+        &json!({"regions": ["ningbo"], "zones": ["Internet"]}),
+    );
+    province.settle();
+    stalls(
+        &province,
+        ROOT,
+        "health",
+        Reason::NamespaceTaken,
+        "is no tenant's",
+    );
+    assert_eq!(province.clusters_of("web").len(), 3);
+    province.delete_tenant(ROOT, "health");
+    province.settle();
+    assert_eq!(province.ready("web"), "AsExpected");
+}
+
+#[test]
+fn apps_of_a_namespace_that_is_claimed_go_on_and_then_heed_their_tenant() {
+    let mut province = Province::cities().with(app("web")).settled();
+    province = province.with_namespace("health", Some("health"));
+    province.settle();
+    assert_eq!(province.ready("web"), "TenantMissing");
+    assert_eq!(province.clusters_of("web").len(), 3, "what runs is kept");
+    province.create_tenant(ROOT, "health", &json!({"regions": ["ningbo"]}));
+    province.settle();
+    assert_eq!(province.clusters_of("web"), ["ningbo-a"]);
+}
+
+#[test]
+fn while_a_tenant_is_emptied_nobody_who_ran_it_has_rights_there() {
+    let people = json!({"administrators": [{"kind": "User", "name": "ann"}]});
+    let mut province = with_tax(&people)
+        .settled()
+        .with(app("web").in_namespace("tax"))
+        .settled();
+    province.delete_tenant(ROOT, "tax");
+    province.turn();
+    province.turn();
+    assert!(province.namespace("tax").unwrap().clearing);
+    assert_eq!(province.given("tax", TenantRole::Admin), [""; 0]);
+    province.settle();
+    assert!(province.tenants.is_empty());
+}
+
+#[test]
+fn a_tenant_that_may_use_nothing_at_all_says_so() {
+    let province = with_tax(&json!({"regions": ["ningbo"]}))
+        .with_tenant("tax", "audit", &json!({"regions": ["quzhou"]}))
+        .with_tenant("tax-audit", "north", &json!({}))
+        .settled();
+    stalls(
+        &province,
+        "tax",
+        "audit",
+        Reason::ExceedsParent,
+        "names quzhou",
+    );
+    stalls(
+        &province,
+        "tax-audit",
+        "north",
+        Reason::ExceedsParent,
+        "leaves no Region",
+    );
+}
