@@ -43,14 +43,13 @@ pub use assignment_slice::{
     AssignmentSlice, AssignmentSliceSpec, Entry, EntryState, HpaBounds, SLICE_BYTES_MAX,
     SLICE_ENTRIES_MAX, SecretCopy, Stage,
 };
-pub use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-
 pub use cluster_report::{
     ClusterReport, ClusterReportSpec, HubSeen, Nodes, Unclaimed, UnclaimedObject,
 };
 pub use condition::{Condition, ConditionStatus, ConditionType, Reason, condition, find_condition};
 pub use content::{CONTENT_NAMESPACE, Content, ContentItem, ContentSpec, PACK_BYTES_MAX};
 pub use generate::{all, to_yaml};
+pub use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 pub use lint::{Finding, lint};
 pub use member_cluster::{
     Connection, ConnectionSpec, Form, LocalConnection, Management, MemberCluster,

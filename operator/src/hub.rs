@@ -8,6 +8,7 @@ mod apply;
 mod board;
 mod events;
 mod fence;
+mod finalizers;
 mod gather;
 mod hearing;
 mod identity;

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::{
     admit_support::{
         FAR, account, account_object, binding, call, chart, content, create, created, hub,
-        hub_account, join, namespace_object, path, region, slice, with_epoch,
+        hub_account, join, may_user, namespace_object, path, region, slice, with_epoch,
     },
     fault_support::province,
     support::eventually,
@@ -300,24 +300,10 @@ async fn an_agent_reaches_its_own_namespace_and_nothing_else() {
     check(&agent, "agent", cases).await;
 }
 
-/// Asks the server whether a service account may; `what` is `verb group/resource[/subresource]`.
+/// Whether a service account may.
 async fn may(admin: &Client, who: &str, namespace: &str, what: &str, name: &str) -> bool {
-    let (verb, rest) = what.split_once(' ').expect("a verb");
-    let mut parts = rest.split('/');
-    let review = json!({
-        "apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview",
-        "metadata": {},
-        "spec": {
-            "user": format!("system:serviceaccount:{who}"),
-            "groups": ["system:serviceaccounts", "system:authenticated"],
-            "resourceAttributes": {
-                "namespace": namespace, "verb": verb, "name": name,
-                "group": parts.next(), "resource": parts.next(), "subresource": parts.next().unwrap_or_default(),
-            },
-        },
-    });
-    let answer = create(admin, &review).await.expect("a review");
-    answer["status"]["allowed"] == true
+    let user = format!("system:serviceaccount:{who}");
+    may_user(admin, &user, namespace, what, name).await
 }
 
 /// A namespace, what is asked there, and whether it is allowed.

@@ -337,3 +337,32 @@ pub(crate) fn app(namespace: &str, name: &str) -> Value {
         },
     })
 }
+
+/// Asks the server whether a user may; `what` is `verb group/resource[/subresource]`.
+pub(crate) async fn may_user(
+    client: &Client,
+    user: &str,
+    namespace: &str,
+    what: &str,
+    name: &str,
+) -> bool {
+    let (verb, rest) = what.split_once(' ').expect("a verb");
+    let mut parts = rest.split('/');
+    let mut groups = vec!["system:authenticated"];
+    if user.starts_with("system:serviceaccount:") {
+        groups.push("system:serviceaccounts");
+    }
+    let review = json!({
+        "apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview",
+        "metadata": {},
+        "spec": {
+            "user": user, "groups": groups,
+            "resourceAttributes": {
+                "namespace": namespace, "verb": verb, "name": name,
+                "group": parts.next(), "resource": parts.next(), "subresource": parts.next().unwrap_or_default(),
+            },
+        },
+    });
+    let answer = create(client, &review).await.expect("a review");
+    answer["status"]["allowed"] == true
+}

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::{
+    admit_support::may_user,
     fault_support::{Running, Site, app, condition, deployment, province, settings},
     support::eventually,
 };
@@ -28,25 +29,9 @@ async fn ready(hub: &Site, home: &str, name: &str) -> Value {
     .await
 }
 
-/// Whether a user may, at the hub; `what` is `verb group/resource`.
+/// Whether a user may, at the hub.
 async fn may(running: &Running, user: &str, namespace: &str, what: &str) -> bool {
-    let (verb, resource) = what.split_once(' ').expect("a verb");
-    let (group, resource) = resource.split_once('/').expect("a group");
-    let (resource, subresource) = resource.split_once('/').unwrap_or((resource, ""));
-    let review = json!({
-        "apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview", "metadata": {},
-        "spec": {"user": user, "groups": ["system:authenticated"], "resourceAttributes": {
-            "namespace": namespace, "verb": verb, "group": group, "resource": resource,
-            "subresource": subresource,
-        }},
-    });
-    let request = http::Request::post("/apis/authorization.k8s.io/v1/subjectaccessreviews")
-        .header("content-type", "application/json")
-        .body(review.to_string().into_bytes())
-        .expect("a request");
-    let client = running.hub().await.client;
-    let answer: Value = client.request(request).await.expect("an answer");
-    answer["status"]["allowed"] == true
+    may_user(&running.hub().await.client, user, namespace, what, "").await
 }
 
 #[tokio::test]

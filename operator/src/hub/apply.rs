@@ -21,7 +21,7 @@ use serde_json::json;
 
 use super::gather::Gathered;
 use super::prepare::prepare;
-use super::tenants;
+use super::{finalizers, tenants};
 use crate::runtime::telemetry::current_traceparent;
 
 /// Writes to the hub's API server at a time.
@@ -252,10 +252,7 @@ fn apps(world: &World, uids: &[Uid]) -> Vec<AppRef> {
 
 /// Sets our finalizer on an App that lives without it.
 async fn hold(client: &Client, app: AppRef, epoch: i64) -> WriteResult {
-    edit_finalizers(client, &app, epoch, |finalizers| {
-        finalizers.push(APP_FINALIZER.to_owned());
-    })
-    .await
+    finalizer(client, &app, true, epoch).await
 }
 
 /// Takes our finalizer away, in one request where it is the only one, as it nearly always is.
@@ -278,7 +275,7 @@ async fn release(client: &Client, app: AppRef, epoch: i64) -> WriteResult {
         Err(kube::Error::Api(status)) if status.is_not_found() => Ok(None),
         // A test that fails: another App of that name, or other finalizers beside ours.
         Err(kube::Error::Api(status)) if status.is_invalid() => {
-            edit_finalizers(client, &app, epoch, |_| {}).await
+            finalizer(client, &app, false, epoch).await
         }
         Err(error) => Err(failed(format!(
             "the finalizer of App {}/{}",
@@ -287,35 +284,14 @@ async fn release(client: &Client, app: AppRef, epoch: i64) -> WriteResult {
     }
 }
 
-/// Writes the finalizers of exactly this App, `edit` given all but ours.
-async fn edit_finalizers(
-    client: &Client,
-    app: &AppRef,
-    epoch: i64,
-    edit: impl FnOnce(&mut Vec<String>),
-) -> WriteResult {
+async fn finalizer(client: &Client, app: &AppRef, held: bool, epoch: i64) -> WriteResult {
     let apps: Api<App> = Api::namespaced(client.clone(), &app.namespace);
-    let what = || format!("the finalizer of App {}/{}", app.namespace, app.name);
-    let Some(current) = apps.get_opt(&app.name).await.map_err(failed(what()))? else {
-        return Ok(None);
-    };
-    if current.uid().as_deref() != Some(app.uid.as_str()) {
-        return Ok(None);
-    }
-    let mut finalizers: Vec<String> = current.finalizers().to_vec();
-    finalizers.retain(|f| f != APP_FINALIZER);
-    edit(&mut finalizers);
-    let patch = json!({"metadata": {
-        "uid": app.uid,
-        "resourceVersion": current.resource_version(),
-        "finalizers": finalizers,
-        "annotations": {label::LEADER_EPOCH: epoch.to_string()},
-    }});
-    let patched = apps
-        .patch(&app.name, &PatchParams::default(), &Patch::Merge(&patch))
-        .await;
-    let app = patched.map_err(failed(what()))?;
-    Ok(Some(Written::App(Box::new(app))))
+    let written = finalizers::set(&apps, &app.name, &app.uid, held, epoch).await;
+    let written = written.map_err(failed(format!(
+        "the finalizer of App {}/{}",
+        app.namespace, app.name
+    )))?;
+    Ok(written.map(|app| Written::App(Box::new(app))))
 }
 
 async fn content(client: &Client, write: ContentWrite, leader_epoch: i64) -> WriteResult {

@@ -3,9 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt::Debug;
 
-use crds::{
-    APP_FINALIZER, AdministratorKind, App, NamespaceName, SYSTEM_NAMESPACE, Tenant, Uid, label,
-};
+use crds::{AdministratorKind, App, NamespaceName, SYSTEM_NAMESPACE, Tenant, Uid, label};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::api::rbac::v1::RoleBinding;
@@ -18,6 +16,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::apply::{WriteResult, Written, failed};
+use super::finalizers;
 use super::prepare::MANAGER;
 
 /// The namespace and name of an App that is deleted with its tenant.
@@ -52,7 +51,7 @@ struct Desk {
 impl Desk {
     async fn write(&self, write: TenantWrite, app: Option<(String, String)>) -> WriteResult {
         match write {
-            TenantWrite::Hold(key, uid) => self.finalizers(&key, &uid, true).await,
+            TenantWrite::Hold(key, uid) => self.finalizer(&key, &uid, true).await,
             TenantWrite::Release(key, uid) => self.release(&key, &uid).await,
             TenantWrite::Own {
                 namespace,
@@ -269,42 +268,15 @@ impl Desk {
         if owner.is_some_and(|owner| owner == uid.as_str()) {
             return Ok(None);
         }
-        self.finalizers(key, uid, false).await
+        self.finalizer(key, uid, false).await
     }
 
     /// Sets our finalizer on exactly this Tenant, or takes it away.
-    async fn finalizers(&self, (home, name): &TenantKey, uid: &Uid, held: bool) -> WriteResult {
-        let what = || format!("the finalizer of Tenant {home}/{name}");
+    async fn finalizer(&self, (home, name): &TenantKey, uid: &Uid, held: bool) -> WriteResult {
         let tenants: Api<Tenant> = Api::namespaced(self.client.clone(), home.as_str());
-        let current = tenants
-            .get_opt(name.as_str())
-            .await
-            .map_err(failed(what()))?;
-        let Some(current) = current.filter(|c| c.uid().as_deref() == Some(uid.as_str())) else {
-            return Ok(None);
-        };
-        // A Tenant that is being deleted takes no new finalizer.
-        if held && current.metadata.deletion_timestamp.is_some() {
-            return Ok(None);
-        }
-        let mut finalizers = current.finalizers().to_vec();
-        finalizers.retain(|finalizer| finalizer != APP_FINALIZER);
-        finalizers.extend(held.then(|| APP_FINALIZER.to_owned()));
-        let patch = json!({"metadata": {
-            "uid": uid,
-            "resourceVersion": current.resource_version(),
-            "finalizers": finalizers,
-            "annotations": {(label::LEADER_EPOCH): self.epoch.to_string()},
-        }});
-        let written = tenants
-            .patch(
-                name.as_str(),
-                &PatchParams::default(),
-                &Patch::Merge(&patch),
-            )
-            .await
-            .map_err(failed(what()))?;
-        Ok(Some(Written::Tenant(Box::new(written))))
+        let written = finalizers::set(&tenants, name.as_str(), uid, held, self.epoch).await;
+        let written = written.map_err(failed(format!("the finalizer of Tenant {home}/{name}")))?;
+        Ok(written.map(|tenant| Written::Tenant(Box::new(tenant))))
     }
 }
 

@@ -64,32 +64,15 @@ pub(crate) fn writes(world: &World, tenants: &Tenants) -> Vec<TenantWrite> {
         let Some(slot) = world.tenant(&view.key) else {
             continue;
         };
-        if slot.deleting {
-            let removal = Removal {
-                key: &view.key,
-                uid: &slot.uid,
-                place: &view.place,
-            };
-            if slot.held {
-                writes.extend(removal.writes(world));
-            }
-        } else if !view.deleting {
+        if !view.deleting {
             keep(world, tenants, view, slot.held, &mut writes);
         }
     }
-    // What a parked Tenant owns stays, unless the Tenant is deleted.
-    for key in tenants.parked.keys() {
-        if let Some(slot) = world.tenant(key).filter(|slot| slot.deleting && slot.held) {
-            let own = owned_namespace(key);
-            let place = place(&own, &slot.uid, world.namespaces.get(&own));
-            let removal = Removal {
-                key,
-                uid: &slot.uid,
-                place: &place,
-            };
-            writes.extend(removal.writes(world));
-        }
-    }
+    // What a parked Tenant owns stays as well, unless the Tenant is deleted.
+    let leaving = world
+        .tenants()
+        .filter(|(_, slot)| slot.deleting && slot.held);
+    writes.extend(leaving.flat_map(|(key, slot)| remove(world, key, &slot.uid)));
     writes
 }
 
@@ -150,60 +133,52 @@ pub(crate) fn missing(
     wanted.into_iter().filter(differs).collect()
 }
 
-/// A Tenant that is being deleted.
-struct Removal<'a> {
-    key: &'a TenantKey,
-    uid: &'a Uid,
-    place: &'a Place,
-}
-
-impl Removal<'_> {
-    /// What is next: everything inside, then the namespace, then the Tenant.
-    fn writes(&self, world: &World) -> Vec<TenantWrite> {
-        let namespace = owned_namespace(self.key);
-        let uid = match self.place {
-            Place::Owned(uid) => uid.clone(),
-            Place::Going => return Vec::new(),
-            // Nothing was made, or it is not this tenant's to delete.
-            Place::Absent | Place::Claimable(_) | Place::Taken(_) => {
-                return vec![TenantWrite::Release(self.key.clone(), self.uid.clone())];
-            }
-        };
-        let slot = world.namespaces.get(&namespace);
-        if !slot.is_some_and(|slot| slot.clearing) {
-            let (tenant, tenant_uid) = (self.key.clone(), self.uid.clone());
-            return vec![TenantWrite::Clear {
-                tenant,
-                tenant_uid,
-                namespace,
-                uid,
-            }];
+/// What is next for a Tenant that is being deleted: everything inside goes, then the namespace, then
+/// the Tenant.
+fn remove(world: &World, key: &TenantKey, tenant: &Uid) -> Vec<TenantWrite> {
+    let namespace = owned_namespace(key);
+    let slot = world.namespaces.get(&namespace);
+    let uid = match place(&namespace, tenant, slot) {
+        Place::Owned(uid) => uid,
+        Place::Going => return Vec::new(),
+        // Nothing was made, or it is not this tenant's to delete.
+        Place::Absent | Place::Claimable(_) | Place::Taken(_) => {
+            return vec![TenantWrite::Release(key.clone(), tenant.clone())];
         }
-        // Whoever ran it makes nothing new there.
-        let (mut inside, mut writes) = (false, Vec::new());
-        let admin = world.binding(&namespace, TenantRole::Admin);
-        if admin.is_some_and(|subjects| !subjects.is_empty()) {
-            writes.push(TenantWrite::Bind {
-                namespace: namespace.clone(),
-                role: TenantRole::Admin,
-                subjects: BTreeSet::new(),
-            });
-        }
-        for (key, slot) in world.tenants_in(&namespace) {
-            inside = true;
-            if !slot.deleting {
-                writes.push(TenantWrite::DeleteTenant(key.clone(), slot.uid.clone()));
-            }
-        }
-        for app in world.apps_in(&namespace) {
-            inside = true;
-            if world.app(app).is_some_and(|slot| slot.life.is_alive()) {
-                writes.push(TenantWrite::DeleteApp(app.clone()));
-            }
-        }
-        if !inside && writes.is_empty() {
-            writes.push(TenantWrite::DeleteNamespace { namespace, uid });
-        }
-        writes
+    };
+    if !slot.is_some_and(|slot| slot.clearing) {
+        let (tenant, tenant_uid) = (key.clone(), tenant.clone());
+        return vec![TenantWrite::Clear {
+            tenant,
+            tenant_uid,
+            namespace,
+            uid,
+        }];
     }
+    // Whoever ran it makes nothing new there.
+    let (mut inside, mut writes) = (false, Vec::new());
+    let admin = world.binding(&namespace, TenantRole::Admin);
+    if admin.is_some_and(|subjects| !subjects.is_empty()) {
+        writes.push(TenantWrite::Bind {
+            namespace: namespace.clone(),
+            role: TenantRole::Admin,
+            subjects: BTreeSet::new(),
+        });
+    }
+    for (key, slot) in world.tenants_in(&namespace) {
+        inside = true;
+        if !slot.deleting {
+            writes.push(TenantWrite::DeleteTenant(key.clone(), slot.uid.clone()));
+        }
+    }
+    for app in world.apps_in(&namespace) {
+        inside = true;
+        if world.app(app).is_some_and(|slot| slot.life.is_alive()) {
+            writes.push(TenantWrite::DeleteApp(app.clone()));
+        }
+    }
+    if !inside && writes.is_empty() {
+        writes.push(TenantWrite::DeleteNamespace { namespace, uid });
+    }
+    writes
 }
