@@ -1,13 +1,15 @@
 //! AssignmentSlice: what the hub decided for one cluster, many Apps in one object.
 
+use std::collections::BTreeMap;
+
 use kube::{CustomResource, KubeSchema};
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 use crate::app::TakeOver;
 use crate::member_cluster::Management;
 use crate::name::{AppName, ContentHash, NamespaceName, Uid};
-use crate::scalar::Timestamp;
+use crate::scalar::{Quantity, Timestamp};
 
 /// Most entries in one slice: at about 200 bytes each, a write stays near 20 kB.
 pub const SLICE_ENTRIES_MAX: usize = 100;
@@ -96,6 +98,62 @@ pub struct Entry {
     /// Whether unmanaged objects may be taken over; default `Never`.
     #[serde(default, skip_serializing_if = "is_never")]
     pub take_over: TakeOver,
+    /// What Quotas are charged for it, until its removal is acknowledged.
+    #[serde(default)]
+    pub charge: Charge,
+}
+
+/// What Quotas are charged for an App in one cluster.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct Charge {
+    /// For each replica, by resource.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "amounts_schema")]
+    pub each: BTreeMap<String, Quantity>,
+    /// For everything else, by resource.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "amounts_schema")]
+    pub fixed: BTreeMap<String, Quantity>,
+    /// Replicas that a rolling update adds for a while.
+    #[serde(default, skip_serializing_if = "Surge::is_none")]
+    pub surge: Surge,
+}
+
+/// Replicas that a rolling update adds for a while.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct Surge {
+    /// In percent of the replicas, rounded up.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    #[schemars(range(min = 0, max = 100))]
+    pub percent: i32,
+    /// So many; added to the above.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    #[schemars(range(min = 0, max = 100_000))]
+    pub count: i32,
+}
+
+impl Surge {
+    /// Whether a rolling update adds nothing.
+    pub fn is_none(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde's skip_serializing_if asks for a reference"
+)]
+fn is_zero(number: &i32) -> bool {
+    *number == 0
+}
+
+fn amounts_schema(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object", "maxProperties": 32,
+        "additionalProperties": {"type": "string", "maxLength": 24},
+    })
 }
 
 /// Whether an entry is to be carried out, taken back or let go.

@@ -59,7 +59,9 @@ pub enum ConditionType {
     CapacityReported,
     /// Tenant: its namespace is there and its administrators have their rights in it.
     NamespaceReady,
-    /// App: accepted for placement.
+    /// Quota: what it says is in force.
+    Accepted,
+    /// App: accepted for placement, and within the Quotas of its tenant.
     Admitted,
     /// App: every replica has a cluster.
     Scheduled,
@@ -163,6 +165,18 @@ reasons! {
     TooDeep,
     /// The tenant asks for more than its parent may use.
     ExceedsParent,
+    /// The Quota asks for more than the Quota above it, or the Region's budget, has left.
+    ExceedsBudget,
+    /// The Quota would be less than what is granted on to the tenant's own tenants.
+    BelowChildren,
+    /// The Region is not among those that the tenant may use.
+    RegionNotAllowed,
+    /// What the Quota grants is still in use.
+    InUse,
+    /// The App does not fit into what its tenant may use.
+    QuotaExceeded,
+    /// The tenant has Quotas, but none for any Region in which the App could run.
+    QuotaMissing,
     /// The namespace that a tenant would own is somebody else's.
     NamespaceTaken,
     /// What is inside has to go first.

@@ -5,8 +5,8 @@ use kube::CustomResourceExt;
 use serde_json::{Value, json};
 
 use crate::{
-    App, Approval, AssignmentSlice, ClusterReport, Content, MemberCluster, Region, ReportSlice,
-    Tenant,
+    App, Approval, AssignmentSlice, ClusterReport, Content, MemberCluster, Quota, QuotaLedger,
+    Region, ReportSlice, Tenant,
 };
 
 /// All CRDs, in the order in which users meet the kinds.
@@ -15,12 +15,14 @@ pub fn all() -> Vec<CustomResourceDefinition> {
         Region::crd(),
         MemberCluster::crd(),
         Tenant::crd(),
+        Quota::crd(),
         App::crd(),
         Approval::crd(),
         AssignmentSlice::crd(),
         ReportSlice::crd(),
         ClusterReport::crd(),
         Content::crd(),
+        QuotaLedger::crd(),
     ]
     .into_iter()
     .map(finish)

@@ -3,9 +3,9 @@
 //! One file per kind. The Rust types are the only source: the YAML under `crds/yaml/` is generated
 //! from them and a test fails when it drifts. This crate knows no client and does no I/O.
 //!
-//! What users write: [`Region`], [`MemberCluster`], [`Tenant`], [`App`], [`Approval`].
+//! What users write: [`Region`], [`MemberCluster`], [`Tenant`], [`Quota`], [`App`], [`Approval`].
 //! What the loops exchange: [`AssignmentSlice`] and [`Content`] (hub to agent), [`ReportSlice`] and
-//! [`ClusterReport`] (agent to hub).
+//! [`ClusterReport`] (agent to hub). What the hub remembers for itself: [`QuotaLedger`].
 
 #![expect(
     unreachable_pub,
@@ -27,6 +27,7 @@ mod lint;
 mod member_cluster;
 mod name;
 mod placement;
+mod quota;
 mod region;
 mod report_slice;
 mod rollout;
@@ -40,8 +41,8 @@ pub use app::{
 };
 pub use approval::{Approval, ApprovalDecision, ApprovalSpec, ApprovalTarget};
 pub use assignment_slice::{
-    AssignmentSlice, AssignmentSliceSpec, Entry, EntryState, HpaBounds, SLICE_BYTES_MAX,
-    SLICE_ENTRIES_MAX, SecretCopy, Stage,
+    AssignmentSlice, AssignmentSliceSpec, Charge, Entry, EntryState, HpaBounds, SLICE_BYTES_MAX,
+    SLICE_ENTRIES_MAX, SecretCopy, Stage, Surge,
 };
 pub use cluster_report::{
     ClusterReport, ClusterReportSpec, HubSeen, Nodes, Unclaimed, UnclaimedObject,
@@ -60,6 +61,10 @@ pub use name::{
 };
 pub use placement::{
     Division, Failover, FailoverPolicy, Placement, RegionSelector, RegionWeight, Replicas, Scaling,
+};
+pub use quota::{
+    AcceptedGrant, AcceptedResource, GrantUse, LEDGER_GRANTS_MAX, Quota, QuotaLedger,
+    QuotaLedgerSpec, QuotaSpec, QuotaStatus, ResourceGrant,
 };
 pub use region::{ClusterCount, Level, Region, RegionSpec, RegionStatus, ResourceTotals};
 pub use report_slice::{ReportEntry, ReportSlice, ReportSliceSpec, ReportState};

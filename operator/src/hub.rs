@@ -6,6 +6,7 @@
 mod announce;
 mod apply;
 mod board;
+mod doubts;
 mod events;
 mod fence;
 mod finalizers;
@@ -14,6 +15,7 @@ mod hearing;
 mod identity;
 mod members;
 mod prepare;
+mod quotas;
 mod report;
 mod secrets;
 mod statuses;
@@ -224,6 +226,7 @@ impl Running {
         self.members.end();
         self.secrets.end();
         self.statuses.clear();
+        self.gathered.doubts.clear();
         if let Some(leadership) = leadership {
             tracing::info!(epoch = leadership.epoch(), "this replica leads");
             self.gathered.world.hub.leader_epoch = leadership.epoch();
@@ -286,6 +289,13 @@ impl Running {
         if self.catches_up() {
             self.wake_in(PACE);
             return TurnOutcome::Held;
+        }
+        if let Some(writer) = self.term.as_ref().map(|term| term.writer.clone()) {
+            let settled = doubts::settle(&writer.client, &mut self.gathered);
+            if writer.term.while_leading(settled).await != Some(true) {
+                self.wake_in(RETRY);
+                return TurnOutcome::Held;
+            }
         }
         let span = tracing::info_span!(parent: None, "hub_turn");
         async {

@@ -134,7 +134,14 @@ async fn a_fresh_object_reads_as_unknown_before_anybody_wrote_its_status() {
 #[tokio::test]
 async fn tables_show_at_most_seven_columns_and_a_value_for_a_fresh_object() {
     let client = server().await;
-    for plural in ["regions", "memberclusters", "tenants", "apps", "approvals"] {
+    for plural in [
+        "regions",
+        "memberclusters",
+        "tenants",
+        "quotas",
+        "apps",
+        "approvals",
+    ] {
         let request = Request::get(format!("/apis/jiuzhou.io/v1alpha1/{plural}"))
             .header("accept", "application/json;as=Table;v=v1;g=meta.k8s.io")
             .body(vec![])

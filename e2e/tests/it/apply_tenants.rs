@@ -10,7 +10,7 @@ use crate::{
 
 const ROOT: &str = "jiuzhou-system";
 
-fn tenant(home: &str, name: &str, more: &Value) -> Value {
+pub(crate) fn tenant(home: &str, name: &str, more: &Value) -> Value {
     let mut spec = json!({"displayName": name});
     for (field, value) in more.as_object().into_iter().flatten() {
         spec[field] = value.clone();
@@ -21,7 +21,7 @@ fn tenant(home: &str, name: &str, more: &Value) -> Value {
     })
 }
 
-async fn ready(hub: &Site, home: &str, name: &str) -> Value {
+pub(crate) async fn ready(hub: &Site, home: &str, name: &str) -> Value {
     hub.until("is Ready", ("Tenant", home, name), |tenant| {
         tenant["status"]["observedGeneration"] == tenant["metadata"]["generation"]
             && condition(tenant, "Ready").is_some_and(|(status, ..)| status == "True")

@@ -70,6 +70,8 @@ async fn writes(running: &Running) -> BTreeMap<String, String> {
                 "contents",
                 "apps",
                 "tenants",
+                "quotas",
+                "quotaledgers",
                 "regions",
                 "memberclusters",
                 "configmaps",

@@ -226,6 +226,8 @@ const KINDS: &[(&str, &str, &str, bool)] = &[
         false,
     ),
     ("Tenant", "jiuzhou.io/v1alpha1", "tenants", true),
+    ("Quota", "jiuzhou.io/v1alpha1", "quotas", true),
+    ("QuotaLedger", "jiuzhou.io/v1alpha1", "quotaledgers", true),
     ("App", "jiuzhou.io/v1alpha1", "apps", true),
     ("Region", "jiuzhou.io/v1alpha1", "regions", false),
     (

@@ -11,6 +11,7 @@ mod admit_support;
 mod apply_claims;
 mod apply_management;
 mod apply_objects;
+mod apply_quotas;
 mod apply_rollout;
 mod apply_scaling;
 mod apply_secrets;

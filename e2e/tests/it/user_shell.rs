@@ -123,6 +123,7 @@ async fn the_kinds_have_the_short_names_that_the_guide_gives() {
     assert_eq!(short("regions"), json!(["rg"]));
     assert_eq!(short("memberclusters"), json!(["mbc"]));
     assert_eq!(short("tenants"), json!(["tn"]));
+    assert_eq!(short("quotas"), json!(["qt"]));
 }
 
 #[tokio::test]

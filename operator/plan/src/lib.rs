@@ -9,12 +9,14 @@
 
 pub mod amount;
 mod apportion;
+mod charge;
 pub mod check;
 pub mod content;
 pub mod held;
 pub mod object;
 pub mod pack;
 pub mod province;
+pub mod quota;
 pub mod realize;
 pub mod render;
 pub mod report;

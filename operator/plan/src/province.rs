@@ -4,6 +4,7 @@ mod assignments;
 mod contents;
 mod memory;
 mod placement;
+mod quotas;
 mod regions;
 mod rollout;
 mod slices;
@@ -18,6 +19,8 @@ pub(crate) use assignments::{Edit, Edits};
 pub use memory::Planner;
 pub use placement::Refusal;
 pub(crate) use placement::{Class, Consequence, Load, Placed, Room, wants};
+pub(crate) use quotas::Book;
+pub use quotas::{Granted, Granting, QuotaStanding, QuotaWrite, Source};
 pub use regions::{ClusterView, Fleet, Reach, RegionView, Standing};
 pub(crate) use rollout::Rolled;
 pub use tenancy::TenantWrite;
@@ -34,6 +37,8 @@ use regions::Wake;
 pub struct Plan {
     /// What to write for tenants, before everything else.
     pub tenants: Vec<TenantWrite>,
+    /// What to write for Quotas, before what is placed by them.
+    pub quotas: Vec<QuotaWrite>,
     /// Apps to hold by our finalizer before anything is placed.
     pub holds: Vec<Uid>,
     /// Content to store, before the slices that name it.
@@ -53,6 +58,7 @@ impl Plan {
     pub const fn is_empty(&self) -> bool {
         let Self {
             tenants,
+            quotas,
             holds,
             contents,
             slices,
@@ -61,6 +67,7 @@ impl Plan {
             wake_at: _,
         } = self;
         tenants.is_empty()
+            && quotas.is_empty()
             && holds.is_empty()
             && contents.is_empty()
             && slices.is_empty()
@@ -107,8 +114,10 @@ impl Planner {
         let mut wake = Wake::default();
         self.see_fleet(world, &mut wake);
         self.see_tenants(world);
+        self.see_quotas(world);
         self.settle(world);
         self.place(world);
+        self.grant(world);
         self.account_for_orphans(world);
         self.report_on_fleet(world);
         self.write_down(world, &mut wake)

@@ -4,22 +4,26 @@
 mod app;
 mod explain;
 mod fleet;
+mod quota;
 mod tenant;
 mod verdict;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crds::{ClusterName, MemberClusterStatus, RegionName, RegionStatus, TenantStatus, Uid};
+use crds::{
+    ClusterName, MemberClusterStatus, QuotaStatus, RegionName, RegionStatus, TenantStatus, Uid,
+};
 
 pub(crate) use app::{AppFacts, app_report, differs};
 pub use app::{AppReport, TargetReport, Waiting};
 pub use explain::{Answer, Hold, Left, Run, Share, Undecided, Whole, Why};
 pub(crate) use fleet::{cluster_status, region_status};
+pub(crate) use quota::quota_statuses;
 pub(crate) use tenant::tenant_statuses;
 
-use crate::province::{Fleet, Tenants};
-use crate::world::TenantKey;
+use crate::province::{Fleet, Granting, Source, Tenants};
+use crate::world::{QuotaKey, TenantKey};
 
 /// What was decided and why, for every object.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -29,6 +33,8 @@ pub struct PlanReport {
     pub fleet: Arc<Fleet>,
     /// Tenants as the decisions saw them.
     pub tenants: Arc<Tenants>,
+    /// Quotas as the decisions saw them.
+    pub quotas: Arc<Granting>,
     /// Apps.
     pub apps: BTreeMap<Uid, Arc<AppReport>>,
     /// Status of every Region.
@@ -37,6 +43,8 @@ pub struct PlanReport {
     pub clusters: BTreeMap<ClusterName, MemberClusterStatus>,
     /// Statuses of Tenants that differ from the ones last written.
     pub tenant_statuses: BTreeMap<TenantKey, TenantStatus>,
+    /// Statuses of Quotas that differ from the ones last written.
+    pub quota_statuses: BTreeMap<QuotaKey, QuotaStatus>,
     /// Apps whose status differs from the one last written.
     pub changed: Vec<Uid>,
 }
@@ -65,6 +73,42 @@ pub enum Shortage {
         /// Replicas it asks for.
         wanted: i32,
     },
+    /// The tenant's Quotas have no room: for all replicas, or for a change of the App.
+    Quota {
+        /// Replicas that have a cluster.
+        placed: i32,
+        /// Replicas it asks for.
+        wanted: i32,
+    },
+}
+
+/// What a tenant's Quotas have no room for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QuotaShort {
+    /// Position of the cluster in which it shows.
+    pub(crate) at: usize,
+    /// What leaves no more; `None` when the tenant has Quotas, but none that counts there.
+    pub source: Option<Source>,
+    /// Of which resource.
+    pub resource: Box<str>,
+    /// What is needed in addition. What is left changes with everything that happens, and is read from the
+    /// Quota itself.
+    pub needs: i64,
+    /// What is granted there.
+    pub nominal: i64,
+}
+
+impl QuotaShort {
+    /// No Quota counts in that cluster.
+    pub(crate) fn missing(at: usize) -> Self {
+        Self {
+            at,
+            source: None,
+            resource: "".into(),
+            needs: 0,
+            nominal: 0,
+        }
+    }
 }
 
 /// What came of a cluster that qualifies.
@@ -74,6 +118,8 @@ pub enum ClusterVerdict {
     Chosen(Choice),
     /// Not one replica fits.
     NoRoom,
+    /// The tenant's Quotas have no room for one replica, or none counts there.
+    NoQuota,
     /// `replicas.weights` gives its Region nothing.
     NoWeight,
     /// Better regions made up `placement.maxRegions`.

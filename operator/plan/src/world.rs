@@ -7,6 +7,7 @@
 //! ```text
 //! Region ──parent──> Region          MemberCluster ──regionName──> Region
 //! App ──placement──> Region*         Approval ──target, contentHash──> App
+//! Quota ──tenantName, regionName──> Tenant, Region      QuotaLedger: what of Quotas is in force
 //! AssignmentSlice (the ledger) ──uid──> App      ReportSlice ──uid──> App
 //! ```
 
@@ -17,6 +18,7 @@ mod footprint;
 mod gate;
 mod journal;
 mod ledger;
+mod quotas;
 mod tenants;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -34,6 +36,8 @@ pub use gate::{Parked, Verdict};
 use journal::{Journal, Uses};
 pub(crate) use ledger::older;
 pub use ledger::{AppLedger, LedgerEntry, SliceState};
+pub(crate) use quotas::quota_name;
+pub use quotas::{Accepted, GrantKey, Grants, QuotaKey, QuotaLedgerState, QuotaSlot};
 pub use tenants::{
     NamespaceSlot, Subject, TenantKey, TenantRole, TenantSlot, ValidTenant, owned_namespace,
 };
@@ -106,6 +110,10 @@ pub struct World {
     pub(crate) bindings: BTreeMap<(NamespaceName, TenantRole), BTreeSet<Subject>>,
     /// Grows with every change of Tenants and namespaces.
     pub(crate) tenancy: u64,
+    pub(crate) quotas: BTreeMap<QuotaKey, QuotaSlot>,
+    pub(crate) quota_ledgers: BTreeMap<RegionName, QuotaLedgerState>,
+    /// Grows with every change of Quotas and of what of them is in force.
+    pub(crate) quota_changes: u64,
     /// Apps that are gone but stand in the ledger.
     pub(crate) orphans: BTreeSet<Uid>,
     pub(crate) uses: Uses,
@@ -148,6 +156,9 @@ impl World {
             namespaces: BTreeMap::new(),
             bindings: BTreeMap::new(),
             tenancy: 0,
+            quotas: BTreeMap::new(),
+            quota_ledgers: BTreeMap::new(),
+            quota_changes: 0,
             orphans: BTreeSet::new(),
             uses: Uses::default(),
             journal: Journal::default(),

@@ -230,6 +230,9 @@ fn note(report: &AppReport) -> String {
         (None, Some(Shortage::PredecessorRemains { clusters })) => {
             format!("an earlier App of this name remains on {clusters} clusters")
         }
+        (None, Some(Shortage::Quota { placed, wanted })) => {
+            format!("{placed} of {wanted} replicas by the tenant's Quotas")
+        }
         (None, None) => String::new(),
     }
 }

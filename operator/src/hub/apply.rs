@@ -1,4 +1,5 @@
-//! Carrying out a plan: tenants, holds, contents, slices, releases, in this order, as long as we lead.
+//! Carrying out a plan: tenants, Quotas, holds, contents, slices, releases, in this order, as long as we
+//! lead.
 //!
 //! What was written goes straight back into the world, so that the next turn never decides on less
 //! than it already did.
@@ -9,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use crds::{
     APP_FINALIZER, App, AssignmentSlice, CONTENT_NAMESPACE, Content, ContentSpec, NamespaceName,
-    ObjectMeta, Tenant, Uid, cluster_namespace, label,
+    ObjectMeta, Quota, QuotaLedger, Tenant, Uid, cluster_namespace, label,
 };
 use futures::{StreamExt as _, stream};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
@@ -19,9 +20,10 @@ use plan::province::{ContentWrite, Plan, SliceWrite};
 use plan::world::{NamespaceSlot, SliceState, StoredContent, Subject, TenantRole};
 use serde_json::json;
 
+use super::doubts::Doubt;
 use super::gather::Gathered;
 use super::prepare::prepare;
-use super::{finalizers, tenants};
+use super::{finalizers, quotas, tenants};
 use crate::runtime::telemetry::current_traceparent;
 
 /// Writes to the hub's API server at a time.
@@ -30,6 +32,8 @@ const CONCURRENCY: usize = 16;
 const RELEASES: usize = 8 * CONCURRENCY;
 /// Writes for tenants in one turn: a flood of Tenants must not hold up everybody's Apps.
 const TENANTS: usize = 4 * CONCURRENCY;
+/// Writes for Quotas in one turn.
+const QUOTAS: usize = 4 * CONCURRENCY;
 /// Apps let go in a turn that writes slices: whoever waits for a cluster comes first.
 const RELEASES_ASIDE: usize = CONCURRENCY / 4;
 
@@ -52,6 +56,8 @@ pub(super) enum Written {
     Cluster(crds::ClusterName),
     Collected(String),
     Tenant(Box<Tenant>),
+    Quota(Box<Quota>),
+    QuotaLedger(Box<QuotaLedger>),
     Namespace(Box<ObjectMeta>),
     Binding(NamespaceName, TenantRole, BTreeSet<Subject>),
 }
@@ -59,74 +65,71 @@ pub(super) enum Written {
 /// Carries out a plan.
 pub(super) async fn apply(client: &Client, gathered: &mut Gathered, plan: Plan) -> Applied {
     let epoch = gathered.world.hub.leader_epoch;
-    let clusters: Vec<crds::ClusterName> = gathered
-        .world
-        .clusters()
-        .filter(|(name, slot)| slot.state.is_ok() && !gathered.prepared.contains(*name))
-        .map(|(name, _)| name.clone())
-        .collect();
     let mut applied = Applied::default();
-    let places = clusters.into_iter().map(|name| place(client, name, epoch));
+    let places = unprepared(gathered).into_iter();
+    let places = places.map(|name| place(client, name, epoch));
     run(gathered, &mut applied, places).await;
-    let writes: Vec<_> = plan
-        .tenants
-        .into_iter()
-        .take(TENANTS)
+    let writes = plan.tenants.into_iter().take(TENANTS);
+    let writes: Vec<_> = writes
         .map(|write| tenants::write(client, &gathered.world, write))
         .collect();
     run(gathered, &mut applied, writes).await;
-    let holds = apps(&gathered.world, &plan.holds);
-    run(
-        gathered,
-        &mut applied,
-        holds.into_iter().map(|app| hold(client, app, epoch)),
-    )
-    .await;
+    let writes = plan.quotas.into_iter().take(QUOTAS);
+    let writes = writes.map(|write| quotas::write(client.clone(), write, epoch));
+    run(gathered, &mut applied, writes).await;
+    let holds = apps(&gathered.world, &plan.holds).into_iter();
+    let holds = holds.map(|app| hold(client, app, epoch));
+    run(gathered, &mut applied, holds).await;
     let begun = Instant::now();
-    let packs: Vec<String> = plan.contents.iter().map(|c| c.name.clone()).collect();
+    let busy = place_apps(client, gathered, &mut applied, plan.contents, plan.slices).await;
+    applied.took = begun.elapsed();
+    let most = if busy { RELEASES_ASIDE } else { RELEASES };
+    let now = &plan.releases[..plan.releases.len().min(most)];
+    applied.left = plan.releases.len() - now.len();
+    let releases = apps(&gathered.world, now).into_iter();
+    let releases = releases.map(|app| release(client, app, epoch));
+    run(gathered, &mut applied, releases).await;
+    let collected = plan.collect.into_iter().map(|name| collect(client, name));
+    run(gathered, &mut applied, collected).await;
+    applied
+}
+
+/// Clusters whose place at the hub is not set up yet.
+fn unprepared(gathered: &Gathered) -> Vec<crds::ClusterName> {
+    let clusters = gathered.world.clusters();
+    clusters
+        .filter(|(name, slot)| slot.state.is_ok() && !gathered.prepared.contains(*name))
+        .map(|(name, _)| name.clone())
+        .collect()
+}
+
+/// Stores contents and then the slices that name them; whether there were any slices.
+async fn place_apps(
+    client: &Client,
+    gathered: &mut Gathered,
+    applied: &mut Applied,
+    contents: Vec<ContentWrite>,
+    slices: Vec<SliceWrite>,
+) -> bool {
+    let epoch = gathered.world.hub.leader_epoch;
+    let packs: Vec<String> = contents.iter().map(|c| c.name.clone()).collect();
     let traceparent: Option<Arc<str>> = current_traceparent().map(Into::into);
-    run(
-        gathered,
-        &mut applied,
-        plan.contents
-            .into_iter()
-            .map(|write| content(client, write, epoch)),
-    )
-    .await;
+    let contents = contents.into_iter();
+    let contents = contents.map(|write| content(client, write, epoch));
+    run(gathered, applied, contents).await;
     // What names content that could not be stored waits for the next turn, which stores it again.
     let missing = packs.iter().filter(|name| !gathered.world.stores(name));
     let missing: BTreeSet<&str> = missing.map(String::as_str).collect();
-    let slices = plan
-        .slices
+    let slices = slices
         .into_iter()
         .filter(|w| gathered.prepared.contains(&w.cluster))
         .filter_map(|w| without(&gathered.world, w, &missing));
     let writes: Vec<_> = slices
         .map(|write| slice(client, write, traceparent.clone()))
         .collect();
-    let most = if writes.is_empty() {
-        RELEASES
-    } else {
-        RELEASES_ASIDE
-    };
-    run(gathered, &mut applied, writes).await;
-    applied.took = begun.elapsed();
-    let now = &plan.releases[..plan.releases.len().min(most)];
-    applied.left = plan.releases.len() - now.len();
-    let releases = apps(&gathered.world, now);
-    run(
-        gathered,
-        &mut applied,
-        releases.into_iter().map(|app| release(client, app, epoch)),
-    )
-    .await;
-    run(
-        gathered,
-        &mut applied,
-        plan.collect.into_iter().map(|name| collect(client, name)),
-    )
-    .await;
-    applied
+    let busy = !writes.is_empty();
+    run(gathered, applied, writes).await;
+    busy
 }
 
 /// A slice without what names missing packs: such entries stay as the slice has them. `None` when
@@ -171,8 +174,9 @@ where
                 applied.written += 1;
                 take_back(gathered, written);
             }
-            Err(error) => {
+            Err(mut error) => {
                 applied.failed += 1;
+                gathered.doubts.extend(error.doubt.take());
                 let error: &dyn std::error::Error = &error;
                 tracing::warn!(error, "a write failed and is decided again");
             }
@@ -194,6 +198,8 @@ fn take_back(gathered: &mut Gathered, written: Option<Written>) {
         }
         Some(Written::Collected(name)) => world.remove_content(&name),
         Some(Written::Tenant(tenant)) => world.apply_tenant(&tenant),
+        Some(Written::Quota(quota)) => world.apply_quota(&quota),
+        Some(Written::QuotaLedger(ledger)) => world.apply_quota_ledger(&ledger),
         Some(Written::Namespace(meta)) => {
             let name = meta.name.as_deref().unwrap_or_default();
             world.apply_namespace(name.into(), NamespaceSlot::of(&meta));
@@ -212,6 +218,16 @@ pub(super) struct WriteError {
     what: String,
     #[source]
     source: Box<kube::Error>,
+    /// What has to be looked up before anything else is decided.
+    doubt: Option<Doubt>,
+}
+
+impl WriteError {
+    /// The same, with what has to be looked up.
+    pub(super) fn leaves(mut self, doubt: Doubt) -> Self {
+        self.doubt = Some(doubt);
+        self
+    }
 }
 
 pub(super) fn failed(what: impl Into<String>) -> impl FnOnce(kube::Error) -> WriteError {
@@ -219,6 +235,7 @@ pub(super) fn failed(what: impl Into<String>) -> impl FnOnce(kube::Error) -> Wri
     move |source| WriteError {
         what,
         source: Box::new(source),
+        doubt: None,
     }
 }
 
@@ -345,8 +362,13 @@ async fn slice(client: &Client, write: SliceWrite, traceparent: Option<Arc<str>>
     } else {
         slices.create(&params, &object).await
     };
-    let written = written.map_err(failed(format!("slice {name} of {cluster}")))?;
-    Ok(Some(Written::Slice(cluster, Box::new(written))))
+    match written {
+        Ok(written) => Ok(Some(Written::Slice(cluster, Box::new(written)))),
+        Err(error) => {
+            let error = failed(format!("slice {name} of {cluster}"))(error);
+            Err(error.leaves(Doubt::Slice(cluster, name)))
+        }
+    }
 }
 
 /// Deletes content that nothing names, if it is still exactly what was looked at.

@@ -4,7 +4,8 @@ use std::fmt::Debug;
 
 use crds::{
     App, Approval, AssignmentSlice, CONTENT_NAMESPACE, ClusterName, ClusterReport, ContentHash,
-    MemberCluster, NamespaceName, Region, ReportSlice, SYSTEM_NAMESPACE, Tenant, label,
+    MemberCluster, NamespaceName, Quota, QuotaLedger, Region, ReportSlice, SYSTEM_NAMESPACE,
+    Tenant, label,
 };
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
@@ -42,6 +43,8 @@ pub(super) enum Heard {
     Apps(Change<DeserializeGuard<App>>),
     Approvals(Change<DeserializeGuard<Approval>>),
     Tenants(Change<DeserializeGuard<Tenant>>),
+    Quotas(Change<DeserializeGuard<Quota>>),
+    QuotaLedgers(Change<DeserializeGuard<QuotaLedger>>),
     /// RoleBindings that the hub made.
     Bindings(Change<RoleBinding>),
     Slices(Change<DeserializeGuard<AssignmentSlice>>),
@@ -98,6 +101,9 @@ pub(super) fn watches(
     all.every(Api::all(client.clone()), Heard::Apps);
     all.every(Api::all(client.clone()), Heard::Approvals);
     all.every(Api::all(client.clone()), Heard::Tenants);
+    all.every(Api::all(client.clone()), Heard::Quotas);
+    let system = || Api::namespaced(client.clone(), SYSTEM_NAMESPACE);
+    all.every(system(), Heard::QuotaLedgers);
     all.one(
         "rolebindings",
         Api::all(client.clone()),

@@ -12,6 +12,7 @@ use plan::World;
 use plan::world::{ClusterSlot, NamespaceSlot, StoredContent, TenantRole};
 use tokio::time::Instant;
 
+use super::doubts::Doubt;
 use super::events::{Heard, Stored};
 use super::prepare::PREPARED;
 use super::tenants;
@@ -22,6 +23,7 @@ use crate::runtime::watch::Change;
 /// Kinds of which the world compares versions.
 const APPS: &str = "apps";
 const SLICES: &str = "assignmentslices";
+const QUOTA_LEDGERS: &str = "quotaledgers";
 
 /// `metadata.resourceVersion` as a number, which it is in every store of Kubernetes.
 type Version = Option<u64>;
@@ -44,6 +46,8 @@ pub(super) struct Gathered {
     pub(super) contacts: BTreeMap<ClusterName, Instant>,
     /// Cluster namespaces that are set up.
     pub(super) prepared: BTreeSet<ClusterName>,
+    /// What the hub wrote without knowing whether it is stored.
+    pub(super) doubts: BTreeSet<Doubt>,
     /// Apps whose entries name Secrets, and perhaps some whose entries no longer do.
     pub(super) secret_users: BTreeSet<Uid>,
 }
@@ -59,6 +63,7 @@ impl Gathered {
             beats: BTreeMap::new(),
             contacts: BTreeMap::new(),
             prepared: BTreeSet::new(),
+            doubts: BTreeSet::new(),
             secret_users: BTreeSet::new(),
         }
     }
@@ -118,6 +123,21 @@ impl Gathered {
                     let (home, name) = split(name);
                     g.world.remove_tenant(&home.into(), &name.into());
                 },
+            ),
+            Heard::Quotas(change) => self.take(
+                change,
+                "quotas",
+                |g, o| g.world.apply_quota(&o),
+                |g, name| {
+                    let (home, name) = split(name);
+                    g.world.remove_quota(&home.into(), name);
+                },
+            ),
+            Heard::QuotaLedgers(change) => self.take(
+                change,
+                QUOTA_LEDGERS,
+                |g, o| g.world.apply_quota_ledger(&o),
+                |g, name| g.world.remove_quota_ledger(&split(name).1.into()),
             ),
             Heard::Bindings(change) => self.take(
                 guarded(change),
@@ -234,6 +254,7 @@ impl Gathered {
                     match kind {
                         APPS => self.world.forget_app_versions(),
                         SLICES => self.world.forget_slice_versions(),
+                        QUOTA_LEDGERS => self.world.forget_quota_ledger_versions(),
                         _ => {}
                     }
                 }

@@ -3,6 +3,7 @@
 use crds::{Condition, Uid};
 use k8s_openapi::api::core::v1::ObjectReference;
 use plan::world::AppSlot;
+use plan::{PlanReport, World};
 
 use super::announce::Announcer;
 use super::statuses::{Owner, Status, Statuses};
@@ -28,57 +29,8 @@ impl Running {
                 );
             }
         }
-        for (name, slot) in world.regions() {
-            let Some(status) = report.regions.get(name) else {
-                continue;
-            };
-            let mut old = slot.status.clone();
-            old.leader_epoch = None;
-            if *status != old {
-                let owner = Owner::Region(name.clone(), slot.uid.clone());
-                news.announce(
-                    &owner,
-                    || regarding("Region", name.as_str(), &slot.uid),
-                    &old.conditions,
-                    &status.conditions,
-                );
-                news.want(owner, Status::Region(Box::new(status.clone())));
-            }
-        }
-        for (name, slot) in world.clusters() {
-            let Some(status) = report.clusters.get(name) else {
-                continue;
-            };
-            let mut old = slot.status.clone();
-            old.leader_epoch = None;
-            if *status != old {
-                let owner = Owner::Cluster(name.clone(), slot.uid.clone());
-                news.announce(
-                    &owner,
-                    || regarding("MemberCluster", name.as_str(), &slot.uid),
-                    &old.conditions,
-                    &status.conditions,
-                );
-                news.want(owner, Status::Cluster(Box::new(status.clone())));
-            }
-        }
-        for (key, status) in &report.tenant_statuses {
-            let Some(slot) = world.tenant(key) else {
-                continue;
-            };
-            let owner = Owner::Tenant(key.clone(), slot.uid.clone());
-            let regarding = || ObjectReference {
-                namespace: Some(key.0.to_string()),
-                ..regarding("Tenant", key.1.as_str(), &slot.uid)
-            };
-            news.announce(
-                &owner,
-                regarding,
-                &slot.status.conditions,
-                &status.conditions,
-            );
-            news.want(owner, Status::Tenant(Box::new(status.clone())));
-        }
+        news.of_fleet(world, report);
+        news.of_tenants(world, report);
         board::show(&self.hub.metrics.board, report, &self.gathered);
     }
 }
@@ -90,6 +42,80 @@ struct News<'a> {
 }
 
 impl News<'_> {
+    fn of_fleet(&mut self, world: &World, report: &PlanReport) {
+        for (name, slot) in world.regions() {
+            let Some(status) = report.regions.get(name) else {
+                continue;
+            };
+            let mut old = slot.status.clone();
+            old.leader_epoch = None;
+            if *status != old {
+                let owner = Owner::Region(name.clone(), slot.uid.clone());
+                self.announce(
+                    &owner,
+                    || regarding("Region", name.as_str(), &slot.uid),
+                    &old.conditions,
+                    &status.conditions,
+                );
+                self.want(owner, Status::Region(Box::new(status.clone())));
+            }
+        }
+        for (name, slot) in world.clusters() {
+            let Some(status) = report.clusters.get(name) else {
+                continue;
+            };
+            let mut old = slot.status.clone();
+            old.leader_epoch = None;
+            if *status != old {
+                let owner = Owner::Cluster(name.clone(), slot.uid.clone());
+                self.announce(
+                    &owner,
+                    || regarding("MemberCluster", name.as_str(), &slot.uid),
+                    &old.conditions,
+                    &status.conditions,
+                );
+                self.want(owner, Status::Cluster(Box::new(status.clone())));
+            }
+        }
+    }
+
+    fn of_tenants(&mut self, world: &World, report: &PlanReport) {
+        for (key, status) in &report.tenant_statuses {
+            let Some(slot) = world.tenant(key) else {
+                continue;
+            };
+            let owner = Owner::Tenant(key.clone(), slot.uid.clone());
+            let regarding = || ObjectReference {
+                namespace: Some(key.0.to_string()),
+                ..regarding("Tenant", key.1.as_str(), &slot.uid)
+            };
+            self.announce(
+                &owner,
+                regarding,
+                &slot.status.conditions,
+                &status.conditions,
+            );
+            self.want(owner, Status::Tenant(Box::new(status.clone())));
+        }
+        for (key, status) in &report.quota_statuses {
+            let Some(slot) = world.quota(key) else {
+                continue;
+            };
+            let owner = Owner::Quota(key.clone(), slot.uid.clone());
+            let regarding = || ObjectReference {
+                namespace: Some(key.0.to_string()),
+                ..regarding("Quota", &key.1, &slot.uid)
+            };
+            self.announce(
+                &owner,
+                regarding,
+                &slot.status.conditions,
+                &status.conditions,
+            );
+            self.want(owner, Status::Quota(Box::new(status.clone())));
+        }
+    }
+
     fn want(&self, owner: Owner, status: Status) {
         self.statuses.want(owner, status, true);
     }

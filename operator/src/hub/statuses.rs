@@ -6,14 +6,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crds::{
-    App, AppStatus, ClusterName, MemberCluster, MemberClusterStatus, Region, RegionName,
-    RegionStatus, Tenant, TenantStatus, Uid,
+    App, AppStatus, ClusterName, MemberCluster, MemberClusterStatus, Quota, QuotaStatus, Region,
+    RegionName, RegionStatus, Tenant, TenantStatus, Uid,
 };
 use futures::{StreamExt as _, stream};
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client};
 use plan::report::AppReport;
-use plan::world::TenantKey;
+use plan::world::{QuotaKey, TenantKey};
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -48,6 +48,7 @@ pub(super) enum Owner {
     Region(RegionName, Uid),
     Cluster(ClusterName, Uid),
     Tenant(TenantKey, Uid),
+    Quota(QuotaKey, Uid),
     App(Uid),
 }
 
@@ -58,6 +59,7 @@ pub(super) enum Status {
     Region(Box<RegionStatus>),
     Cluster(Box<MemberClusterStatus>),
     Tenant(Box<TenantStatus>),
+    Quota(Box<QuotaStatus>),
 }
 
 /// Statuses that wait to be written: one per object, the newest.
@@ -172,7 +174,7 @@ impl Statuses {
         let mut waiting = self.lock();
         waiting.wanted.retain(|owner, _| match owner {
             Owner::App(uid) => wanted.contains(uid),
-            Owner::Region(..) | Owner::Cluster(..) | Owner::Tenant(..) => true,
+            Owner::Region(..) | Owner::Cluster(..) | Owner::Tenant(..) | Owner::Quota(..) => true,
         });
         for uid in apps {
             let owner = Owner::App(uid.clone());
@@ -260,6 +262,7 @@ async fn write_one(
         Status::Region(status) => json!(status),
         Status::Cluster(status) => json!(status),
         Status::Tenant(status) => json!(status),
+        Status::Quota(status) => json!(status),
     };
     body["leaderEpoch"] = json!(epoch);
     let object = |kind: &str, metadata: Value| {
@@ -292,7 +295,18 @@ async fn write_one(
             );
             api.patch_status(name.as_str(), &params, &patch).await?;
         }
-        (Owner::App(_), Status::Region(_) | Status::Cluster(_) | Status::Tenant(_)) => {}
+        (Owner::Quota((home, name), uid), _) => {
+            let api: Api<Quota> = Api::namespaced(client.clone(), home.as_str());
+            let patch = object(
+                "Quota",
+                json!({"name": name, "namespace": home, "uid": uid}),
+            );
+            api.patch_status(name, &params, &patch).await?;
+        }
+        (
+            Owner::App(_),
+            Status::Region(_) | Status::Cluster(_) | Status::Tenant(_) | Status::Quota(_),
+        ) => {}
     }
     Ok(())
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt::Debug;
 
-use crds::{AdministratorKind, App, NamespaceName, SYSTEM_NAMESPACE, Tenant, Uid, label};
+use crds::{AdministratorKind, App, NamespaceName, Quota, SYSTEM_NAMESPACE, Tenant, Uid, label};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::api::rbac::v1::RoleBinding;
@@ -74,6 +74,12 @@ impl Desk {
                 let gone = self.delete::<Tenant>(home.as_str(), name.as_str(), &uid);
                 let gone = gone.await.map_err(failed(what))?;
                 Ok(gone.map(|tenant| Written::Tenant(Box::new(tenant))))
+            }
+            TenantWrite::DeleteQuota((home, name), uid) => {
+                let what = format!("the deletion of Quota {home}/{name}");
+                let gone = self.delete::<Quota>(home.as_str(), &name, &uid);
+                let gone = gone.await.map_err(failed(what))?;
+                Ok(gone.map(|quota| Written::Quota(Box::new(quota))))
             }
             TenantWrite::DeleteApp(uid) => {
                 let Some((home, name)) = app else {
@@ -227,6 +233,7 @@ impl Desk {
         let what = || format!("the deletion of namespace {name}");
         if self.any::<App>(name).await.map_err(failed(what()))?
             || self.any::<Tenant>(name).await.map_err(failed(what()))?
+            || self.any::<Quota>(name).await.map_err(failed(what()))?
         {
             return Ok(None);
         }

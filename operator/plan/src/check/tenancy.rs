@@ -63,11 +63,14 @@ pub(super) fn judge(world: &World, write: &TenantWrite) -> Option<Finding> {
         TenantWrite::Clear { namespace, .. } => {
             owner(world, namespace).is_some_and(|(_, tenant, _)| tenant.deleting)
         }
-        TenantWrite::DeleteTenant((home, _), _) => cleared(home),
+        TenantWrite::DeleteTenant((home, _), _) | TenantWrite::DeleteQuota((home, _), _) => {
+            cleared(home)
+        }
         TenantWrite::DeleteApp(uid) => world.app(uid).is_some_and(|app| cleared(&app.namespace)),
         TenantWrite::DeleteNamespace { namespace, .. } => {
             let empty = world.apps_in(namespace).next().is_none()
-                && world.tenants_in(namespace).next().is_none();
+                && world.tenants_in(namespace).next().is_none()
+                && world.quotas_in(namespace).next().is_none();
             empty && cleared(namespace)
         }
     };

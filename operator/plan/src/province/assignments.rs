@@ -67,7 +67,7 @@ pub(crate) fn of_placed(
         app,
         ledger,
     };
-    let (mut all_well, mut all_done) = (placed.shortage.is_none(), true);
+    let (mut all_well, mut all_done) = (placed.shortage.is_none(), placed.withheld.is_empty());
     let shrinks = |at: At, load: Load| {
         let held = desk.held(at).filter(|entry| entry.state.is_present());
         held.is_some_and(|entry| Load::of_stages(&entry.stages).count() > load.count())
@@ -75,6 +75,7 @@ pub(crate) fn of_placed(
     let (shrinking, growing): (Vec<_>, Vec<_>) = placed
         .targets
         .iter()
+        .filter(|(at, _)| !placed.withheld.contains(at))
         .partition(|(at, load)| shrinks(**at, **load));
     for (at, load) in growing {
         let want = desk.entry(*at, load.stages(), &rolled.content[at]);
@@ -132,21 +133,23 @@ impl<'a> Desk<'a> {
         Some(&*self.ledger?.entries.get(cluster)?.entry)
     }
 
-    /// The entry of one cluster; its generation comes later. Positions of overrides and names of
-    /// Secrets belong to a content: a cluster that keeps an earlier one keeps those as well.
+    /// The entry of one cluster; its generation comes later. Positions of overrides, names of
+    /// Secrets and what is charged belong to a content: a cluster that keeps an earlier one keeps
+    /// those as well.
     fn entry(&self, at: At, stages: Vec<Stage>, content: &ContentHash) -> Entry {
         let held = self.held(at);
-        let (overrides, secrets) = if *content == self.app.content {
+        let (overrides, secrets, charge) = if *content == self.app.content {
             (
                 overrides_for(self.fleet, at, self.app),
                 secrets_for(self.slot, self.app),
+                self.app.footprint.charge.clone(),
             )
         } else {
             let others = self.ledger.into_iter().flat_map(|l| l.entries.values());
             let before = held.into_iter().chain(others.map(|other| &*other.entry));
             let source = before.into_iter().find(|entry| entry.content == *content);
             source
-                .map(|e| (e.overrides.clone(), e.secrets.clone()))
+                .map(|e| (e.overrides.clone(), e.secrets.clone(), e.charge.clone()))
                 .unwrap_or_default()
         };
         Entry {
@@ -161,6 +164,7 @@ impl<'a> Desk<'a> {
             stages,
             secrets,
             take_over: self.app.take_over,
+            charge,
         }
     }
 }
@@ -240,6 +244,7 @@ fn take_back(
             stages: Vec::new(),
             secrets: Vec::new(),
             take_over: crds::TakeOver::Never,
+            charge: slot.footprint.charge.clone(),
         }
     };
     Some(Edit::Put(Box::new(entry)))
@@ -279,6 +284,7 @@ pub(crate) fn same(a: &Entry, b: &Entry) -> bool {
         stages,
         secrets,
         take_over,
+        charge,
     } = a;
     *uid == b.uid
         && *namespace == b.namespace
@@ -290,6 +296,7 @@ pub(crate) fn same(a: &Entry, b: &Entry) -> bool {
         && *stages == b.stages
         && *secrets == b.secrets
         && *take_over == b.take_over
+        && *charge == b.charge
 }
 
 /// Where the content is stored: where the entry says, else where the store has it, else in the pack

@@ -3,15 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crds::{ClusterName, Tier, Uid};
+use crds::{ClusterName, NamespaceName, Tier, Uid};
 
 use super::assignments::{Edit, Edits};
-use super::placement::{self, At, Class, Placed};
+use super::placement::{self, At, Class, Payer, Placed};
+use super::quotas::{Book, QuotaWrite};
 use super::regions::Wake;
 use super::tenancy::TenantWrite;
 use super::tenants::Limits;
 use crate::amount::Resources;
-use crate::report::{AppReport, PlanReport, differs, tenant_statuses};
+use crate::report::{AppReport, PlanReport, differs, quota_statuses, tenant_statuses};
 use crate::world::{AppSlot, ValidApp, World};
 
 /// The place of an App in the order in which room is given out: tier, then age, then UID.
@@ -31,6 +32,16 @@ pub struct Planner {
     pub(super) tenant_writes: Vec<TenantWrite>,
     /// Apps whose tenant changed.
     stirred: BTreeSet<Uid>,
+    /// What of Quotas is in force and used.
+    pub(super) book: Book,
+    /// The state of Quotas and of tenants that the book was made from.
+    quotas: Option<(u64, u64)>,
+    /// Whether anything but use changed about Quotas.
+    quotas_differ: bool,
+    /// What is to be written for Quotas.
+    pub(super) quota_writes: Vec<QuotaWrite>,
+    /// What entries are charged whose App is gone.
+    orphans_charged: Vec<(NamespaceName, At, Resources)>,
     /// What an App without a tenant may use.
     unlimited: Arc<Limits>,
     /// Apps that need room, in their order.
@@ -58,8 +69,19 @@ struct Memo {
     /// What was placed on the room there was.
     placed: Option<Placed>,
     charge: Vec<(At, Resources)>,
+    /// Namespace, and what Quotas are charged for it.
+    payer: Option<(NamespaceName, Payer)>,
     clusters: Vec<ClusterName>,
     wake: Option<i64>,
+}
+
+/// Charges Quotas for an App, `times` 1, or takes the charge back, -1.
+fn pay(book: &mut Book, payer: &Payer, times: i64) {
+    if let Some(desks) = &payer.desks {
+        for (at, amount) in &*payer.charged {
+            book.charge(desks.desk(*at), amount, times);
+        }
+    }
 }
 
 impl Planner {
@@ -110,6 +132,83 @@ impl Planner {
         self.stirred.extend(stirred.cloned());
     }
 
+    /// Changed Quotas change what Apps may have, as soon as they are in the ledger.
+    pub(super) fn see_quotas(&mut self, world: &World) {
+        let seen = (world.quota_changes, world.tenancy);
+        if self.quotas.replace(seen) != Some(seen) {
+            self.reopen_book(world);
+            self.quotas_differ = true;
+        }
+    }
+
+    /// Decides on Quotas once it is known what is used. What comes into force counts from the next turn
+    /// on, when it is in the ledger.
+    pub(super) fn grant(&mut self, world: &World) {
+        let all = std::mem::take(&mut self.quotas_differ);
+        if all || self.report.quotas.leaving {
+            let (fleet, tenants) = (&self.report.fleet, &self.report.tenants);
+            let granting = super::quotas::granting(world, fleet, tenants, &self.book);
+            self.quota_writes = super::quotas::writes(world, &granting);
+            self.report.quotas = Arc::new(granting);
+        }
+        let all = all || self.report.quotas.leaving;
+        let (granting, differ) = (self.report.quotas.clone(), &mut self.report.quota_statuses);
+        quota_statuses(world, &granting, &mut self.book, all, differ);
+    }
+
+    /// Begins the book anew. Apps that draw from elsewhere than before are decided anew.
+    fn reopen_book(&mut self, world: &World) {
+        let fleet = self.report.fleet.clone();
+        let mut book = Book::of(world, &fleet);
+        let mut moved = BTreeMap::new();
+        for (uid, memo) in &mut self.memos {
+            let Some(slot) = world.app(uid) else { continue };
+            let now = book.desks(world, &fleet, &slot.namespace);
+            let moved = *moved
+                .entry(&slot.namespace)
+                .or_insert_with(|| !self.book.same_sources(&slot.namespace, &book, now.as_ref()));
+            match (&mut memo.payer, now) {
+                (Some((_, payer)), Some(now)) if !moved => {
+                    payer.desks = Some(now);
+                    pay(&mut book, payer, 1);
+                }
+                (None, None) => {}
+                (Some(_) | None, _) => {
+                    memo.payer = None;
+                    self.stirred.insert(uid.clone());
+                }
+            }
+        }
+        self.orphans_charged.clear();
+        self.book = book;
+    }
+
+    /// Charges Quotas for entries whose App is gone, until their removal is acknowledged.
+    pub(super) fn charge_orphans(&mut self, world: &World) {
+        let fleet = self.report.fleet.clone();
+        for (own, at, amount) in std::mem::take(&mut self.orphans_charged) {
+            if let Some(desks) = self.book.desks(world, &fleet, &own) {
+                self.book.charge(desks.desk(at), &amount, -1);
+            }
+        }
+        for uid in &world.orphans {
+            let ledger = world.ledger(uid);
+            let mut entries = ledger
+                .into_iter()
+                .flat_map(|ledger| ledger.entries.values());
+            let Some(own) = entries.next().map(|held| held.entry.namespace.clone()) else {
+                continue;
+            };
+            let Some(desks) = self.book.desks(world, &fleet, &own) else {
+                continue;
+            };
+            for (at, amount) in placement::charged(&fleet, None, ledger) {
+                self.book.charge(desks.desk(at), &amount, 1);
+                self.orphans_charged.push((own.clone(), at, amount));
+            }
+        }
+    }
+
     /// Apps to decide: those that changed, and those whose time has come.
     pub(super) fn due(&mut self, world: &World) -> BTreeSet<Uid> {
         let changed = self.seen.and_then(|seen| world.journal.since(seen));
@@ -140,6 +239,9 @@ impl Planner {
         };
         for (at, amount) in memo.charge {
             self.debits[at].add(&amount, -1);
+        }
+        if let Some((_, payer)) = memo.payer {
+            pay(&mut self.book, &payer, -1);
         }
         for cluster in memo.clusters {
             if let Some(edits) = self.edits.get_mut(&cluster) {
@@ -178,7 +280,24 @@ impl Planner {
         for (at, amount) in &charge {
             self.debits[*at].add(amount, 1);
         }
-        self.memos.entry(slot.uid.clone()).or_default().charge = charge;
+        let desks = self.book.desks(world, fleet, &slot.namespace);
+        let payer = desks.map(|desks| {
+            let charged = placement::charged(fleet, Some(&slot.footprint), world.ledger(&slot.uid));
+            let payer = Payer {
+                charged: Arc::new(charged),
+                desks: Some(desks),
+            };
+            pay(&mut self.book, &payer, 1);
+            (slot.namespace.clone(), payer)
+        });
+        let memo = self.memos.entry(slot.uid.clone()).or_default();
+        (memo.charge, memo.payer) = (charge, payer);
+    }
+
+    /// What Quotas are charged for an App, and where it draws from.
+    pub(super) fn payer(&self, uid: &Uid) -> Payer {
+        let memo = self.memos.get(uid).and_then(|memo| memo.payer.as_ref());
+        memo.map(|(_, payer)| payer.clone()).unwrap_or_default()
     }
 
     /// Lets an App wait for its turn at the room.

@@ -4,6 +4,7 @@
 //! what is missing is decided anew, on the room that is left after every earlier decision was
 //! debited, in one order: tier, then age, then UID.
 
+mod afford;
 mod choose;
 mod divide;
 mod filter;
@@ -16,14 +17,14 @@ use std::sync::Arc;
 use crds::{HpaBounds, RegionName, Stage};
 
 use super::regions::Fleet;
-use crate::report::{Choice, ClusterVerdict, Shortage};
+use crate::report::{Choice, ClusterVerdict, QuotaShort, Shortage};
 
 use choose::{ByRegion, choose_regions};
 pub(crate) use divide::wants;
 pub use filter::Refusal;
 pub(crate) use filter::{Class, Consequence, class_of};
 pub(crate) use room::Room;
-pub(crate) use standing::{Standing, charges, current, standing};
+pub(crate) use standing::{Payer, Standing, charged, charges, current, standing};
 
 /// Position of a cluster in the fleet.
 pub(crate) type At = usize;
@@ -39,8 +40,14 @@ pub(crate) struct Placed {
     pub(crate) leaving: BTreeSet<At>,
     /// Clusters that let it go as it is.
     pub(crate) releasing: BTreeSet<At>,
+    /// Clusters whose entry stays as it is, since the tenant's Quotas have no room for the change.
+    pub(crate) withheld: BTreeSet<At>,
     /// What is missing, if anything.
     pub(crate) shortage: Option<Shortage>,
+    /// What the tenant's Quotas have no room for, if that is what is missing.
+    pub(crate) short: Option<Arc<QuotaShort>>,
+    /// Its place among the Apps that wait for the same.
+    pub(crate) position: Option<usize>,
     /// Candidates that were weighed and what came of it; empty when nothing had to be weighed.
     pub(crate) weighed: Arc<[(At, ClusterVerdict)]>,
 }
@@ -79,6 +86,16 @@ impl Load {
                 ..Stage::default()
             }],
         }
+    }
+
+    /// The largest load of an entry's timetable.
+    pub(crate) fn most_of_stages(stages: &[Stage]) -> Self {
+        let loads = stages
+            .iter()
+            .map(|stage| Self::of_stages(std::slice::from_ref(stage)));
+        loads
+            .max_by_key(|load| load.count())
+            .unwrap_or(Self::Manifests)
     }
 
     /// The load that an entry's timetable begins with.
@@ -158,10 +175,16 @@ impl Placed {
             frozen,
             leaving,
             releasing,
+            withheld,
             shortage,
+            short,
+            position,
             weighed: _,
         } = self;
-        *targets == other.targets
+        *withheld == other.withheld
+            && *short == other.short
+            && *position == other.position
+            && *targets == other.targets
             && *frozen == other.frozen
             && *leaving == other.leaving
             && *releasing == other.releasing
@@ -179,8 +202,27 @@ impl Placed {
     }
 }
 
-/// Decides anew on the room that is left, and takes what it decides from the room.
+/// Whether what stands needs more of the tenant's Quotas than it is charged: after a change that asks
+/// for more.
+pub(crate) fn grows(standing: &Standing<'_>, placed: &Placed) -> bool {
+    let charges = &standing.app.footprint.charges;
+    let mut targets = placed.targets.iter();
+    standing.desks.is_some()
+        && targets
+            .any(|(at, load)| room::more_than_charged(standing, *at, &charges.at(load.count())))
+}
+
+/// Decides on the room that is left: what adds up stays, everything else is decided anew.
 pub(crate) fn place(fleet: &Fleet, standing: &Standing<'_>, room: &mut Room) -> Placed {
+    if let Some(mut placed) = settled(fleet, standing) {
+        afford::keep(standing, &mut placed, room);
+        return placed;
+    }
+    place_anew(fleet, standing, room)
+}
+
+/// Decides anew on the room that is left, and takes what it decides from the room.
+fn place_anew(fleet: &Fleet, standing: &Standing<'_>, room: &mut Room) -> Placed {
     let kept = regions_of(fleet, standing.keep.keys()).len();
     let bounds = RegionBounds::of(standing, kept);
     let mut placed = Placed::standing(standing);
@@ -190,16 +232,33 @@ pub(crate) fn place(fleet: &Fleet, standing: &Standing<'_>, room: &mut Room) -> 
         // Nothing could replace what the App would leave, so it leaves nothing.
         placed.targets.clone_from(&standing.keep);
         placed.targets.extend(&standing.leaving);
-        placed.shortage = Some(match (standing.blocked, placed.targets.is_empty()) {
-            (clusters @ 1.., true) => Shortage::PredecessorRemains { clusters },
-            (0, true) if weighed.is_empty() && chosen.is_empty() => Shortage::NoClusterQualifies,
-            _ => Shortage::TooFewRegions {
-                found: (chosen.len() + standing.frozen.len()).min(bounds.asked.saturating_sub(1)),
-                needed: bounds.asked,
-            },
+        let no_quota = |(at, verdict): &(At, ClusterVerdict)| {
+            (*verdict == ClusterVerdict::NoQuota).then(|| room.short_of(standing, *at, None))?
+        };
+        placed.short = weighed.iter().find_map(no_quota);
+        let quota = placed.short.is_some().then(|| Shortage::Quota {
+            placed: placed.targets.values().map(|load| load.count()).sum(),
+            wanted: divide::wanted(standing),
         });
+        placed.shortage =
+            Some(
+                quota.unwrap_or_else(|| match (standing.blocked, placed.targets.is_empty()) {
+                    (clusters @ 1.., true) => Shortage::PredecessorRemains { clusters },
+                    (0, true) if weighed.is_empty() && chosen.is_empty() => {
+                        Shortage::NoClusterQualifies
+                    }
+                    _ => Shortage::TooFewRegions {
+                        found: (chosen.len() + standing.frozen.len())
+                            .min(bounds.asked.saturating_sub(1)),
+                        needed: bounds.asked,
+                    },
+                }),
+            );
+        afford::keep(standing, &mut placed, room);
     } else {
-        (placed.targets, placed.shortage) = divide::divide(standing, &chosen, bounds.least, room);
+        let bought = afford::buy(standing, &chosen, bounds.least, room);
+        (placed.targets, placed.withheld) = (bought.targets, bought.withheld);
+        (placed.shortage, placed.short) = (bought.shortage, bought.short);
         let had = standing.keep.keys().chain(standing.leaving.keys());
         placed.leaving = had
             .copied()

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use crds::{NamespaceName, Uid};
 
 use super::tenants::{Place, TenantView, Tenants, place};
-use crate::world::{Subject, TenantKey, TenantRole, World, owned_namespace};
+use crate::world::{QuotaKey, Subject, TenantKey, TenantRole, World, owned_namespace};
 
 /// One write for a tenant.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,6 +44,8 @@ pub enum TenantWrite {
     },
     /// Delete a Tenant that lives in a namespace that is cleared.
     DeleteTenant(TenantKey, Uid),
+    /// Delete a Quota that lives in a namespace that is cleared.
+    DeleteQuota(QuotaKey, Uid),
     /// Delete an App that lives in a namespace that is cleared.
     DeleteApp(Uid),
     /// Delete the namespace, now that it is empty.
@@ -169,6 +171,12 @@ fn remove(world: &World, key: &TenantKey, tenant: &Uid) -> Vec<TenantWrite> {
         inside = true;
         if !slot.deleting {
             writes.push(TenantWrite::DeleteTenant(key.clone(), slot.uid.clone()));
+        }
+    }
+    for (key, slot) in world.quotas_in(&namespace) {
+        inside = true;
+        if !slot.deleting {
+            writes.push(TenantWrite::DeleteQuota(key.clone(), slot.uid.clone()));
         }
     }
     for app in world.apps_in(&namespace) {

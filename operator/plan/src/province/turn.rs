@@ -14,12 +14,13 @@ use super::regions::{ClusterView, Wake};
 use super::rollout;
 use super::slices::Scribe;
 use super::tenants::Tenants;
-use crate::report::{AppFacts, app_report, cluster_status, region_status};
+use crate::report::{AppFacts, QuotaShort, app_report, cluster_status, region_status};
 use crate::world::{AppSlot, AppState, Parked, ValidApp, World};
 
 impl Planner {
     /// Decides what needs no room, and queues the Apps that do need it.
     pub(super) fn settle(&mut self, world: &World) {
+        self.charge_orphans(world);
         for uid in self.due(world) {
             self.forget(&uid);
             match world.app(&uid) {
@@ -43,8 +44,11 @@ impl Planner {
             (None, Ok(app), AppState::Held) => {
                 let class = self.class(slot, app);
                 let fleet = self.report.fleet.clone();
-                let standing = placement::standing(world, &fleet, &class, slot, app);
-                if let Some(placed) = placement::settled(&fleet, &standing) {
+                let payer = self.payer(&slot.uid);
+                let standing = placement::standing(world, &fleet, &class, slot, app, payer);
+                let settled = placement::settled(&fleet, &standing);
+                if let Some(placed) = settled.filter(|placed| !placement::grows(&standing, placed))
+                {
                     self.decide(world, slot, app, &class, &placed);
                 } else {
                     self.queue(slot, app);
@@ -60,20 +64,25 @@ impl Planner {
             return;
         }
         let fleet = self.report.fleet.clone();
-        let mut room = Room::of(world, &fleet, &self.debits);
+        let book = std::mem::take(&mut self.book);
+        let mut room = Room::of(world, &fleet, &self.debits, book);
+        let mut queue = Queue::default();
         for (.., uid) in self.waiting.clone() {
             let Some(slot) = world.app(&uid) else {
                 continue;
             };
             let Ok(app) = &slot.state else { continue };
             let class = self.class(slot, app);
-            let standing = placement::standing(world, &fleet, &class, slot, app);
-            let placed = placement::place(&fleet, &standing, &mut room);
+            let payer = self.payer(&uid);
+            let standing = placement::standing(world, &fleet, &class, slot, app, payer);
+            let mut placed = placement::place(&fleet, &standing, &mut room);
+            placed.position = queue.position(placed.short.as_deref());
             if !self.knows(&uid, &placed) {
                 self.decide(world, slot, app, &class, &placed);
                 self.remember_placed(&uid, placed);
             }
         }
+        self.book = room.into_book();
     }
 
     /// Puts the parts together: contents, edits, report, memory.
@@ -194,10 +203,28 @@ impl Planner {
         scribe.write(&self.edits);
         contents::collect(world, wake, &mut plan.collect);
         plan.tenants.clone_from(&self.tenant_writes);
+        plan.quotas.clone_from(&self.quota_writes);
         plan.holds = self.holds.iter().cloned().collect();
         plan.releases = self.releases.iter().cloned().collect::<Vec<Uid>>();
         plan.wake_at = wake.at;
         plan
+    }
+}
+
+/// How many Apps wait for the same, counted as they come up.
+#[derive(Default)]
+struct Queue(BTreeMap<String, usize>);
+
+impl Queue {
+    /// The place of an App among those that wait for what it waits for: to the number for the first ten,
+    /// and to the power of ten beyond, since each step forward is a status to write.
+    fn position(&mut self, short: Option<&QuotaShort>) -> Option<usize> {
+        let short = short?;
+        let key = format!("{:?} {}", short.source, short.resource);
+        let place = self.0.entry(key).or_default();
+        *place += 1;
+        let power = 10_usize.pow((*place - 1).max(1).ilog10());
+        Some(if power > 1 { power + 1 } else { *place })
     }
 }
 

@@ -66,6 +66,7 @@ impl Bed {
             }],
             secrets: vec![],
             take_over: TakeOver::Never,
+            charge: crds::Charge::default(),
         };
         Self {
             entry,

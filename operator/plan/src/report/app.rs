@@ -8,7 +8,7 @@ use crds::{
 };
 
 use super::verdict::verdicts;
-use super::{ClusterVerdict, Shortage};
+use super::{ClusterVerdict, QuotaShort, Shortage};
 use crate::province::{Class, Edit, Edits, Fleet, Load, Placed, Reach, Refusal, Rolled};
 use crate::world::{AppLedger, AppSlot, Parked, ValidApp};
 
@@ -28,6 +28,11 @@ pub struct AppReport {
     pub parked: Option<Parked>,
     /// What is missing, if anything.
     pub shortage: Option<Shortage>,
+    /// What the tenant's Quotas have no room for, if that is what is missing.
+    pub short: Option<Arc<QuotaShort>>,
+    /// Its place among the Apps that wait for the same: exact up to 10; 11 means more than 10, 101 more
+    /// than 100, and so on.
+    pub position: Option<usize>,
     /// What its rollout waits on, if anything.
     pub waiting: Option<Waiting>,
     /// Clusters it is placed on.
@@ -49,6 +54,8 @@ impl PartialEq for AppReport {
             name,
             parked,
             shortage,
+            short,
+            position,
             waiting,
             targets,
             weighed: _,
@@ -60,6 +67,8 @@ impl PartialEq for AppReport {
             && *name == other.name
             && *parked == other.parked
             && *shortage == other.shortage
+            && *short == other.short
+            && *position == other.position
             && *waiting == other.waiting
             && *targets == other.targets
             && *status == other.status
@@ -160,6 +169,8 @@ pub(crate) fn app_report(fleet: &Fleet, facts: &AppFacts<'_>, now: i64) -> AppRe
         name: facts.slot.name.clone(),
         parked: facts.parked.cloned(),
         shortage: facts.placed.shortage,
+        short: facts.placed.short.clone(),
+        position: facts.placed.position,
         waiting,
         targets,
         weighed: facts.placed.weighed.clone(),

@@ -8,7 +8,7 @@ mod text;
 use crds::{ClusterName, Division, EntryState, RegionName, ReportState};
 
 use super::{AppReport, ClusterVerdict, Shortage, TargetReport};
-use crate::province::{Consequence, Fleet, Load, Refusal, Room, wants};
+use crate::province::{Consequence, Fleet, Load, Refusal, Room, Source, wants};
 use crate::world::{AppLedger, AppSlot, AppState, Scale, ValidApp, World};
 
 /// Whether an App runs in a cluster, and why or why not.
@@ -46,6 +46,8 @@ pub enum Why {
     Refused(Refusal),
     /// Not one replica fits.
     NoRoom(Left),
+    /// That Quota has no room, or none counts there.
+    NoQuota(Option<Source>),
     /// `weights` gives the Region nothing.
     NoWeight,
     /// The Regions it has make up `placement.maxRegions`.
@@ -181,7 +183,8 @@ impl Asked<'_> {
         let weighed = match self.report.verdict(at) {
             Some(ClusterVerdict::Chosen(choice)) => Some(choice.score),
             Some(ClusterVerdict::EnoughRegions { score }) => Some(score),
-            Some(ClusterVerdict::NoRoom | ClusterVerdict::NoWeight) | None => None,
+            Some(ClusterVerdict::NoRoom | ClusterVerdict::NoQuota | ClusterVerdict::NoWeight)
+            | None => None,
         };
         Answer {
             cluster: view.name.clone(),
@@ -309,10 +312,17 @@ impl Asked<'_> {
         }
         match self.report.verdict(at) {
             Some(ClusterVerdict::NoRoom) => Why::NoRoom(left),
+            Some(ClusterVerdict::NoQuota) => self.no_quota(),
             Some(ClusterVerdict::NoWeight) => Why::NoWeight,
             Some(ClusterVerdict::EnoughRegions { .. }) => Why::EnoughRegions,
             Some(ClusterVerdict::Chosen(_)) | None => self.not_weighed(at, left),
         }
+    }
+
+    /// The Quota that has no room; of the first cluster in which that shows.
+    fn no_quota(&self) -> Why {
+        let short = self.report.short.as_ref();
+        Why::NoQuota(short.and_then(|short| short.source.clone()))
     }
 
     /// Why a cluster that qualifies is not used although the App was not weighed against it.
@@ -323,7 +333,13 @@ impl Asked<'_> {
                 return Why::TooFewRegions { found, needed };
             }
             Some(Shortage::Capacity { .. }) if left.more == Some(0) => return Why::NoRoom(left),
-            Some(Shortage::NoClusterQualifies | Shortage::Capacity { .. }) | None => {}
+            Some(Shortage::Quota { placed, wanted }) if placed < wanted => {
+                return self.no_quota();
+            }
+            Some(
+                Shortage::NoClusterQualifies | Shortage::Capacity { .. } | Shortage::Quota { .. },
+            )
+            | None => {}
         }
         let (Some(app), Some(region)) = (self.app(), self.region(at)) else {
             return Why::Satisfied;

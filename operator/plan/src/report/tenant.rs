@@ -130,9 +130,11 @@ fn said(
 fn leaving(world: &World, key: &TenantKey) -> String {
     let own = owned_namespace(key);
     let tenants = world.tenants_in(&own);
+    let quotas = world.quotas_in(&own);
     let apps = world.apps_in(&own).filter_map(|uid| world.app(uid));
     let inside: Vec<String> = tenants
         .map(|((_, name), _)| format!("Tenant {name}"))
+        .chain(quotas.map(|((_, name), _)| format!("Quota {name}")))
         .chain(apps.map(|app| format!("App {}", app.name)))
         .collect();
     let Some(first) = inside.first() else {

@@ -6,6 +6,7 @@ use crds::{
 
 use super::Shortage;
 use super::app::{AppFacts, AppReport, Waiting};
+use crate::amount::format_amount;
 use crate::world::{AppLedger, AppState};
 
 /// One condition, before times are added.
@@ -56,7 +57,12 @@ pub(super) fn verdicts(facts: &AppFacts<'_>, report: &AppReport) -> Vec<Said> {
             said(Reconciling, True, Reason::InProgress, message),
         ];
     }
-    let parts = [scheduled(report), applied(report), healthy(report)];
+    let parts = [
+        admitted(report),
+        scheduled(report),
+        applied(report),
+        healthy(report),
+    ];
     let (status, reason, message) = ready(facts, report, &parts);
     let mut all = vec![said(Ready, status, reason, message.clone())];
     if status != True {
@@ -67,7 +73,6 @@ pub(super) fn verdicts(facts: &AppFacts<'_>, report: &AppReport) -> Vec<Said> {
         };
         all.push(said(kind, True, reason, message));
     }
-    all.push(said(Admitted, True, Reason::AsExpected, "Accepted."));
     all.extend(parts);
     all
 }
@@ -179,10 +184,58 @@ fn clusters(count: usize) -> String {
     }
 }
 
+/// Whether the tenant's Quotas have room for all that the App asks for.
+fn admitted(report: &AppReport) -> Said {
+    let (kind, no) = (ConditionType::Admitted, ConditionStatus::False);
+    let (Some(short), Some(Shortage::Quota { placed, wanted })) = (&report.short, report.shortage)
+    else {
+        return said(
+            kind,
+            ConditionStatus::True,
+            Reason::AsExpected,
+            "Accepted, and within the Quotas of its tenant.",
+        );
+    };
+    let (so_far, what) = if placed < wanted {
+        let so_far = format!("{placed} of {wanted} replicas have a place");
+        (so_far, "for the next")
+    } else {
+        ("What ran before runs on".to_owned(), "for the change")
+    };
+    let (Some(source), Some(place)) = (&short.source, report.position) else {
+        let (namespace, name) = (&report.namespace, &report.name);
+        let message = format!(
+            "{so_far}: the tenant has Quotas, but none that counts where the App could run; jiuzhou explain app {name} -n {namespace} says where."
+        );
+        return said(kind, no, Reason::QuotaMissing, message);
+    };
+    let resource = &short.resource;
+    let (needs, nominal) = (
+        format_amount(resource, short.needs),
+        format_amount(resource, short.nominal),
+    );
+    let line = match place {
+        0 | 1 => "first in line for it".to_owned(),
+        2..=10 => format!("number {place} in line for it"),
+        more => format!("more than {} are in line for it before", more - 1),
+    };
+    let message = format!(
+        "{so_far}: {needs} more {resource} are needed {what} than {source} ({nominal} granted) leaves; {line}. Autoscalers are charged their most replicas, rolling updates their surge."
+    );
+    said(kind, no, Reason::QuotaExceeded, message)
+}
+
 fn scheduled(report: &AppReport) -> Said {
     use ConditionStatus::{False, True};
     let (status, reason, message) = match report.shortage {
-        None => (
+        Some(Shortage::Quota { placed, wanted }) if placed < wanted => (
+            False,
+            Reason::QuotaExceeded,
+            format!(
+                "{placed} of {wanted} replicas have a place; the tenant's Quotas have no room for the rest."
+            ),
+        ),
+        None | Some(Shortage::Quota { .. }) => (
             True,
             Reason::AsExpected,
             format!("Placed on {}.", clusters(report.targets.len())),

@@ -46,6 +46,8 @@ pub struct ValidRegion {
     pub valid_from: Option<i64>,
     /// Until when it takes placements.
     pub valid_until: Option<i64>,
+    /// What root grants may draw on; a resource that it does not name is not limited.
+    pub budget: Resources,
 }
 
 /// A MemberCluster as the API server has it, behind the gate, with what is known of its contact.
@@ -258,6 +260,17 @@ fn region_gate(name: &RegionName, region: &Region) -> Result<ValidRegion, Parked
             ));
         }
     }
+    let budget = Resources::of(&spec.budget);
+    let unread = |item: &&crds::ResourceQuantity| {
+        let amount = budget.iter().find(|(name, _)| *name == item.name);
+        amount.is_none_or(|(_, amount)| amount > i64::MAX >> 12)
+    };
+    if let Some(item) = spec.budget.iter().find(unread) {
+        return invalid(format!(
+            "spec.budget of {} is {:?}, which is no amount, or too large: write it as 40, 500m or 80Gi",
+            item.name, item.quantity.0
+        ));
+    }
     Ok(ValidRegion {
         name: name.clone(),
         created: region
@@ -272,6 +285,7 @@ fn region_gate(name: &RegionName, region: &Region) -> Result<ValidRegion, Parked
         labels: region.metadata.labels.clone().unwrap_or_default(),
         valid_from: spec.valid_from.map(crds::Timestamp::millis),
         valid_until: spec.valid_until.map(crds::Timestamp::millis),
+        budget,
     })
 }
 

@@ -3,10 +3,11 @@
 //! It is read from the manifests leniently. A parked App keeps what it has, so its objects stay its
 //! own and what it holds stays debited.
 
-use crds::AppSpec;
+use crds::{AppSpec, Charge, Surge};
 use serde_json::Value;
 
 use crate::amount::{Resources, parse_quantity};
+use crate::charge::{Charges, REQUESTS_PER_SECOND, surge_of};
 use crate::object::Kind;
 
 /// No manifest counts for more replicas.
@@ -24,6 +25,10 @@ pub struct Footprint {
     pub per_replica: Resources,
     /// What the rest of the App requests in each cluster.
     pub fixed: Resources,
+    /// What Quotas are charged for it.
+    pub charges: Charges,
+    /// The same as an entry says it.
+    pub charge: Charge,
 }
 
 impl Footprint {
@@ -38,18 +43,102 @@ impl Footprint {
             if !print.claims.contains(&claim) {
                 print.claims.push(claim);
             }
+            print.charges.fixed.add(&counted(kind, manifest), 1);
             let Some((pod, count)) = pods(spec, kind, name, manifest) else {
                 continue;
             };
             let mut request = pod_requests(pod);
             request.set("pods", 1);
+            let (surge, claims) = (surge(kind, manifest), claim_templates(manifest));
             if matches!(kind, Kind::Deployment | Kind::StatefulSet) && Some(name) == workload {
+                print.charges.each = request.clone();
+                print.charges.each.add(&claims, 1);
+                print.charges.surge = surge;
                 print.per_replica = request;
             } else {
-                print.fixed.add(&request, count.clamp(0, REPLICAS_MAX));
+                let count = count.clamp(0, REPLICAS_MAX);
+                print
+                    .charges
+                    .fixed
+                    .add(&request, count + surge_of(surge, count));
+                print.charges.fixed.add(&claims, count);
+                print.fixed.add(&request, count);
             }
         }
+        if let Some(served) = spec.requests_per_second_per_replica {
+            print.charges.each.set(REQUESTS_PER_SECOND, served);
+        }
+        print.charge = print.charges.to_charge();
         print
+    }
+}
+
+/// What of an object is counted, apart from its pods.
+fn counted(kind: Kind, manifest: &Value) -> Resources {
+    let mut sum = Resources::default();
+    if kind == Kind::Service {
+        sum.set("services", 1);
+        let balancer =
+            manifest.pointer("/spec/type").and_then(Value::as_str) == Some("LoadBalancer");
+        sum.set("services.loadbalancers", i64::from(balancer));
+    }
+    if kind == Kind::PersistentVolumeClaim {
+        sum.add(&claim(manifest), 1);
+    }
+    sum
+}
+
+/// A claim to storage, and that it is one.
+fn claim(manifest: &Value) -> Resources {
+    let asked = manifest.pointer("/spec/resources/requests/storage");
+    let asked = asked.and_then(Value::as_str);
+    let mut sum = Resources::default();
+    sum.set("persistentvolumeclaims", 1);
+    sum.set(
+        "storage",
+        asked
+            .and_then(|text| parse_quantity("storage", text))
+            .unwrap_or(0),
+    );
+    sum
+}
+
+/// The claims that each replica of a `StatefulSet` makes.
+fn claim_templates(manifest: &Value) -> Resources {
+    let templates = manifest.pointer("/spec/volumeClaimTemplates");
+    let templates = templates.and_then(Value::as_array).into_iter().flatten();
+    let mut sum = Resources::default();
+    for template in templates {
+        sum.add(&claim(template), 1);
+    }
+    sum
+}
+
+/// Replicas that a rolling update adds, as Kubernetes has it: a quarter, unless the Deployment says
+/// otherwise.
+fn surge(kind: Kind, manifest: &Value) -> Surge {
+    let strategy = |field: &str| manifest.pointer(&format!("/spec/strategy/{field}"));
+    let recreates = strategy("type").and_then(Value::as_str) == Some("Recreate");
+    if kind != Kind::Deployment || recreates {
+        return Surge::default();
+    }
+    let number = |n: i64| i32::try_from(n.clamp(0, REPLICAS_MAX)).unwrap_or(i32::MAX);
+    match strategy("rollingUpdate/maxSurge") {
+        Some(Value::Number(count)) => Surge {
+            count: number(count.as_i64().unwrap_or(0)),
+            percent: 0,
+        },
+        Some(Value::String(text)) if text.ends_with('%') => {
+            let percent = text.trim_end_matches('%').parse().unwrap_or(100);
+            Surge {
+                percent: number(percent).min(100),
+                count: 0,
+            }
+        }
+        Some(_) | None => Surge {
+            percent: 25,
+            count: 0,
+        },
     }
 }
 

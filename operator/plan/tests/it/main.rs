@@ -18,6 +18,8 @@ mod gate;
 mod moves;
 mod properties;
 mod purity;
+mod quota;
+mod quotas;
 mod removal;
 mod slices;
 mod statuses;

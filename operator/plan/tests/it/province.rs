@@ -3,18 +3,19 @@
 
 pub(crate) mod agent;
 pub(crate) mod draft;
+pub(crate) mod grants;
 pub(crate) mod tenancy;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crds::{
     APP_FINALIZER, App, AppSpec, Approval, AssignmentSlice, ClusterName, ClusterReport, Condition,
-    ConditionType, ContentHash, Entry, MemberCluster, Reason, Region, RegionName, Tenant, Uid,
-    find_condition,
+    ConditionType, ContentHash, Entry, MemberCluster, Quota, Reason, Region, RegionName, Tenant,
+    Uid, find_condition,
 };
 use plan::province::{Plan, Refusal, SliceWrite};
 use plan::report::AppReport;
-use plan::world::{Hub, NamespaceSlot, Settings, StoredContent, TenantKey};
+use plan::world::{Hub, NamespaceSlot, QuotaKey, Settings, StoredContent, TenantKey};
 use plan::{Planner, World, check, plan as decide};
 use serde_json::{Value, json};
 
@@ -34,6 +35,7 @@ pub(crate) struct Province {
     pub(crate) clusters: BTreeMap<ClusterName, MemberCluster>,
     pub(crate) regions: BTreeMap<RegionName, Region>,
     pub(crate) tenants: BTreeMap<TenantKey, Tenant>,
+    pub(crate) quotas: BTreeMap<QuotaKey, Quota>,
     pub(crate) agents: BTreeMap<ClusterName, Agent>,
     pub(crate) slices: BTreeMap<(ClusterName, String), AssignmentSlice>,
     pub(crate) contents: BTreeMap<String, StoredContent>,
@@ -88,6 +90,7 @@ impl Province {
             clusters: BTreeMap::new(),
             regions: BTreeMap::new(),
             tenants: BTreeMap::new(),
+            quotas: BTreeMap::new(),
             agents: BTreeMap::new(),
             slices: BTreeMap::new(),
             contents: BTreeMap::new(),
@@ -420,6 +423,7 @@ impl Province {
         let plan = self.plan();
         let Plan {
             tenants,
+            quotas,
             holds,
             contents,
             slices,
@@ -428,7 +432,11 @@ impl Province {
             wake_at,
         } = &plan;
         assert!(
-            tenants.is_empty() && holds.is_empty() && contents.is_empty() && slices.is_empty(),
+            tenants.is_empty()
+                && quotas.is_empty()
+                && holds.is_empty()
+                && contents.is_empty()
+                && slices.is_empty(),
             "{plan:#?}"
         );
         assert!(releases.is_empty() && collect.is_empty(), "{plan:#?}");
@@ -452,6 +460,9 @@ impl Province {
             };
         for write in &plan.tenants {
             self.write_tenant(write);
+        }
+        for write in &plan.quotas {
+            self.write_quota(write);
         }
         for content in &plan.contents {
             let hashes = content.items.iter().map(|item| item.hash.clone()).collect();
@@ -557,6 +568,7 @@ impl Province {
             }
         }
         self.write_tenant_statuses(&report.tenant_statuses);
+        self.write_quota_statuses(&report.quota_statuses);
         self.status_writes > before
     }
 

@@ -60,16 +60,18 @@ pub(super) fn choose_regions(
             continue;
         }
         let new = !clusters.iter().any(|at| standing.keep.contains_key(at));
-        let fits = clusters
-            .iter()
-            .map(|at| start.fits(standing.app, room, *at));
+        let fits = clusters.iter().map(|at| start.fits(standing, room, *at));
         let fits = if new {
             fits.fold(0, i32::saturating_add)
         } else {
             fair
         };
         if new && fits == 0 {
-            weighed.extend(all(ClusterVerdict::NoRoom));
+            let verdict = |at: &At| match room.short_of(standing, *at, None) {
+                Some(_) => ClusterVerdict::NoQuota,
+                None => ClusterVerdict::NoRoom,
+            };
+            weighed.extend(clusters.iter().map(|at| (*at, verdict(at))));
             continue;
         }
         ranked.push(Ranked {

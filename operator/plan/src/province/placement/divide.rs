@@ -99,11 +99,11 @@ impl Start {
 
     /// How many replicas could start in a cluster in which the App is not; for an App without a
     /// number of replicas, 1 when it fits. Nothing at all fits anywhere.
-    pub(crate) fn fits(&self, app: &ValidApp, room: &Room, at: At) -> i32 {
+    pub(crate) fn fits(&self, standing: &Standing<'_>, room: &Room, at: At) -> i32 {
         match self.most {
             _ if self.by_capacity && !room.known(at) => 0,
             0 => 1,
-            most => room.fit(at, &app.footprint, true).min(most),
+            most => room.fit(at, standing, None).min(most),
         }
     }
 }
@@ -190,15 +190,31 @@ struct Capacity {
     cap: i32,
 }
 
-/// Divides an App over the chosen regions and their clusters.
+/// How an App's replicas are divided, if they are.
+pub(crate) fn division(app: &ValidApp) -> Option<Division> {
+    whole_task(app).map(|task| task.division)
+}
+
+/// Replicas that an App asks for; for one without a number of them, 1.
+pub(crate) fn wanted(standing: &Standing<'_>) -> i32 {
+    whole_task(standing.app).map_or(1, |task| task.total)
+}
+
+/// Divides an App over the chosen regions and their clusters; with `most` as if it asked for no more
+/// replicas than that.
 pub(crate) fn divide(
     standing: &Standing<'_>,
     chosen: &ByRegion,
     least: usize,
     room: &Room,
+    most: Option<i32>,
 ) -> (BTreeMap<At, Load>, Option<Shortage>) {
     let app = standing.app;
-    let Some(task) = task(standing) else {
+    let mut task = task(standing);
+    if let (Some(task), Some(most)) = (&mut task, most) {
+        task.total = task.total.min(most);
+    }
+    let Some(task) = task else {
         let first = chosen.values().filter_map(|clusters| clusters.first());
         return (first.map(|at| (*at, Load::Manifests)).collect(), None);
     };
@@ -253,7 +269,7 @@ fn capacity(
         let more = if stays {
             0
         } else {
-            room.fit(*at, &standing.app.footprint, has.is_none())
+            room.fit(*at, standing, has)
         };
         Capacity {
             at: *at,

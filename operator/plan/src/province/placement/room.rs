@@ -1,16 +1,28 @@
-//! The room that is left in each cluster after every decision was debited.
+//! The room that is left: in each cluster after every decision was debited, and in the Quotas of tenants.
 
-use super::{At, Load, charges};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::{At, Load, Standing, charges};
 use crate::amount::Resources;
+use crate::province::quotas::Book;
 use crate::province::regions::Fleet;
+use crate::quota::Node;
+use crate::report::QuotaShort;
 use crate::world::{Footprint, World, fleet_capacity};
 
 /// No App asks for more replicas.
 const REPLICAS_MAX: i32 = 100_000;
 
-/// Room of all clusters.
+/// Room of all clusters, and of all Quotas.
 #[derive(Clone, Debug)]
-pub(crate) struct Room(Vec<ClusterRoom>);
+pub(crate) struct Room {
+    clusters: Vec<ClusterRoom>,
+    book: Book,
+    /// What was taken from Quotas, to be given back at the end of the turn: what really stands in the
+    /// ledger is charged then.
+    paid: Vec<(Node, i64)>,
+}
 
 #[derive(Clone, Debug)]
 struct ClusterRoom {
@@ -24,7 +36,7 @@ struct ClusterRoom {
 impl Room {
     /// What is left when `debits` are taken from what clusters report. Usage that the debits do not
     /// explain counts as well: pods that are still going away, or whose App is gone.
-    pub(crate) fn of(world: &World, fleet: &Fleet, debits: &[Resources]) -> Self {
+    pub(crate) fn of(world: &World, fleet: &Fleet, debits: &[Resources], book: Book) -> Self {
         let room = |(at, view): (At, &crate::province::regions::ClusterView)| {
             let report = world.cluster_report(&view.name);
             let known = report.is_some_and(|r| r.nodes.total > 0);
@@ -38,10 +50,14 @@ impl Room {
                 score,
             }
         };
-        Self(fleet.clusters.iter().enumerate().map(room).collect())
+        Self {
+            clusters: fleet.clusters.iter().enumerate().map(room).collect(),
+            book,
+            paid: Vec::new(),
+        }
     }
 
-    /// What is left as the world stands, before anything is decided anew.
+    /// What is left in clusters as the world stands, before anything is decided anew.
     pub(crate) fn now(world: &World, fleet: &Fleet) -> Self {
         let mut debits = vec![Resources::default(); fleet.clusters.len()];
         for (uid, slot) in world.apps() {
@@ -49,28 +65,44 @@ impl Room {
                 debits[at].add(&amount, 1);
             }
         }
-        Self::of(world, fleet, &debits)
+        Self::of(world, fleet, &debits, Book::default())
+    }
+
+    /// The Quotas as they were before anything was decided.
+    pub(crate) fn into_book(mut self) -> Book {
+        self.give_back(0);
+        self.book
     }
 
     /// Free thousandths of a core, if the cluster reports cores.
     pub(crate) fn cpu(&self, at: At) -> Option<i64> {
-        let mut free = self.0[at].free.iter();
+        let mut free = self.clusters[at].free.iter();
         free.find_map(|(name, amount)| (name == "cpu").then_some(amount))
     }
 
-    /// How many more replicas of an App fit, or `None` where nothing it asks for is limited.
+    /// How many more replicas of an App fit into a cluster, or `None` where nothing it asks for is
+    /// limited.
     pub(crate) fn more(&self, at: At, app: &Footprint, first: bool) -> Option<i32> {
-        Some(self.fit(at, app, first)).filter(|more| *more < REPLICAS_MAX)
+        Some(self.cluster_fit(at, app, first)).filter(|more| *more < REPLICAS_MAX)
     }
 
     /// Whether a cluster's capacity is known at all.
     pub(crate) fn known(&self, at: At) -> bool {
-        self.0[at].known
+        self.clusters[at].known
     }
 
-    /// How many more replicas of an App fit; `first` when it is not there yet.
-    pub(crate) fn fit(&self, at: At, app: &Footprint, first: bool) -> i32 {
-        let free = &self.0[at].free;
+    /// How many more replicas of an App fit; `has` are those that it has there, if it is there.
+    pub(crate) fn fit(&self, at: At, standing: &Standing<'_>, has: Option<i32>) -> i32 {
+        let cluster = self.cluster_fit(at, &standing.app.footprint, has.is_none());
+        if standing.desks.is_none() || cluster == 0 {
+            return cluster;
+        }
+        let granted = self.granted(at, standing).saturating_sub(has.unwrap_or(0));
+        cluster.min(granted.max(0))
+    }
+
+    fn cluster_fit(&self, at: At, app: &Footprint, first: bool) -> i32 {
+        let free = &self.clusters[at].free;
         if !first || app.fixed == Resources::default() {
             return free.fits(&app.per_replica, REPLICAS_MAX);
         }
@@ -80,9 +112,144 @@ impl Room {
         free.minus(&app.fixed).fits(&app.per_replica, REPLICAS_MAX)
     }
 
-    /// Takes replicas of an App from the room.
+    /// The most replicas that an App may have in a cluster by the Quotas of its tenant.
+    fn granted(&self, at: At, standing: &Standing<'_>) -> i32 {
+        let Some(desks) = &standing.desks else {
+            return REPLICAS_MAX;
+        };
+        let (desk, due) = (desks.desk(at), &standing.app.footprint.charges);
+        let none = Resources::default();
+        let paid = standing.charged.get(&at).unwrap_or(&none);
+        if desk.is_empty() {
+            return 0;
+        }
+        let most = desk.iter().map(|(resource, node)| {
+            let all = self.book.room(*node).0.saturating_add(paid.get(resource));
+            due.most(resource, all - due.fixed.get(resource))
+        });
+        let most = most.min().unwrap_or(0).clamp(0, REPLICAS_MAX.into());
+        i32::try_from(most).unwrap_or(REPLICAS_MAX)
+    }
+
+    /// What one more replica of an App, or its first, lacks in a cluster that would have room for it.
+    pub(crate) fn short_of(
+        &self,
+        standing: &Standing<'_>,
+        at: At,
+        has: Option<i32>,
+    ) -> Option<Arc<QuotaShort>> {
+        let cluster = self.cluster_fit(at, &standing.app.footprint, has.is_none());
+        if cluster == 0 || self.fit(at, standing, has) > 0 {
+            return None;
+        }
+        let due = &standing.app.footprint.charges;
+        let need = due.at(has.unwrap_or(0).saturating_add(1));
+        // What it has there is paid for by now.
+        let mut paid = has.map(|has| due.at(has)).unwrap_or_default();
+        if let Some(before) = standing.charged.get(&at) {
+            paid = paid.at_least(before);
+        }
+        self.lack(standing, at, &need, &paid)
+    }
+
+    /// What of a need the Quotas have no room for, when so much of it is paid for.
+    fn lack(
+        &self,
+        standing: &Standing<'_>,
+        at: At,
+        need: &Resources,
+        paid: &Resources,
+    ) -> Option<Arc<QuotaShort>> {
+        let desk = standing.desks.as_ref()?.desk(at);
+        if desk.is_empty() {
+            return Some(Arc::new(QuotaShort::missing(at)));
+        }
+        desk.iter().find_map(|(resource, node)| {
+            let more = (need.get(resource) - paid.get(resource)).max(0);
+            let (left, tightest) = self.book.room(*node);
+            let (source, _) = self.book.name(tightest);
+            let tree = self.book.tree();
+            (more > left).then(|| {
+                Arc::new(QuotaShort {
+                    at,
+                    source: Some(source.clone()),
+                    resource: resource.clone(),
+                    needs: more,
+                    nominal: tree.grant(tightest).nominal,
+                })
+            })
+        })
+    }
+
+    /// Takes what an App needs beyond what it is charged already; nothing at all if that is more than
+    /// there is.
+    pub(crate) fn pay(
+        &mut self,
+        standing: &Standing<'_>,
+        targets: &BTreeMap<At, Load>,
+    ) -> Result<(), Arc<QuotaShort>> {
+        let Some(desks) = standing.desks.clone() else {
+            return Ok(());
+        };
+        let mark = self.paid.len();
+        for (at, load) in targets {
+            let need = standing.app.footprint.charges.at(load.count());
+            if let Some(short) = self.lack_of(standing, *at, &need) {
+                self.give_back(mark);
+                return Err(short);
+            }
+            for (resource, node) in desks.desk(*at) {
+                let more = grows(standing, *at, &need, resource);
+                if more > 0 {
+                    self.book.try_charge(*node, more);
+                    self.paid.push((*node, more));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// As `lack`, but where the tenant has no Quota only growth lacks one.
+    fn lack_of(
+        &self,
+        standing: &Standing<'_>,
+        at: At,
+        need: &Resources,
+    ) -> Option<Arc<QuotaShort>> {
+        let desk = standing.desks.as_ref()?.desk(at);
+        if desk.is_empty() && !more_than_charged(standing, at, need) {
+            return None;
+        }
+        let none = Resources::default();
+        self.lack(
+            standing,
+            at,
+            need,
+            standing.charged.get(&at).unwrap_or(&none),
+        )
+    }
+
+    /// Whether an App could pay, without doing it.
+    pub(crate) fn could_pay(
+        &mut self,
+        standing: &Standing<'_>,
+        targets: &BTreeMap<At, Load>,
+    ) -> bool {
+        let mark = self.paid.len();
+        let could = self.pay(standing, targets).is_ok();
+        self.give_back(mark);
+        could
+    }
+
+    fn give_back(&mut self, mark: usize) {
+        for (node, amount) in self.paid.drain(mark..).rev() {
+            self.book.try_charge(node, -amount);
+        }
+    }
+
+    /// Takes replicas of an App from the room of a cluster.
     pub(crate) fn take(&mut self, at: At, app: &Footprint, replicas: i32, first: bool) {
-        let room = &mut self.0[at];
+        let room = &mut self.clusters[at];
         let mut need = Resources::default();
         need.add(&app.per_replica, i64::from(replicas));
         if first {
@@ -94,8 +261,20 @@ impl Room {
 
     /// How empty a cluster is, 0 to 1000.
     pub(crate) fn score(&self, at: At) -> i64 {
-        self.0[at].score
+        self.clusters[at].score
     }
+}
+
+/// How much more of a resource is needed than is charged already.
+fn grows(standing: &Standing<'_>, at: At, need: &Resources, resource: &str) -> i64 {
+    let charged = standing.charged.get(&at).map_or(0, |c| c.get(resource));
+    (need.get(resource) - charged).max(0)
+}
+
+/// Whether anything is needed beyond what is charged already.
+pub(super) fn more_than_charged(standing: &Standing<'_>, at: At, need: &Resources) -> bool {
+    need.iter()
+        .any(|(resource, _)| grows(standing, at, need, resource) > 0)
 }
 
 /// What an App's load in one cluster is charged.

@@ -1,12 +1,15 @@
 //! What an App has, and what of it it may keep.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use crds::{ClusterName, Uid};
 
 use super::filter::Consequence;
 use super::{At, Class, Load, Refusal, room};
 use crate::amount::Resources;
+use crate::charge::{Charges, surge_of};
+use crate::province::quotas::Desks;
 use crate::province::regions::Fleet;
 use crate::world::{AppLedger, AppSlot, Footprint, ValidApp, World};
 
@@ -55,10 +58,64 @@ pub(crate) fn charges(
     decided.chain(running).filter_map(charge).collect()
 }
 
+/// What Quotas are charged for an App in each cluster, by the ledger; where more replicas still run
+/// than were decided, for those. Removals count until they are acknowledged.
+pub(crate) fn charged(
+    fleet: &Fleet,
+    print: Option<&Footprint>,
+    ledger: Option<&AppLedger>,
+) -> BTreeMap<At, Resources> {
+    let mut charged = BTreeMap::new();
+    let Some(ledger) = ledger else { return charged };
+    for (cluster, held) in &ledger.entries {
+        let Some(at) = fleet.position(cluster) else {
+            continue;
+        };
+        let own;
+        let due = match print {
+            Some(print) if print.charge == held.entry.charge => &print.charges,
+            Some(_) | None => {
+                own = Charges::of(&held.entry.charge);
+                &own
+            }
+        };
+        let decided = Load::most_of_stages(&held.entry.stages).count();
+        let running = ledger
+            .reports
+            .get(cluster)
+            .map_or(0, |report| report.replicas);
+        let surge = surge_of(due.surge, decided.into());
+        let beyond = i64::from(running) > i64::from(decided) + surge;
+        let count = if beyond { running } else { decided };
+        charged.insert(at, due.at(count));
+    }
+    // Where a slice was lost, what is reported to run is held all the same.
+    for (cluster, report) in &ledger.reports {
+        let lost = report.content.is_some() && !ledger.entries.contains_key(cluster);
+        if let (true, Some(print), Some(at)) = (lost, print, fleet.position(cluster)) {
+            charged.insert(at, print.charges.at(report.replicas));
+        }
+    }
+    charged
+}
+
+/// What an App is charged, and where it draws from.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Payer {
+    /// By cluster; empty when its tenant is not limited.
+    pub(crate) charged: Arc<BTreeMap<At, Resources>>,
+    /// `None` when its tenant is not limited.
+    pub(crate) desks: Option<Arc<Desks>>,
+}
+
 /// Where an App stands before anything is decided anew.
 pub(crate) struct Standing<'a> {
     pub(crate) app: &'a ValidApp,
     pub(crate) uid: &'a Uid,
+    /// What Quotas are charged for it, by cluster.
+    pub(crate) charged: Arc<BTreeMap<At, Resources>>,
+    /// What of its tenant's Quotas counts where; `None` when its tenant is not limited.
+    pub(crate) desks: Option<Arc<Desks>>,
     /// Clusters that it has and may keep.
     pub(crate) keep: BTreeMap<At, Load>,
     /// Those of them that it could not take anew.
@@ -82,10 +139,13 @@ pub(crate) fn standing<'a>(
     class: &Class,
     slot: &'a AppSlot,
     app: &'a ValidApp,
+    payer: Payer,
 ) -> Standing<'a> {
     let mut standing = Standing {
         app,
         uid: &slot.uid,
+        charged: payer.charged,
+        desks: payer.desks,
         keep: BTreeMap::new(),
         stays: BTreeSet::new(),
         frozen: BTreeMap::new(),

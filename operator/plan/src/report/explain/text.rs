@@ -18,6 +18,7 @@ impl Why {
             Self::Releasing => "Releasing",
             Self::Refused(refusal) => refusal.reason(),
             Self::NoRoom(_) => "NoRoom",
+            Self::NoQuota(_) => "NoQuota",
             Self::NoWeight => "NoWeight",
             Self::EnoughRegions => "EnoughRegions",
             Self::RegionServed => "RegionServed",
@@ -58,6 +59,17 @@ impl fmt::Display for Why {
                     "qualifies, but not one replica fits ({left}): lower the requests in \
                      spec.manifests or add nodes there"
                 );
+            }
+            Self::NoQuota(Some(source)) => {
+                return write!(
+                    f,
+                    "qualifies, but {source} has no room for one replica more: lower the requests in \
+                     spec.manifests, or have it raised"
+                );
+            }
+            Self::NoQuota(None) => {
+                "qualifies, but the tenant has Quotas and none that counts in its Region: have one \
+                 made for the Region"
             }
             Self::NoWeight => {
                 "qualifies, but the weights in spec.replicas or spec.scaling give its Region \

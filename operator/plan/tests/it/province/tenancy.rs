@@ -159,6 +159,7 @@ impl Province {
             TenantWrite::DeleteTenant((home, name), _) => {
                 self.delete_tenant(home.as_str(), name.as_str());
             }
+            TenantWrite::DeleteQuota((home, name), _) => self.delete_quota(home.as_str(), name),
             TenantWrite::DeleteApp(uid) => {
                 let mut all = self.apps.iter();
                 let app = all.find(|(_, app)| app.metadata.uid.as_deref() == Some(uid.as_str()));
@@ -167,6 +168,7 @@ impl Province {
             }
             TenantWrite::DeleteNamespace { namespace, .. } => {
                 assert!(!self.tenants.keys().any(|(home, _)| home == namespace));
+                assert!(!self.quotas.keys().any(|(home, _)| home == namespace));
                 let here =
                     |app: &crds::App| app.metadata.namespace.as_deref() == Some(namespace.as_str());
                 assert!(!self.apps.values().any(here), "Apps go first");

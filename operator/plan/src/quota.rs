@@ -1,0 +1,186 @@
+//! The arithmetic of grants.
+//!
+//! An inner grant is carved from the outer one and caps its subtree. What a grant does not use it lends,
+//! up to its lending limit; what it needs beyond its nominal amount it borrows from what the others under
+//! the same grant do not use, up to its borrowing limit. What a grant lends to nobody is reserved, and
+//! counts as used towards the grant above. A Region's budget is a grant like any other, above all.
+//!
+//! ```text
+//! used(n)  = own(n) + sum of held(children)
+//! held(n)  = max(used(n), nominal(n) - lends(n))
+//! room(n)  : the most that own(n) may grow by, so that used <= nominal + borrows for n and all above it
+//! ```
+//!
+//! A cut of a grant, or one that is made where much is used already, may leave more used than allowed:
+//! then there is no room until that has passed, and nothing is taken away here.
+
+/// Position of a grant.
+pub type Node = usize;
+
+/// One resource of one grant, in its smallest unit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Grant {
+    /// What it may always have.
+    pub nominal: i64,
+    /// What it may borrow beyond.
+    pub borrows: i64,
+    /// What of it others may borrow; at most `nominal`.
+    pub lends: i64,
+}
+
+impl Grant {
+    /// A budget: all of it may be used by anybody below.
+    pub fn budget(amount: i64) -> Self {
+        Self {
+            nominal: amount,
+            borrows: 0,
+            lends: amount,
+        }
+    }
+
+    fn reserved(&self) -> i64 {
+        self.nominal - self.lends
+    }
+}
+
+/// Grants and what is used of them, parents before their children.
+#[derive(Clone, Debug, Default)]
+pub struct Tree {
+    places: Vec<Place>,
+    /// Grants whose use changed since somebody asked.
+    touched: Vec<Node>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Place {
+    parent: Option<Node>,
+    grant: Grant,
+    /// What is used by those who draw on this very grant.
+    own: i64,
+    /// `own` and what the children hold.
+    used: i64,
+    /// What of `nominal` is granted on to the children.
+    carved: i64,
+    /// Whether nothing more may be used.
+    closed: bool,
+}
+
+impl Place {
+    fn held(&self) -> i64 {
+        self.used.max(self.grant.reserved())
+    }
+
+    /// What may still be used here as far as this grant says.
+    fn left(&self) -> i64 {
+        if self.closed {
+            return 0;
+        }
+        let most = self.grant.nominal.saturating_add(self.grant.borrows);
+        most.saturating_sub(self.used)
+    }
+
+    /// What may be used without the grant above noticing: it is reserved already.
+    fn slack(&self) -> i64 {
+        (self.grant.reserved() - self.used).max(0)
+    }
+}
+
+impl Tree {
+    /// Adds a grant; its parent must be there.
+    pub fn add(&mut self, parent: Option<Node>, grant: Grant) -> Node {
+        self.places.push(Place {
+            parent,
+            grant,
+            own: 0,
+            used: 0,
+            carved: 0,
+            closed: false,
+        });
+        if let Some(parent) = parent {
+            self.places[parent].carved += grant.nominal;
+            self.spend(parent, grant.reserved());
+        }
+        self.places.len() - 1
+    }
+
+    /// Lets nobody use more of a grant.
+    pub fn close(&mut self, node: Node) {
+        self.places[node].closed = true;
+    }
+
+    /// The grant itself.
+    pub fn grant(&self, node: Node) -> Grant {
+        self.places[node].grant
+    }
+
+    /// The grant above.
+    pub fn parent(&self, node: Node) -> Option<Node> {
+        self.places[node].parent
+    }
+
+    /// What is used, with what the children keep for themselves.
+    pub fn used(&self, node: Node) -> i64 {
+        self.places[node].used
+    }
+
+    /// What is used by those who draw on this very grant.
+    pub fn own(&self, node: Node) -> i64 {
+        self.places[node].own
+    }
+
+    /// What is granted on to the children.
+    pub fn carved(&self, node: Node) -> i64 {
+        self.places[node].carved
+    }
+
+    /// What is used beyond the nominal amount.
+    pub fn borrowed(&self, node: Node) -> i64 {
+        let place = &self.places[node];
+        (place.used - place.grant.nominal).max(0)
+    }
+
+    /// How much more may be used of a grant by those who draw on it directly.
+    pub fn room(&self, node: Node) -> i64 {
+        self.tightest(node).0
+    }
+
+    /// The room of a grant, and which grant on the way up it is that leaves no more.
+    pub fn tightest(&self, node: Node) -> (i64, Node) {
+        let (mut slacks, mut tightest) = (0_i64, (i64::MAX, node));
+        let mut next = Some(node);
+        while let Some(at) = next {
+            let place = &self.places[at];
+            let room = slacks.saturating_add(place.left());
+            if room < tightest.0 {
+                tightest = (room, at);
+            }
+            slacks = slacks.saturating_add(place.slack());
+            next = place.parent;
+        }
+        (tightest.0.max(0), tightest.1)
+    }
+
+    /// Takes in that so much more, or less, of a grant is used directly.
+    pub fn charge(&mut self, node: Node, amount: i64) {
+        self.places[node].own += amount;
+        self.spend(node, amount);
+    }
+
+    /// Carries a change of use up as far as anybody notices.
+    fn spend(&mut self, node: Node, amount: i64) {
+        let (mut next, mut change) = (Some(node), amount);
+        while let Some(at) = next.filter(|_| change != 0) {
+            let place = &mut self.places[at];
+            let before = place.held();
+            place.used += change;
+            change = place.held() - before;
+            next = place.parent;
+            self.touched.push(at);
+        }
+    }
+
+    /// Grants whose use changed since the last time, some of them more than once.
+    pub fn take_touched(&mut self) -> Vec<Node> {
+        std::mem::take(&mut self.touched)
+    }
+}

@@ -1,0 +1,263 @@
+//! Quotas and the ledgers of what of them is in force, behind the gate.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crds::{
+    APP_FINALIZER, AcceptedGrant, AcceptedResource, NamespaceName, Quantity, Quota, QuotaLedger,
+    QuotaStatus, Reason, RegionName, ResourceGrant, Timestamp, Uid,
+};
+
+use super::World;
+use super::gate::{Parked, Verdict};
+use super::ledger::older;
+use super::tenants::owned_namespace;
+use crate::amount::parse_quantity;
+use crate::quota::Grant;
+
+/// Where a Quota lives, and its name.
+pub type QuotaKey = (NamespaceName, Box<str>);
+/// Whom and where a grant is for: the namespace that the tenant owns, and the Region.
+pub type GrantKey = (NamespaceName, RegionName);
+/// What is granted, by resource.
+pub type Grants = BTreeMap<Box<str>, Grant>;
+
+/// A Quota as the API server has it, behind the gate.
+#[derive(Clone, Debug)]
+pub struct QuotaSlot {
+    /// UID.
+    pub uid: Uid,
+    /// `metadata.generation`.
+    pub generation: i64,
+    /// When it was created, in milliseconds since the Unix epoch.
+    pub created: i64,
+    /// Whether it is being deleted.
+    pub deleting: bool,
+    /// Whether our finalizer holds it.
+    pub held: bool,
+    /// Whom and where it is for.
+    pub grant: GrantKey,
+    /// What it asks for, or why it is parked.
+    pub state: Verdict<Grants>,
+    /// Status as last written.
+    pub status: Arc<QuotaStatus>,
+}
+
+/// What of a Region's Quotas is in force, as the store has it.
+#[derive(Clone, Debug, Default)]
+pub struct QuotaLedgerState {
+    /// `metadata.resourceVersion`, the precondition of the next write.
+    pub resource_version: String,
+    /// By the namespace that the tenant owns.
+    pub grants: BTreeMap<NamespaceName, Accepted>,
+}
+
+/// What of a Quota is in force.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Accepted {
+    /// UID of the Quota.
+    pub uid: Uid,
+    /// Since when.
+    pub since: Timestamp,
+    /// What is in force, as it stands in the ledger.
+    pub resources: Arc<[AcceptedResource]>,
+    /// The same as numbers.
+    pub grants: Arc<Grants>,
+}
+
+impl Accepted {
+    /// What a ledger says.
+    pub fn of(grant: &AcceptedGrant) -> Self {
+        Self {
+            uid: grant.uid.clone(),
+            since: grant.since,
+            resources: grant.resources.clone().into(),
+            grants: Arc::new(grant.resources.iter().filter_map(in_force).collect()),
+        }
+    }
+}
+
+impl World {
+    /// Takes in a Quota.
+    pub fn apply_quota(&mut self, quota: &Quota) {
+        let meta = &quota.metadata;
+        let home = NamespaceName::from(meta.namespace.clone().unwrap_or_default());
+        let key = (home, Box::from(meta.name.as_deref().unwrap_or_default()));
+        let created = meta.creation_timestamp.as_ref();
+        let mut finalizers = meta.finalizers.iter().flatten();
+        let tenant = (key.0.clone(), quota.spec.tenant_name.clone());
+        let slot = QuotaSlot {
+            uid: meta.uid.clone().unwrap_or_default().into(),
+            generation: meta.generation.unwrap_or(0),
+            created: created.map_or(0, |t| t.0.as_millisecond()),
+            deleting: meta.deletion_timestamp.is_some(),
+            held: finalizers.any(|f| f == APP_FINALIZER),
+            grant: (owned_namespace(&tenant), quota.spec.region_name.clone()),
+            state: quota_gate(&key.1, quota).map(Arc::new),
+            status: Arc::new(quota.status.clone().unwrap_or_default()),
+        };
+        let says = |slot: &QuotaSlot| {
+            (
+                slot.uid.clone(),
+                slot.deleting,
+                slot.held,
+                slot.grant.clone(),
+                slot.state.clone(),
+            )
+        };
+        let before = self.quotas.get(&key).map(says);
+        if before.as_ref() != Some(&says(&slot)) {
+            self.quota_changes += 1;
+        }
+        self.quotas.insert(key, slot);
+    }
+
+    /// Forgets a Quota that was deleted. What of it is in force stands in the ledger.
+    pub fn remove_quota(&mut self, home: &NamespaceName, name: &str) {
+        if self.quotas.remove(&(home.clone(), name.into())).is_some() {
+            self.quota_changes += 1;
+        }
+    }
+
+    /// Takes in what of a Region's Quotas is in force.
+    pub fn apply_quota_ledger(&mut self, ledger: &QuotaLedger) {
+        let region = RegionName::from(ledger.metadata.name.clone().unwrap_or_default());
+        let version = ledger.metadata.resource_version.clone().unwrap_or_default();
+        let known = self.quota_ledgers.get(&region);
+        // A watch may deliver what is older than our own write; the store's versions only grow.
+        if known.is_some_and(|known| older(&version, &known.resource_version)) {
+            return;
+        }
+        let all = ledger.spec.grants.iter();
+        let grants = all.map(|grant| (grant.namespace.clone(), Accepted::of(grant)));
+        let state = QuotaLedgerState {
+            resource_version: version,
+            grants: grants.collect(),
+        };
+        self.quota_ledgers.insert(region, state);
+        self.quota_changes += 1;
+    }
+
+    /// Takes what comes next for the newest, whatever its version: the store was restored to an
+    /// earlier state. A list must follow at once.
+    pub fn forget_quota_ledger_versions(&mut self) {
+        for ledger in self.quota_ledgers.values_mut() {
+            ledger.resource_version.clear();
+        }
+    }
+
+    /// Forgets a ledger that somebody deleted: what Quotas ask for is accepted anew.
+    pub fn remove_quota_ledger(&mut self, region: &RegionName) {
+        if self.quota_ledgers.remove(region).is_some() {
+            self.quota_changes += 1;
+        }
+    }
+
+    /// All Quotas, valid and parked.
+    pub fn quotas(&self) -> impl Iterator<Item = (&QuotaKey, &QuotaSlot)> {
+        self.quotas.iter()
+    }
+
+    /// One Quota, valid or parked.
+    pub fn quota(&self, key: &QuotaKey) -> Option<&QuotaSlot> {
+        self.quotas.get(key)
+    }
+
+    /// What is in force, by Region.
+    pub fn quota_ledger(&self, region: &RegionName) -> Option<&QuotaLedgerState> {
+        self.quota_ledgers.get(region)
+    }
+
+    /// Quotas that live in a namespace.
+    pub(crate) fn quotas_in(
+        &self,
+        namespace: &NamespaceName,
+    ) -> impl Iterator<Item = (&QuotaKey, &QuotaSlot)> {
+        let all = self.quotas.range((namespace.clone(), "".into())..);
+        all.take_while(move |((home, _), _)| home == namespace)
+    }
+
+    /// All that is in force.
+    pub(crate) fn accepted(&self) -> impl Iterator<Item = (GrantKey, &Accepted)> {
+        self.quota_ledgers.iter().flat_map(|(region, ledger)| {
+            let grants = ledger.grants.iter();
+            grants.map(move |(own, accepted)| ((own.clone(), region.clone()), accepted))
+        })
+    }
+}
+
+/// The Quota of a tenant for a Region, as people know it.
+pub(crate) fn quota_name((own, region): &GrantKey) -> String {
+    let tenant = own
+        .as_str()
+        .rsplit_once('-')
+        .map_or(own.as_str(), |(_, name)| name);
+    format!("{tenant}.{region}")
+}
+
+fn quota_gate(name: &str, quota: &Quota) -> Result<Grants, Parked> {
+    let spec = &quota.spec;
+    let needed = format!("{}.{}", spec.tenant_name, spec.region_name);
+    if !spec.tenant_name.is_valid() || !spec.region_name.is_valid() || *name != needed {
+        let message = format!(
+            "metadata.name {name:?} must be <spec.tenantName>.<spec.regionName>, which is {needed:?}"
+        );
+        return Err(Parked::new(Reason::Invalid, message));
+    }
+    amounts(&spec.resources)
+}
+
+/// What a ledger says of one resource, as numbers.
+fn in_force(resource: &AcceptedResource) -> Option<(Box<str>, Grant)> {
+    let amount = |quantity: &Quantity| parse_quantity(&resource.name, &quantity.0);
+    let grant = Grant {
+        nominal: amount(&resource.nominal)?,
+        borrows: amount(&resource.borrowing_limit)?,
+        lends: amount(&resource.lending_limit)?,
+    };
+    Some((resource.name.as_str().into(), grant))
+}
+
+/// Grants as numbers, or what is wrong with them.
+fn amounts(resources: &[ResourceGrant]) -> Result<Grants, Parked> {
+    let mut grants = Grants::new();
+    for (at, grant) in resources.iter().enumerate() {
+        let amount = |field: &str, quantity: &Quantity| {
+            let parsed = parse_quantity(&grant.name, &quantity.0);
+            // Sums of a thousand of them must not overflow either.
+            parsed.filter(|n| *n <= i64::MAX >> 12).ok_or_else(|| {
+                Parked::new(
+                    Reason::Invalid,
+                    format!(
+                        "spec.resources[{at}].{field} {:?} of {} is no amount, or too large: write it as 40, 500m or 80Gi",
+                        quantity.0, grant.name
+                    ),
+                )
+            })
+        };
+        let nominal = amount("nominal", &grant.nominal)?;
+        let limit = |field: &str, quantity: &Option<Quantity>, absent: i64| match quantity {
+            Some(quantity) => amount(field, quantity),
+            None => Ok(absent),
+        };
+        let borrows = limit("borrowingLimit", &grant.borrowing_limit, 0)?;
+        let lends = limit("lendingLimit", &grant.lending_limit, nominal)?;
+        if lends > nominal {
+            let message = format!(
+                "spec.resources[{at}].lendingLimit of {} must not exceed its nominal: nobody lends more than he has",
+                grant.name
+            );
+            return Err(Parked::new(Reason::Invalid, message));
+        }
+        let parsed = Grant {
+            nominal,
+            borrows,
+            lends,
+        };
+        if grants.insert(grant.name.as_str().into(), parsed).is_some() {
+            let message = format!("spec.resources names {} twice: leave one out", grant.name);
+            return Err(Parked::new(Reason::Invalid, message));
+        }
+    }
+    Ok(grants)
+}
