@@ -1,6 +1,7 @@
 //! AssignmentSlice: what the hub decided for one cluster, many Apps in one object.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use kube::{CustomResource, KubeSchema};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -100,7 +101,7 @@ pub struct Entry {
     pub take_over: TakeOver,
     /// What Quotas are charged for it, until its removal is acknowledged.
     #[serde(default)]
-    pub charge: Charge,
+    pub charge: Arc<Charge>,
 }
 
 /// What Quotas are charged for an App in one cluster.

@@ -3,6 +3,7 @@
 //! It runs in every plan test and before every apply. What it finds is a defect of ours, so the hub
 //! applies nothing of a plan that has a finding.
 
+mod quotas;
 mod tenancy;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,6 +12,8 @@ use crds::{
     ClusterName, Division, Entry, EntryState, Management, NamespaceName, RegionName, ReportState,
     SLICE_ENTRIES_MAX, TakeOver, Uid, label_selector_matches,
 };
+
+pub use quotas::{Limit, Use, uses};
 
 use crate::province::{Plan, SliceWrite};
 use crate::world::{AppState, Scale, ValidApp, ValidCluster, World};
@@ -51,6 +54,9 @@ pub enum Finding {
     /// A namespace, role, App or Tenant is touched that no Tenant's state allows.
     #[error("no Tenant's state allows {0}")]
     Tenant(String),
+    /// More is used or granted on than there is.
+    #[error("{0}: {1} would be used or granted on, and there are {2}")]
+    Overdrawn(String, i64, i64),
     /// An App is let go while a cluster that answers still holds it.
     #[error("App {0} is let go although a cluster holds an entry that is not marked as removed")]
     Released(Uid),
@@ -70,6 +76,7 @@ pub fn check(world: &World, plan: &Plan) -> Vec<Finding> {
     for write in &plan.slices {
         judge.slice(write);
     }
+    judge.quotas();
     for uid in &plan.releases {
         let entries = world
             .ledger(uid)

@@ -189,7 +189,7 @@ mod tests {
             stages: vec![],
             secrets: (0..secrets).map(secret).collect(),
             take_over: TakeOver::Never,
-            charge: crds::Charge::default(),
+            charge: std::sync::Arc::default(),
         })
     }
 

@@ -117,7 +117,9 @@ pub struct World {
     /// Apps that are gone but stand in the ledger.
     pub(crate) orphans: BTreeSet<Uid>,
     pub(crate) uses: Uses,
-    pub(crate) journal: Journal,
+    pub(crate) journal: Journal<Uid>,
+    /// Quotas of which anything changed, the status included.
+    pub(crate) quota_journal: Journal<QuotaKey>,
 }
 
 /// A Content object that exists.
@@ -162,6 +164,7 @@ impl World {
             orphans: BTreeSet::new(),
             uses: Uses::default(),
             journal: Journal::default(),
+            quota_journal: Journal::default(),
         }
     }
 

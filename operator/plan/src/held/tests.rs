@@ -16,7 +16,7 @@ fn entry(uid: &str, generation: i64) -> Entry {
         stages: vec![],
         secrets: vec![],
         take_over: TakeOver::Never,
-        charge: crds::Charge::default(),
+        charge: std::sync::Arc::default(),
     }
 }
 

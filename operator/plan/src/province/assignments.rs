@@ -67,7 +67,7 @@ pub(crate) fn of_placed(
         app,
         ledger,
     };
-    let (mut all_well, mut all_done) = (placed.shortage.is_none(), placed.withheld.is_empty());
+    let (mut all_well, mut all_done) = (placed.shortage.is_none(), true);
     let shrinks = |at: At, load: Load| {
         let held = desk.held(at).filter(|entry| entry.state.is_present());
         held.is_some_and(|entry| Load::of_stages(&entry.stages).count() > load.count())
@@ -75,8 +75,10 @@ pub(crate) fn of_placed(
     let (shrinking, growing): (Vec<_>, Vec<_>) = placed
         .targets
         .iter()
-        .filter(|(at, _)| !placed.withheld.contains(at))
         .partition(|(at, load)| shrinks(**at, **load));
+    let growing = growing
+        .into_iter()
+        .filter(|(at, _)| !placed.withheld.contains(at));
     for (at, load) in growing {
         let want = desk.entry(*at, load.stages(), &rolled.content[at]);
         let cluster = &fleet.clusters[*at].name;
@@ -97,7 +99,9 @@ pub(crate) fn of_placed(
             Some(held) if !all_done => held.stages.clone(),
             Some(_) | None => load.stages(),
         };
-        let want = desk.entry(*at, stages, &rolled.content[at]);
+        let kept = held.filter(|_| placed.withheld.contains(at));
+        let content = kept.map_or(&rolled.content[at], |held| &held.content);
+        let want = desk.entry(*at, stages, content);
         all_well = false;
         if !held.is_some_and(|has| same(has, &want)) {
             edits.insert(fleet.clusters[*at].name.clone(), Edit::Put(Box::new(want)));

@@ -38,6 +38,8 @@ pub struct Planner {
     quotas: Option<(u64, u64)>,
     /// Whether anything but use changed about Quotas.
     quotas_differ: bool,
+    /// Last change of a Quota that was looked at.
+    quotas_seen: Option<u64>,
     /// What is to be written for Quotas.
     pub(super) quota_writes: Vec<QuotaWrite>,
     /// What entries are charged whose App is gone.
@@ -144,16 +146,19 @@ impl Planner {
     /// Decides on Quotas once it is known what is used. What comes into force counts from the next turn
     /// on, when it is in the ledger.
     pub(super) fn grant(&mut self, world: &World) {
-        let all = std::mem::take(&mut self.quotas_differ);
-        if all || self.report.quotas.leaving {
+        // What leaves does so by what is used.
+        let all = std::mem::take(&mut self.quotas_differ) || self.report.quotas.leaving;
+        if all {
             let (fleet, tenants) = (&self.report.fleet, &self.report.tenants);
             let granting = super::quotas::granting(world, fleet, tenants, &self.book);
             self.quota_writes = super::quotas::writes(world, &granting);
             self.report.quotas = Arc::new(granting);
         }
-        let all = all || self.report.quotas.leaving;
+        let seen = self.quotas_seen.replace(world.quota_journal.clock());
+        let news = seen.and_then(|seen| world.quota_journal.since(seen));
+        let news = news.filter(|_| !all).map(|news| news.cloned().collect());
         let (granting, differ) = (self.report.quotas.clone(), &mut self.report.quota_statuses);
-        quota_statuses(world, &granting, &mut self.book, all, differ);
+        quota_statuses(world, &granting, &mut self.book, news, differ);
     }
 
     /// Begins the book anew. Apps that draw from elsewhere than before are decided anew.
@@ -162,7 +167,11 @@ impl Planner {
         let mut book = Book::of(world, &fleet);
         let mut moved = BTreeMap::new();
         for (uid, memo) in &mut self.memos {
-            let Some(slot) = world.app(uid) else { continue };
+            let Some(slot) = world.app(uid) else {
+                // It is about to be forgotten, and this book never charged it.
+                memo.payer = None;
+                continue;
+            };
             let now = book.desks(world, &fleet, &slot.namespace);
             let moved = *moved
                 .entry(&slot.namespace)

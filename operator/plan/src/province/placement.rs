@@ -40,7 +40,7 @@ pub(crate) struct Placed {
     pub(crate) leaving: BTreeSet<At>,
     /// Clusters that let it go as it is.
     pub(crate) releasing: BTreeSet<At>,
-    /// Clusters whose entry stays as it is, since the tenant's Quotas have no room for the change.
+    /// Clusters that keep the content they have, since the tenant's Quotas have no room for the change.
     pub(crate) withheld: BTreeSet<At>,
     /// What is missing, if anything.
     pub(crate) shortage: Option<Shortage>,
@@ -205,11 +205,12 @@ impl Placed {
 /// Whether what stands needs more of the tenant's Quotas than it is charged: after a change that asks
 /// for more.
 pub(crate) fn grows(standing: &Standing<'_>, placed: &Placed) -> bool {
-    let charges = &standing.app.footprint.charges;
-    let mut targets = placed.targets.iter();
-    standing.desks.is_some()
-        && targets
-            .any(|(at, load)| room::more_than_charged(standing, *at, &charges.at(load.count())))
+    let due = &standing.app.footprint.charges;
+    let grows = |(at, load): (&At, &Load)| {
+        let had = standing.keep.get(at).map_or(0, |had| had.count());
+        room::more_than_charged(standing, *at, &due.at(load.count().max(had)))
+    };
+    standing.desks.is_some() && placed.targets.iter().any(grows)
 }
 
 /// Decides on the room that is left: what adds up stays, everything else is decided anew.

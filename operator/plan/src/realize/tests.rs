@@ -66,7 +66,7 @@ impl Bed {
             }],
             secrets: vec![],
             take_over: TakeOver::Never,
-            charge: crds::Charge::default(),
+            charge: std::sync::Arc::default(),
         };
         Self {
             entry,

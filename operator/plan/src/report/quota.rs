@@ -12,28 +12,26 @@ use crate::amount::{format_amount, format_cores};
 use crate::province::{Book, Granting, QuotaStanding, Source};
 use crate::world::{GrantKey, QuotaKey, QuotaSlot, World, quota_name};
 
-/// Brings the statuses that differ from the ones last written up to date: of all Quotas, or, when
-/// nothing but use changed, of those whose use did.
+/// Brings the statuses that differ from the ones last written up to date: of all Quotas, or, when it is
+/// known which of them changed, of those and the ones whose use did.
 pub(crate) fn quota_statuses(
     world: &World,
     granting: &Granting,
     book: &mut Book,
-    all: bool,
+    changed: Option<BTreeSet<QuotaKey>>,
     differ: &mut BTreeMap<QuotaKey, QuotaStatus>,
 ) {
     let mut keys: BTreeSet<QuotaKey> = differ.keys().cloned().collect();
     let touched = book.take_touched();
-    if all {
-        keys.extend(granting.standings.keys().cloned());
+    if let Some(changed) = changed {
+        keys.extend(changed);
+        let of = |node| match book.name(node).0 {
+            Source::Quota(key) => Some(quota_of(key)),
+            Source::Budget(_) => None,
+        };
+        keys.extend(touched.into_iter().filter_map(of));
     } else {
-        keys.extend(
-            touched
-                .into_iter()
-                .filter_map(|node| match book.name(node).0 {
-                    Source::Quota(key) => Some(quota_of(key)),
-                    Source::Budget(_) => None,
-                }),
-        );
+        keys.extend(granting.standings.keys().cloned());
     }
     for key in keys {
         let found = world.quota(&key).zip(granting.standings.get(&key));

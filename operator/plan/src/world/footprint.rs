@@ -3,6 +3,8 @@
 //! It is read from the manifests leniently. A parked App keeps what it has, so its objects stay its
 //! own and what it holds stays debited.
 
+use std::sync::Arc;
+
 use crds::{AppSpec, Charge, Surge};
 use serde_json::Value;
 
@@ -28,7 +30,7 @@ pub struct Footprint {
     /// What Quotas are charged for it.
     pub charges: Charges,
     /// The same as an entry says it.
-    pub charge: Charge,
+    pub charge: Arc<Charge>,
 }
 
 impl Footprint {
@@ -68,7 +70,7 @@ impl Footprint {
         if let Some(served) = spec.requests_per_second_per_replica {
             print.charges.each.set(REQUESTS_PER_SECOND, served);
         }
-        print.charge = print.charges.to_charge();
+        print.charge = Arc::new(print.charges.to_charge());
         print
     }
 }

@@ -1,38 +1,49 @@
-//! What the world notes down so that a turn costs what changed: which Apps changed, and how often
+//! What the world notes down so that a turn costs what changed: which objects changed, and how often
 //! each content is named.
 
 use std::collections::BTreeMap;
 
-use crds::{ContentHash, Uid};
+use crds::ContentHash;
 
-/// Changes that are kept. A planner that is further behind looks at every App; so many Apps change
+/// Changes that are kept. A planner that is further behind looks at every object; so many change
 /// only when all of a large province do.
 const CHANGES_MAX: usize = 50_000;
 
-/// Which Apps changed, in order, each at its last change.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Journal {
+/// Which objects changed, in order, each at its last change.
+#[derive(Clone, Debug)]
+pub(crate) struct Journal<K> {
     clock: u64,
     /// Changes up to and with this one may be missing.
     forgotten: u64,
-    changes: BTreeMap<u64, Uid>,
-    last: BTreeMap<Uid, u64>,
+    changes: BTreeMap<u64, K>,
+    last: BTreeMap<K, u64>,
 }
 
-impl Journal {
-    /// Notes that an App changed, came or went.
-    pub(crate) fn note(&mut self, uid: &Uid) {
+impl<K> Default for Journal<K> {
+    fn default() -> Self {
+        Self {
+            clock: 0,
+            forgotten: 0,
+            changes: BTreeMap::new(),
+            last: BTreeMap::new(),
+        }
+    }
+}
+
+impl<K: Clone + Ord> Journal<K> {
+    /// Notes that an object changed, came or went.
+    pub(crate) fn note(&mut self, key: &K) {
         self.clock += 1;
-        if let Some(before) = self.last.insert(uid.clone(), self.clock) {
+        if let Some(before) = self.last.insert(key.clone(), self.clock) {
             self.changes.remove(&before);
         }
-        self.changes.insert(self.clock, uid.clone());
+        self.changes.insert(self.clock, key.clone());
         while self.changes.len() > CHANGES_MAX {
-            let Some((at, uid)) = self.changes.pop_first() else {
+            let Some((at, key)) = self.changes.pop_first() else {
                 break;
             };
             self.forgotten = at;
-            self.last.remove(&uid);
+            self.last.remove(&key);
         }
     }
 
@@ -41,10 +52,10 @@ impl Journal {
         self.clock
     }
 
-    /// Apps that changed after `seen`; `None` when that is no longer known.
-    pub(crate) fn since(&self, seen: u64) -> Option<impl Iterator<Item = &Uid>> {
+    /// Objects that changed after `seen`; `None` when that is no longer known.
+    pub(crate) fn since(&self, seen: u64) -> Option<impl Iterator<Item = &K>> {
         (self.forgotten <= seen && seen <= self.clock)
-            .then(|| self.changes.range(seen + 1..).map(|(_, uid)| uid))
+            .then(|| self.changes.range(seen + 1..).map(|(_, key)| key))
     }
 }
 
@@ -86,12 +97,12 @@ mod tests {
     fn each_app_is_noted_once_and_a_reader_too_far_behind_is_told_so() {
         let mut journal = Journal::default();
         for n in 0..CHANGES_MAX + 10 {
-            journal.note(&format!("uid-{n}").into());
+            journal.note(&format!("uid-{n}"));
         }
         assert!(journal.since(0).is_none());
         let seen = journal.clock();
-        journal.note(&"uid-9".into());
-        journal.note(&"uid-9".into());
+        journal.note(&"uid-9".to_owned());
+        journal.note(&"uid-9".to_owned());
         assert_eq!(journal.since(seen).map(Iterator::count), Some(1));
     }
 }

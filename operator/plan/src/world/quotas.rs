@@ -99,6 +99,7 @@ impl World {
         let says = |slot: &QuotaSlot| {
             (
                 slot.uid.clone(),
+                slot.generation,
                 slot.deleting,
                 slot.held,
                 slot.grant.clone(),
@@ -109,6 +110,7 @@ impl World {
         if before.as_ref() != Some(&says(&slot)) {
             self.quota_changes += 1;
         }
+        self.quota_journal.note(&key);
         self.quotas.insert(key, slot);
     }
 

@@ -4,10 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crds::{ConditionType, Division, EntryState, Management, Uid};
 use plan::World;
+use plan::check::uses;
 use plan::world::{Scale, TenantRole};
 use proptest::prelude::*;
 use serde_json::json;
 
+use crate::province::grants::limits;
 use crate::province::{Draft, Province, app, cluster, count, region};
 
 const CLUSTERS: [&str; 5] = [
@@ -32,30 +34,101 @@ const TIERS: [&str; 4] = ["Core", "Important", "General", "Ancillary"];
 /// Something that happens.
 #[derive(Clone, Debug)]
 enum Event {
-    Create { app: usize, shape: Shape },
-    Scale { app: usize, total: i32 },
-    Content { app: usize, version: usize },
-    Within { app: usize, regions: Vec<usize> },
-    AtMost { app: usize, regions: i32 },
-    Delete { app: usize },
-    Vanish { app: usize },
-    Approve { app: usize, yes: bool },
-    Ill { app: usize },
+    Create {
+        app: usize,
+        shape: Shape,
+    },
+    Scale {
+        app: usize,
+        total: i32,
+    },
+    Content {
+        app: usize,
+        version: usize,
+    },
+    Within {
+        app: usize,
+        regions: Vec<usize>,
+    },
+    AtMost {
+        app: usize,
+        regions: i32,
+    },
+    Delete {
+        app: usize,
+    },
+    Vanish {
+        app: usize,
+    },
+    Approve {
+        app: usize,
+        yes: bool,
+    },
+    Ill {
+        app: usize,
+    },
     Well,
-    Silence { cluster: usize },
-    Hear { cluster: usize },
-    Cores { cluster: usize, cores: i32 },
-    Manage { cluster: usize, how: usize },
-    Forget { cluster: usize },
-    Join { number: usize },
-    DeleteSlice { cluster: usize },
+    Silence {
+        cluster: usize,
+    },
+    Hear {
+        cluster: usize,
+    },
+    Cores {
+        cluster: usize,
+        cores: i32,
+    },
+    Manage {
+        cluster: usize,
+        how: usize,
+    },
+    Forget {
+        cluster: usize,
+    },
+    Join {
+        number: usize,
+    },
+    DeleteSlice {
+        cluster: usize,
+    },
     DeleteContent,
-    Lose { region: usize },
+    Lose {
+        region: usize,
+    },
     Find,
-    Settle { tenant: usize },
-    Restrict { tenant: usize, regions: Vec<usize> },
-    Dissolve { tenant: usize },
-    Wait { seconds: i64 },
+    Settle {
+        tenant: usize,
+    },
+    Restrict {
+        tenant: usize,
+        regions: Vec<usize>,
+    },
+    Dissolve {
+        tenant: usize,
+    },
+    Budget {
+        region: usize,
+        cores: i32,
+    },
+    Grant {
+        tenant: usize,
+        region: usize,
+        nominal: i32,
+        borrowing: i32,
+        lending: i32,
+    },
+    Revoke {
+        tenant: usize,
+        region: usize,
+        proper: bool,
+    },
+    Size {
+        app: usize,
+        cores: i32,
+    },
+    Wait {
+        seconds: i64,
+    },
 }
 
 /// How an App is made.
@@ -120,6 +193,13 @@ fn event() -> impl Strategy<Value = Event> {
         3 => (0..2usize).prop_map(|tenant| Event::Settle { tenant }),
         2 => (0..2usize, prop::collection::vec(region(), 0..3)).prop_map(|(tenant, regions)| Event::Restrict { tenant, regions }),
         1 => (0..2usize).prop_map(|tenant| Event::Dissolve { tenant }),
+        1 => (region(), 5..60i32).prop_map(|(region, cores)| Event::Budget { region, cores }),
+        4 => (0..2usize, region(), 0..30i32, 0..10i32, 0..=100i32).prop_map(|(tenant, region, nominal, borrowing, percent)| {
+            let lending = nominal * percent / 100;
+            Event::Grant { tenant, region, nominal, borrowing, lending }
+        }),
+        2 => (0..2usize, region(), prop::bool::weighted(0.8)).prop_map(|(tenant, region, proper)| Event::Revoke { tenant, region, proper }),
+        2 => (app(), 1..4i32).prop_map(|(app, cores)| Event::Size { app, cores }),
         4 => (1..90i64).prop_map(|seconds| Event::Wait { seconds }),
     ]
 }
@@ -204,6 +284,30 @@ impl History {
             Event::Settle { tenant } => self.settle_tenant(*tenant),
             Event::Restrict { tenant, regions } => self.restrict(*tenant, regions),
             Event::Dissolve { tenant } => self.dissolve(*tenant),
+            Event::Budget { region, cores } => {
+                let budget = serde_json::from_value(json!([
+                    {"name": "cpu", "quantity": cores.to_string()},
+                ]));
+                self.province.edit_region(REGIONS[*region], |region| {
+                    region.spec.budget = budget.unwrap();
+                });
+            }
+            Event::Grant {
+                tenant,
+                region,
+                nominal,
+                borrowing,
+                lending,
+            } => self.grant(*tenant, *region, [*nominal, *borrowing, *lending]),
+            Event::Revoke {
+                tenant,
+                region,
+                proper,
+            } => self.revoke(*tenant, *region, *proper),
+            Event::Size { app, cores } => self.edit(*app, |spec| {
+                let pod = &mut spec.manifests[0]["spec"]["template"]["spec"];
+                pod["containers"][0]["resources"]["requests"]["cpu"] = json!(cores.to_string());
+            }),
             Event::Wait { seconds } => {
                 for _ in 0..=seconds / 15 {
                     self.turn();
@@ -217,7 +321,7 @@ impl History {
         if self.province.apps.contains_key(&format!("web-{app}")) {
             return;
         }
-        let home = ["health", "health", "health", "health", "tax", "tax-audit"][app];
+        let home = ["health", "health", "tax", "tax", "tax-audit", "tax-audit"][app];
         let there = self.province.namespace(home);
         if there.is_some_and(|there| !there.clearing) {
             let draft = draft(app, shape).in_namespace(home);
@@ -260,6 +364,40 @@ impl History {
             self.upset = true;
             let (home, name) = TENANTS[tenant];
             self.province.delete_tenant(home, name);
+        }
+    }
+
+    fn grant(&mut self, tenant: usize, region: usize, [nominal, borrowing, lending]: [i32; 3]) {
+        let (home, name) = TENANTS[tenant];
+        let there = self.province.namespace(home);
+        let closed = there.is_some_and(|there| there.clearing);
+        let key = (home.into(), format!("{name}.{}", REGIONS[region]).into());
+        let known = self.province.quotas.get(&key);
+        let goes = known.is_some_and(|quota| quota.metadata.deletion_timestamp.is_some());
+        let place = home == "jiuzhou-system" || there.is_some();
+        if !closed && !goes && place {
+            let text = |n: i32| n.to_string();
+            let grant = limits("cpu", &text(nominal), &text(borrowing), &text(lending));
+            self.province
+                .set_quota(home, name, REGIONS[region], &[grant]);
+        }
+    }
+
+    fn revoke(&mut self, tenant: usize, region: usize, proper: bool) {
+        let (home, tenant) = TENANTS[tenant];
+        let name = format!("{tenant}.{}", REGIONS[region]);
+        let Some(quota) = self
+            .province
+            .quotas
+            .get(&(home.into(), name.as_str().into()))
+        else {
+            return;
+        };
+        let goes = quota.metadata.deletion_timestamp.is_some();
+        if proper && !goes {
+            self.province.delete_quota(home, &name);
+        } else if !proper {
+            self.province.lose_quota(home, &name);
         }
     }
 
@@ -331,7 +469,18 @@ impl History {
     /// One turn, in which nothing grows beyond the room there is and nobody is removed unasked.
     fn turn(&mut self) {
         let (before, states) = (self.used(), self.states());
+        let (granted, rules) = (uses(&self.province.world), self.rules());
         self.province.turn();
+        // What comes into force over what runs already takes nothing away.
+        if rules == self.rules() {
+            for (limit, (used, most)) in uses(&self.province.world) {
+                let had = granted.get(&limit).map_or(0, |(had, _)| *had);
+                assert!(
+                    used <= most.max(had),
+                    "{limit:?}: {used} of {most}, {had} before"
+                );
+            }
+        }
         for (name, after) in self.used() {
             let cores = &self.province.agents[name.as_str()].cluster_report["spec"]["allocatable"];
             let cores: i32 = cores[0]["quantity"].as_str().unwrap().parse().unwrap();
@@ -352,6 +501,16 @@ impl History {
                 "{key:?} is removed and nobody asked for it"
             );
         }
+    }
+
+    /// What is in force, and for whom.
+    fn rules(&self) -> (Vec<crds::QuotaLedgerSpec>, Vec<Option<Uid>>) {
+        let ledgers = self.province.quota_ledgers.values();
+        let owner = |name: &str| self.province.namespace(name)?.owner.clone();
+        (
+            ledgers.map(|ledger| ledger.spec.clone()).collect(),
+            ["tax", "tax-audit"].map(owner).to_vec(),
+        )
     }
 
     /// Weights are the user's word on who goes first when a heavier region gets room.
@@ -545,6 +704,12 @@ fn rebuilt(province: &Province, order: &[u64]) -> World {
         }));
     }
     steps.extend(tenancy(province));
+    for quota in province.quotas.values() {
+        steps.push(Box::new(move |world| world.apply_quota(quota)));
+    }
+    for ledger in province.quota_ledgers.values() {
+        steps.push(Box::new(move |world| world.apply_quota_ledger(ledger)));
+    }
     let mut world = World::new(province.world.hub.clone(), province.world.settings.clone());
     world.lost.clone_from(&province.world.lost);
     (world.now, world.started) = (province.world.now, province.world.now);

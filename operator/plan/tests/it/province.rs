@@ -10,8 +10,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crds::{
     APP_FINALIZER, App, AppSpec, Approval, AssignmentSlice, ClusterName, ClusterReport, Condition,
-    ConditionType, ContentHash, Entry, MemberCluster, Quota, Reason, Region, RegionName, Tenant,
-    Uid, find_condition,
+    ConditionType, ContentHash, Entry, MemberCluster, Quota, QuotaLedger, Reason, Region,
+    RegionName, Tenant, Uid, find_condition,
 };
 use plan::province::{Plan, Refusal, SliceWrite};
 use plan::report::AppReport;
@@ -36,6 +36,7 @@ pub(crate) struct Province {
     pub(crate) regions: BTreeMap<RegionName, Region>,
     pub(crate) tenants: BTreeMap<TenantKey, Tenant>,
     pub(crate) quotas: BTreeMap<QuotaKey, Quota>,
+    pub(crate) quota_ledgers: BTreeMap<RegionName, QuotaLedger>,
     pub(crate) agents: BTreeMap<ClusterName, Agent>,
     pub(crate) slices: BTreeMap<(ClusterName, String), AssignmentSlice>,
     pub(crate) contents: BTreeMap<String, StoredContent>,
@@ -91,6 +92,7 @@ impl Province {
             regions: BTreeMap::new(),
             tenants: BTreeMap::new(),
             quotas: BTreeMap::new(),
+            quota_ledgers: BTreeMap::new(),
             agents: BTreeMap::new(),
             slices: BTreeMap::new(),
             contents: BTreeMap::new(),
@@ -362,6 +364,8 @@ impl Province {
         for (uid, cold) in &report.apps {
             assert_eq!(mine.apps.get(uid), Some(cold), "and reports the same");
         }
+        assert_eq!(mine.quotas, report.quotas, "also on Quotas");
+        assert_eq!(mine.quota_statuses, report.quota_statuses, "and their use");
         assert!(*mine == report, "also on all else");
         plan
     }

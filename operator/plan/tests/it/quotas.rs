@@ -568,3 +568,22 @@ fn a_burst_of_apps_never_gets_more_than_there_is_and_in_a_stable_order() {
     assert_eq!(core, 28, "tier Core comes first");
     assert_eq!(placed(1), 2, "then the oldest of tier General");
 }
+
+#[test]
+fn fewer_replicas_that_each_ask_for_more_come_one_after_the_other() {
+    let mut province = shared()
+        .with_quota(ROOT, "tax", "hangzhou", &cpu("12"))
+        .settled()
+        .with(in_hangzhou("tax", "web", 12))
+        .settled();
+    province.edit("web", |spec| {
+        spec.replicas.as_mut().unwrap().total = 6;
+        let pod = &mut spec.manifests[0]["spec"]["template"]["spec"];
+        pod["containers"][0]["resources"]["requests"]["cpu"] = json!("2");
+    });
+    province.settle();
+    assert_eq!(replicas(&province, "web"), 6);
+    assert_eq!(province.updated("web"), ["hangzhou-a"]);
+    let status = province.quota_status(ROOT, "tax.hangzhou");
+    assert_eq!(status.cpu.as_deref(), Some("12/12"));
+}

@@ -34,7 +34,7 @@ fn entry(uid: &str, content: &str, pack: &str) -> Entry {
         stages: vec![Stage::default()],
         secrets: vec![],
         take_over: TakeOver::Never,
-        charge: crds::Charge::default(),
+        charge: std::sync::Arc::default(),
     }
 }
 

@@ -121,6 +121,7 @@ fn fewer(
 /// Pays for one cluster after the other, those that the App has first.
 fn piece_by_piece(standing: &Standing<'_>, targets: BTreeMap<At, Load>, room: &mut Room) -> Bought {
     let mut bought = Bought::default();
+    let mut denied = false;
     let (kept, new): (Vec<_>, Vec<_>) = targets
         .into_iter()
         .partition(|(at, _)| standing.keep.contains_key(at));
@@ -129,14 +130,28 @@ fn piece_by_piece(standing: &Standing<'_>, targets: BTreeMap<At, Load>, room: &m
         let most = had.map_or(0, Load::count) + room.fit(at, standing, had.map(Load::count));
         let tries = [load, load.at_most(most)];
         let mut pays = |load: &Load| room.pay(standing, &BTreeMap::from([(at, *load)])).is_ok();
-        match (tries.into_iter().find(&mut pays), had) {
+        let paid = tries.into_iter().find(&mut pays);
+        denied |= paid.or(had).map_or(0, Load::count) < load.count();
+        match (paid, had) {
             (Some(Load::Replicas(0)), None) if load.count() > 0 => {}
             (Some(load), _) => drop(bought.targets.insert(at, load)),
             (None, Some(had)) => {
                 bought.withheld.insert(at);
-                bought.targets.insert(at, had);
+                bought.targets.insert(at, load.at_most(had.count()));
             }
             (None, None) => {}
+        }
+    }
+    if denied {
+        // Nothing shrinks for the sake of what does not grow.
+        for (at, load) in &mut bought.targets {
+            if let Some(had) = standing
+                .keep
+                .get(at)
+                .filter(|had| had.count() > load.count())
+            {
+                *load = *had;
+            }
         }
     }
     bought
@@ -149,11 +164,6 @@ pub(super) fn keep(standing: &Standing<'_>, placed: &mut Placed, room: &mut Room
         if let Err(why) = room.pay(standing, &BTreeMap::from([(*at, *load)])) {
             short.get_or_insert(why);
             placed.withheld.insert(*at);
-        }
-    }
-    for at in &placed.withheld {
-        if let Some(had) = standing.keep.get(at) {
-            placed.targets.insert(*at, *had);
         }
     }
     if placed.shortage.is_none() && short.is_some() {

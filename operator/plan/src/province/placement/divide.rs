@@ -227,8 +227,10 @@ pub(crate) fn divide(
     for (clusters, share) in caps.iter().zip(&shares) {
         fill(clusters, *share, task.total == 0, &mut counts);
     }
-    if task.total == 0 && counts.is_empty() && standing.frozen.is_empty() {
-        // An App scaled to nothing still has its Services and ConfigMaps somewhere.
+    let elsewhere = !standing.frozen.is_empty() && standing.leaving.is_empty();
+    if task.total == 0 && counts.is_empty() && !elsewhere {
+        // An App scaled to nothing still has its Services and ConfigMaps somewhere, and leaves no place
+        // for one of which nobody knows whether it still stands.
         counts.extend(
             caps.iter()
                 .take(least)

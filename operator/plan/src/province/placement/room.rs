@@ -193,7 +193,9 @@ impl Room {
         };
         let mark = self.paid.len();
         for (at, load) in targets {
-            let need = standing.app.footprint.charges.at(load.count());
+            // What shrinks does so after what it has was changed.
+            let had = standing.keep.get(at).map_or(0, |had| had.count());
+            let need = standing.app.footprint.charges.at(load.count().max(had));
             if let Some(short) = self.lack_of(standing, *at, &need) {
                 self.give_back(mark);
                 return Err(short);

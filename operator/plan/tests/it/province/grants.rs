@@ -158,6 +158,7 @@ impl Province {
                 );
                 ledger.metadata.resource_version = Some(self.next_version());
                 self.world.apply_quota_ledger(&ledger);
+                self.quota_ledgers.insert(region.clone(), ledger);
             }
             QuotaWrite::Release((home, name), uid) => {
                 let quota = &self.quotas[&at(home.as_str(), name)];
