@@ -1,5 +1,7 @@
 //! Random provinces and random histories: whatever happens, what must always hold, holds.
 
+mod decrees;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use crds::{ConditionType, Division, EntryState, Management, Uid};
@@ -9,7 +11,8 @@ use plan::world::{Scale, TenantRole};
 use proptest::prelude::*;
 use serde_json::json;
 
-use crate::province::grants::limits;
+use decrees::{Decree, decree};
+
 use crate::province::{Draft, Province, app, cluster, count, region};
 
 const CLUSTERS: [&str; 5] = [
@@ -34,101 +37,32 @@ const TIERS: [&str; 4] = ["Core", "Important", "General", "Ancillary"];
 /// Something that happens.
 #[derive(Clone, Debug)]
 enum Event {
-    Create {
-        app: usize,
-        shape: Shape,
-    },
-    Scale {
-        app: usize,
-        total: i32,
-    },
-    Content {
-        app: usize,
-        version: usize,
-    },
-    Within {
-        app: usize,
-        regions: Vec<usize>,
-    },
-    AtMost {
-        app: usize,
-        regions: i32,
-    },
-    Delete {
-        app: usize,
-    },
-    Vanish {
-        app: usize,
-    },
-    Approve {
-        app: usize,
-        yes: bool,
-    },
-    Ill {
-        app: usize,
-    },
+    Create { app: usize, shape: Shape },
+    Scale { app: usize, total: i32 },
+    Content { app: usize, version: usize },
+    Within { app: usize, regions: Vec<usize> },
+    AtMost { app: usize, regions: i32 },
+    Delete { app: usize },
+    Vanish { app: usize },
+    Approve { app: usize, yes: bool },
+    Ill { app: usize },
     Well,
-    Silence {
-        cluster: usize,
-    },
-    Hear {
-        cluster: usize,
-    },
-    Cores {
-        cluster: usize,
-        cores: i32,
-    },
-    Manage {
-        cluster: usize,
-        how: usize,
-    },
-    Forget {
-        cluster: usize,
-    },
-    Join {
-        number: usize,
-    },
-    DeleteSlice {
-        cluster: usize,
-    },
+    Silence { cluster: usize },
+    Hear { cluster: usize },
+    Cores { cluster: usize, cores: i32 },
+    Manage { cluster: usize, how: usize },
+    Forget { cluster: usize },
+    Join { number: usize },
+    DeleteSlice { cluster: usize },
     DeleteContent,
-    Lose {
-        region: usize,
-    },
+    Lose { region: usize },
     Find,
-    Settle {
-        tenant: usize,
-    },
-    Restrict {
-        tenant: usize,
-        regions: Vec<usize>,
-    },
-    Dissolve {
-        tenant: usize,
-    },
-    Budget {
-        region: usize,
-        cores: i32,
-    },
-    Grant {
-        tenant: usize,
-        region: usize,
-        nominal: i32,
-        borrowing: i32,
-        lending: i32,
-    },
-    Revoke {
-        tenant: usize,
-        region: usize,
-        proper: bool,
-    },
-    Size {
-        app: usize,
-        cores: i32,
-    },
-    Wait {
-        seconds: i64,
-    },
+    Settle { tenant: usize },
+    Restrict { tenant: usize, regions: Vec<usize> },
+    Dissolve { tenant: usize },
+    Decree(Decree),
+    Size { app: usize, cores: i32 },
+    Wait { seconds: i64 },
 }
 
 /// How an App is made.
@@ -193,12 +127,7 @@ fn event() -> impl Strategy<Value = Event> {
         3 => (0..2usize).prop_map(|tenant| Event::Settle { tenant }),
         2 => (0..2usize, prop::collection::vec(region(), 0..3)).prop_map(|(tenant, regions)| Event::Restrict { tenant, regions }),
         1 => (0..2usize).prop_map(|tenant| Event::Dissolve { tenant }),
-        1 => (region(), 5..60i32).prop_map(|(region, cores)| Event::Budget { region, cores }),
-        4 => (0..2usize, region(), 0..30i32, 0..10i32, 0..=100i32).prop_map(|(tenant, region, nominal, borrowing, percent)| {
-            let lending = nominal * percent / 100;
-            Event::Grant { tenant, region, nominal, borrowing, lending }
-        }),
-        2 => (0..2usize, region(), prop::bool::weighted(0.8)).prop_map(|(tenant, region, proper)| Event::Revoke { tenant, region, proper }),
+        7 => decree().prop_map(Event::Decree),
         2 => (app(), 1..4i32).prop_map(|(app, cores)| Event::Size { app, cores }),
         4 => (1..90i64).prop_map(|seconds| Event::Wait { seconds }),
     ]
@@ -284,26 +213,7 @@ impl History {
             Event::Settle { tenant } => self.settle_tenant(*tenant),
             Event::Restrict { tenant, regions } => self.restrict(*tenant, regions),
             Event::Dissolve { tenant } => self.dissolve(*tenant),
-            Event::Budget { region, cores } => {
-                let budget = serde_json::from_value(json!([
-                    {"name": "cpu", "quantity": cores.to_string()},
-                ]));
-                self.province.edit_region(REGIONS[*region], |region| {
-                    region.spec.budget = budget.unwrap();
-                });
-            }
-            Event::Grant {
-                tenant,
-                region,
-                nominal,
-                borrowing,
-                lending,
-            } => self.grant(*tenant, *region, [*nominal, *borrowing, *lending]),
-            Event::Revoke {
-                tenant,
-                region,
-                proper,
-            } => self.revoke(*tenant, *region, *proper),
+            Event::Decree(decree) => self.decree(decree),
             Event::Size { app, cores } => self.edit(*app, |spec| {
                 let pod = &mut spec.manifests[0]["spec"]["template"]["spec"];
                 pod["containers"][0]["resources"]["requests"]["cpu"] = json!(cores.to_string());
@@ -364,40 +274,6 @@ impl History {
             self.upset = true;
             let (home, name) = TENANTS[tenant];
             self.province.delete_tenant(home, name);
-        }
-    }
-
-    fn grant(&mut self, tenant: usize, region: usize, [nominal, borrowing, lending]: [i32; 3]) {
-        let (home, name) = TENANTS[tenant];
-        let there = self.province.namespace(home);
-        let closed = there.is_some_and(|there| there.clearing);
-        let key = (home.into(), format!("{name}.{}", REGIONS[region]).into());
-        let known = self.province.quotas.get(&key);
-        let goes = known.is_some_and(|quota| quota.metadata.deletion_timestamp.is_some());
-        let place = home == "jiuzhou-system" || there.is_some();
-        if !closed && !goes && place {
-            let text = |n: i32| n.to_string();
-            let grant = limits("cpu", &text(nominal), &text(borrowing), &text(lending));
-            self.province
-                .set_quota(home, name, REGIONS[region], &[grant]);
-        }
-    }
-
-    fn revoke(&mut self, tenant: usize, region: usize, proper: bool) {
-        let (home, tenant) = TENANTS[tenant];
-        let name = format!("{tenant}.{}", REGIONS[region]);
-        let Some(quota) = self
-            .province
-            .quotas
-            .get(&(home.into(), name.as_str().into()))
-        else {
-            return;
-        };
-        let goes = quota.metadata.deletion_timestamp.is_some();
-        if proper && !goes {
-            self.province.delete_quota(home, &name);
-        } else if !proper {
-            self.province.lose_quota(home, &name);
         }
     }
 
@@ -501,16 +377,6 @@ impl History {
                 "{key:?} is removed and nobody asked for it"
             );
         }
-    }
-
-    /// What is in force, and for whom.
-    fn rules(&self) -> (Vec<crds::QuotaLedgerSpec>, Vec<Option<Uid>>) {
-        let ledgers = self.province.quota_ledgers.values();
-        let owner = |name: &str| self.province.namespace(name)?.owner.clone();
-        (
-            ledgers.map(|ledger| ledger.spec.clone()).collect(),
-            ["tax", "tax-audit"].map(owner).to_vec(),
-        )
     }
 
     /// Weights are the user's word on who goes first when a heavier region gets room.

@@ -587,3 +587,58 @@ fn fewer_replicas_that_each_ask_for_more_come_one_after_the_other() {
     let status = province.quota_status(ROOT, "tax.hangzhou");
     assert_eq!(status.cpu.as_deref(), Some("12/12"));
 }
+
+#[test]
+fn an_app_that_vanishes_while_quotas_change_gives_back_only_what_it_was_charged() {
+    let mut province = shared()
+        .with_quota(ROOT, "tax", "hangzhou", &cpu("10"))
+        .settled()
+        .with(in_hangzhou("tax", "web", 4))
+        .with(in_hangzhou("tax", "api", 3))
+        .settled();
+    province.delete("web");
+    province.turn();
+    province.turn();
+    province.vanish("web");
+    province.set_quota(ROOT, "tax", "hangzhou", &cpu("11"));
+    province.settle();
+    let status = province.quota_status(ROOT, "tax.hangzhou");
+    assert_eq!(status.cpu.as_deref(), Some("3/11"));
+}
+
+#[test]
+fn an_edit_that_changes_nothing_is_seen_all_the_same() {
+    let mut province = shared()
+        .with_quota(ROOT, "tax", "hangzhou", &cpu("10"))
+        .settled();
+    province.set_quota(ROOT, "tax", "hangzhou", &cpu("10"));
+    province.settle();
+    let status = province.quota_status(ROOT, "tax.hangzhou");
+    assert_eq!(status.observed_generation, Some(2));
+}
+
+#[test]
+fn a_change_is_charged_for_all_replicas_that_it_meets() {
+    let mut province = Province::example()
+        .with_tenant(ROOT, "tax", &json!({}))
+        .settled()
+        .with_quota(ROOT, "tax", "zhejiang", &cpu("18"))
+        .settled()
+        .with(
+            app("web")
+                .in_namespace("tax")
+                .within(&["quzhou", "ningbo"])
+                .replicas(8, "Even")
+                .waves(&[("canary", &["quzhou"], "30s", false)]),
+        )
+        .settled()
+        .with_quota(ROOT, "tax", "quzhou", &cpu("9"))
+        .settled();
+    province.edit("web", |spec| {
+        let pod = &mut spec.manifests[0]["spec"]["template"]["spec"];
+        pod["containers"][0]["resources"]["requests"]["cpu"] = json!("2");
+    });
+    // The second judge looks at every plan.
+    province.wait(120);
+    assert_eq!(province.ready("web"), "QuotaExceeded");
+}

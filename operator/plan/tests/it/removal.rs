@@ -157,3 +157,33 @@ fn a_place_taken_back_while_it_is_being_removed_comes_back() {
     province.settle();
     assert_eq!(province.clusters_of("web"), ["hangzhou-a", "ningbo-a"]);
 }
+
+#[test]
+fn an_app_of_no_replicas_leaves_no_place_for_one_that_nobody_knows() {
+    let mut province = Province::example()
+        .with(app("web").replicas(0, "Capacity").at_least(2).at_most(2))
+        .settled();
+    let places = province.clusters_of("web");
+    let [gone, left] = places.as_slice() else {
+        panic!("two places: {places:?}");
+    };
+    province.delete_cluster(gone);
+    let slice = province.world.slice_names(&gone.as_str().into()).remove(0);
+    province.delete_slice(gone, &slice);
+    let elsewhere = ["hangzhou", "ningbo", "quzhou"].into_iter();
+    let elsewhere = elsewhere.map(str::to_owned).find(|region| {
+        let name = format!("{region}-a");
+        name != *gone && name != *left
+    });
+    province.edit("web", |spec| {
+        let within = vec![elsewhere.unwrap().into()];
+        spec.placement.regions = Some(crds::RegionSelector {
+            within,
+            ..Default::default()
+        });
+        spec.placement.min_regions = Some(1);
+    });
+    // The second judge looks at every plan.
+    province.settle();
+    assert!(!province.clusters_of("web").contains(left));
+}
