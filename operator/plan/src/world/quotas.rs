@@ -99,7 +99,6 @@ impl World {
         let says = |slot: &QuotaSlot| {
             (
                 slot.uid.clone(),
-                slot.generation,
                 slot.deleting,
                 slot.held,
                 slot.grant.clone(),
