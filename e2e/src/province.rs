@@ -77,6 +77,8 @@ pub struct Province {
 pub struct Pace {
     /// Silence after which a cluster counts as out of contact.
     pub unreachable_after: &'static str,
+    /// What was lent is taken back after this time.
+    pub reclaim_grace: &'static str,
     /// Steadiness after which it counts as in contact again.
     pub reachable_after: &'static str,
     /// Time between two signs of life.
@@ -91,6 +93,7 @@ impl Pace {
     /// Within seconds instead of a minute.
     pub const QUICK: Self = Self {
         unreachable_after: "12s",
+        reclaim_grace: "15s",
         reachable_after: "6s",
         heartbeat: "3s",
         lease_duration: "15s",
@@ -99,6 +102,7 @@ impl Pace {
     /// As soon as a busy machine allows, for tests of outages.
     pub const HASTY: Self = Self {
         unreachable_after: "5s",
+        reclaim_grace: "6s",
         reachable_after: "3s",
         heartbeat: "1s",
         lease_duration: "6s",
@@ -241,6 +245,7 @@ impl Starter<'_> {
             .arg("hub")
             .flag("kubeconfig", &file)
             .flag("unreachable-after", self.pace.unreachable_after)
+            .flag("reclaim-grace", self.pace.reclaim_grace)
             .flag("reachable-after", self.pace.reachable_after)
             .flag("heartbeat", self.pace.heartbeat)
             .flag("lease-duration", self.pace.lease_duration);

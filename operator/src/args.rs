@@ -118,6 +118,9 @@ pub struct HubArguments {
     /// Another replica takes over from a leader that was silent for this long.
     #[arg(long, env = "JIUZHOU_LEASE_DURATION", default_value = "15s", value_parser = span)]
     pub lease_duration: Duration,
+    /// What a tenant borrowed is taken back so long after whoever lent it wants it.
+    #[arg(long, env = "JIUZHOU_RECLAIM_GRACE", default_value = "60s", value_parser = span)]
+    pub reclaim_grace: Duration,
 }
 
 /// Flags of `jiuzhou agent`.

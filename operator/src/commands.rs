@@ -50,6 +50,7 @@ async fn hub(arguments: HubArguments) -> anyhow::Result<ExitCode> {
         client: client("hub", config, Limits::default(), &shell.metrics.requests)?,
         settings: Settings {
             unreachable_after: millis(arguments.unreachable_after),
+            reclaim_grace: millis(arguments.reclaim_grace),
             reachable_after: millis(arguments.reachable_after),
             ..Settings::default()
         },

@@ -185,3 +185,37 @@ async fn what_is_in_force_outlives_the_status_and_the_quota_itself() {
     hub.gone("Quota", ROOT, "forest.quzhou").await;
     assert!(ledger().await.is_none(), "and nothing is left of it");
 }
+
+#[tokio::test]
+async fn a_lender_has_back_what_it_lent_after_the_grace_time() {
+    let running = province().await;
+    let hub = running.hub().await;
+    // Under a tenant of their own, so that no other test has a part in it.
+    hub.create(&tenant(ROOT, "coast", &json!({}))).await;
+    ready(&hub, ROOT, "coast").await;
+    hub.create(&quota(ROOT, "coast", "quzhou", &pods("6")))
+        .await;
+    let borrows = json!([{"name": "pods", "nominal": "2", "borrowingLimit": "4"}]);
+    for (name, resources) in [("light", borrows), ("rescue", pods("4"))] {
+        hub.create(&tenant("coast", name, &json!({}))).await;
+        ready(&hub, "coast", name).await;
+        hub.create(&quota("coast", name, "quzhou", &resources))
+            .await;
+        accepted(&hub, "coast", &format!("{name}.quzhou"), "AsExpected").await;
+    }
+    hub.create(&in_quzhou("coast-light", "house", 6)).await;
+    replicas(&hub, "coast-light", "house", 6).await;
+    hub.create(&in_quzhou("coast-rescue", "boats", 4)).await;
+    let told = |app: &Value| {
+        condition(app, "Admitted").is_some_and(|(.., message)| {
+            message.contains("4 of its replicas are borrowed and go back at")
+        })
+    };
+    hub.until("is told", ("App", "coast-light", "house"), told)
+        .await;
+    hub.ready("coast-rescue", "boats").await;
+    replicas(&hub, "coast-rescue", "boats", 4).await;
+    let house = replicas(&hub, "coast-light", "house", 2).await;
+    let (_, reason, _) = condition(&house, "Admitted").expect("it is admitted or not");
+    assert_eq!(reason, "QuotaExceeded");
+}

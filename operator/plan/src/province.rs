@@ -5,6 +5,7 @@ mod contents;
 mod memory;
 mod placement;
 mod quotas;
+mod reclaim;
 mod regions;
 mod rollout;
 mod slices;

@@ -71,11 +71,12 @@ impl Place {
     }
 
     /// What may still be used here as far as this grant says.
-    fn left(&self) -> i64 {
+    fn left(&self, borrowing: bool) -> i64 {
         if self.closed {
             return 0;
         }
-        let most = self.grant.nominal.saturating_add(self.grant.borrows);
+        let borrows = if borrowing { self.grant.borrows } else { 0 };
+        let most = self.grant.nominal.saturating_add(borrows);
         most.saturating_sub(self.used)
     }
 
@@ -146,18 +147,41 @@ impl Tree {
 
     /// The room of a grant, and which grant on the way up it is that leaves no more.
     pub fn tightest(&self, node: Node) -> (i64, Node) {
+        let (room, tightest) = self.tightest_of(node, true);
+        (room.max(0), tightest)
+    }
+
+    /// The same; below zero where more is used than may be.
+    pub fn shortfall(&self, node: Node) -> (i64, Node) {
+        self.tightest_of(node, true)
+    }
+
+    /// The same, when nobody uses any more of what others are granted than he does: neither of those
+    /// beside him nor of those below.
+    pub fn tightest_nominal(&self, node: Node) -> (i64, Node) {
+        let place = &self.places[node];
+        let kept = (place.grant.nominal - place.carved - place.own).max(0);
+        let tightest = self.tightest_of(node, false);
+        if kept < tightest.0 {
+            (kept, node)
+        } else {
+            (tightest.0.max(0), tightest.1)
+        }
+    }
+
+    fn tightest_of(&self, node: Node, borrowing: bool) -> (i64, Node) {
         let (mut slacks, mut tightest) = (0_i64, (i64::MAX, node));
         let mut next = Some(node);
         while let Some(at) = next {
             let place = &self.places[at];
-            let room = slacks.saturating_add(place.left());
+            let room = slacks.saturating_add(place.left(borrowing));
             if room < tightest.0 {
                 tightest = (room, at);
             }
             slacks = slacks.saturating_add(place.slack());
             next = place.parent;
         }
-        (tightest.0.max(0), tightest.1)
+        tightest
     }
 
     /// Takes in that so much more, or less, of a grant is used directly.

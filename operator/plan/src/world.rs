@@ -51,6 +51,8 @@ pub struct Settings {
     pub reachable_after: i64,
     /// Least time between two writes of one slice.
     pub slice_interval: i64,
+    /// What was lent is taken back after this time, so that whoever borrowed it can prepare.
+    pub reclaim_grace: i64,
     /// A Content that nothing names is collected after this time.
     pub content_retention: i64,
 }
@@ -62,6 +64,7 @@ impl Default for Settings {
             unreachable_after: 40_000,
             reachable_after: 30_000,
             slice_interval: 1_000,
+            reclaim_grace: 60_000,
             content_retention: 24 * 3_600_000,
         }
     }

@@ -111,7 +111,7 @@ fn amounts(world: &World, of: impl Fn(&NamespaceName) -> bool) -> Amounts<'_> {
     let mut amounts = Amounts::new();
     for (uid, ledger) in &world.ledger {
         for (cluster, held) in &ledger.entries {
-            let amount = (&held.entry.namespace, charge(&held.entry));
+            let amount = (&held.entry.namespace, charge(&held.entry, world.now));
             amounts.insert((cluster, uid), amount);
         }
         let Some(app) = world.app(uid) else { continue };
@@ -144,13 +144,16 @@ fn add_up(world: &World, amounts: &Amounts<'_>) -> BTreeMap<Limit, Use> {
     uses
 }
 
-/// What an entry is charged at its largest stage.
-fn charge(entry: &Entry) -> Resources {
+/// What an entry is charged at the largest stage that is not over yet.
+fn charge(entry: &Entry, now: i64) -> Resources {
+    let begun = |stage: &crds::Stage| stage.not_before.is_none_or(|at| at.millis() <= now);
+    let first = entry.stages.iter().rposition(begun).unwrap_or(0);
     let count = |stage: &crds::Stage| {
         let most = stage.hpa.map(|bounds| bounds.max);
         most.or(stage.replicas).unwrap_or(1)
     };
-    let replicas = entry.stages.iter().map(count).max().unwrap_or(1);
+    let ahead = entry.stages.get(first..).unwrap_or_default();
+    let replicas = ahead.iter().map(count).max().unwrap_or(1);
     Charges::of(&entry.charge).at(replicas)
 }
 
@@ -171,7 +174,7 @@ impl Judge<'_> {
         for write in &self.plan.slices {
             for entry in self.changed(write) {
                 if roots.contains(root(&entry.namespace)) {
-                    let amount = (&entry.namespace, charge(entry));
+                    let amount = (&entry.namespace, charge(entry, self.world.now));
                     after.insert((&write.cluster, &entry.uid), amount);
                 }
             }
@@ -200,8 +203,10 @@ impl Judge<'_> {
         for write in &self.plan.slices {
             for entry in self.changed(write) {
                 let before = self.held(&write.cluster, &entry.uid);
-                let had = before.map(charge).unwrap_or_default();
-                let now = charge(entry);
+                let had = before
+                    .map(|before| charge(before, self.world.now))
+                    .unwrap_or_default();
+                let now = charge(entry, self.world.now);
                 if now.iter().any(|(name, amount)| amount > had.get(name)) {
                     roots.insert(root(&entry.namespace).to_owned());
                 }

@@ -5,9 +5,11 @@ use std::collections::BTreeMap;
 
 use crds::{
     ClusterName, ContentHash, Entry, EntryState, NamespaceName, ReportState, SecretCopy, Stage,
+    Timestamp,
 };
 
 use super::placement::{At, Load, Placed};
+use super::reclaim::Cuts;
 use super::regions::{Fleet, Reach, Standing};
 use super::rollout::Rolled;
 use crate::content::hash_of;
@@ -57,6 +59,7 @@ pub(crate) fn of_placed(
     app: &ValidApp,
     placed: &Placed,
     rolled: &Rolled,
+    cuts: Option<&Cuts>,
 ) -> Edits {
     let ledger = world.ledger(&slot.uid);
     let mut edits = acknowledgements(ledger);
@@ -70,7 +73,7 @@ pub(crate) fn of_placed(
     let (mut all_well, mut all_done) = (placed.shortage.is_none(), true);
     let shrinks = |at: At, load: Load| {
         let held = desk.held(at).filter(|entry| entry.state.is_present());
-        held.is_some_and(|entry| Load::of_stages(&entry.stages).count() > load.count())
+        held.is_some_and(|entry| Load::of_stages(&entry.stages, world.now).count() > load.count())
     };
     let (shrinking, growing): (Vec<_>, Vec<_>) = placed
         .targets
@@ -80,7 +83,8 @@ pub(crate) fn of_placed(
         .into_iter()
         .filter(|(at, _)| !placed.withheld.contains(at));
     for (at, load) in growing {
-        let want = desk.entry(*at, load.stages(), &rolled.content[at]);
+        let stages = desk.timetable(*at, *load, cuts.and_then(|cuts| cuts.get(at)));
+        let want = desk.entry(*at, stages, &rolled.content[at]);
         let cluster = &fleet.clusters[*at].name;
         match desk.held(*at) {
             Some(has) if same(has, &want) => {
@@ -97,7 +101,7 @@ pub(crate) fn of_placed(
         let held = desk.held(*at);
         let stages = match held {
             Some(held) if !all_done => held.stages.clone(),
-            Some(_) | None => load.stages(),
+            Some(_) | None => desk.timetable(*at, *load, cuts.and_then(|cuts| cuts.get(at))),
         };
         let kept = held.filter(|_| placed.withheld.contains(at));
         let content = kept.map_or(&rolled.content[at], |held| &held.content);
@@ -135,6 +139,24 @@ impl<'a> Desk<'a> {
     fn held(&self, at: At) -> Option<&'a Entry> {
         let cluster = &self.fleet.clusters[at].name;
         Some(&*self.ledger?.entries.get(cluster)?.entry)
+    }
+
+    /// The load now and, where replicas are taken back, fewer of them after the grace time.
+    fn timetable(&self, at: At, load: Load, cut: Option<&i32>) -> Vec<Stage> {
+        let mut stages = load.stages();
+        let Some(cut) = cut.filter(|cut| **cut < load.count()) else {
+            return stages;
+        };
+        let now = self.world.now;
+        let held = self.held(at).map_or(&[][..], |held| &held.stages[..]);
+        let announced = held.iter().filter_map(|stage| stage.not_before);
+        let announced = announced.filter(|at| at.millis() > now).min();
+        let grace = Timestamp::from_millis(now + self.world.settings.reclaim_grace);
+        for mut later in load.at_most(*cut).stages() {
+            later.not_before = Some(announced.unwrap_or(grace));
+            stages.push(later);
+        }
+        stages
     }
 
     /// The entry of one cluster; its generation comes later. Positions of overrides, names of

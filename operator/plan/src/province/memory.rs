@@ -8,6 +8,7 @@ use crds::{ClusterName, NamespaceName, Tier, Uid};
 use super::assignments::{Edit, Edits};
 use super::placement::{self, At, Class, Payer, Placed};
 use super::quotas::{Book, QuotaWrite};
+use super::reclaim::Cuts;
 use super::regions::Wake;
 use super::tenancy::TenantWrite;
 use super::tenants::Limits;
@@ -40,6 +41,8 @@ pub struct Planner {
     quotas_differ: bool,
     /// Last change of a Quota that was looked at.
     quotas_seen: Option<u64>,
+    /// Replicas that are taken back, by App.
+    pub(super) cuts: BTreeMap<Uid, Cuts>,
     /// What is to be written for Quotas.
     pub(super) quota_writes: Vec<QuotaWrite>,
     /// What entries are charged whose App is gone.
@@ -80,7 +83,7 @@ struct Memo {
 /// Charges Quotas for an App, `times` 1, or takes the charge back, -1.
 fn pay(book: &mut Book, payer: &Payer, times: i64) {
     if let Some(desks) = &payer.desks {
-        for (at, amount) in &*payer.charged {
+        for (at, amount) in payer.charged.iter() {
             book.charge(desks.desk(*at), amount, times);
         }
     }
@@ -211,9 +214,10 @@ impl Planner {
             let Some(desks) = self.book.desks(world, &fleet, &own) else {
                 continue;
             };
-            for (at, amount) in placement::charged(&fleet, None, ledger) {
-                self.book.charge(desks.desk(at), &amount, 1);
-                self.orphans_charged.push((own.clone(), at, amount));
+            for (at, amount) in placement::charged(&fleet, None, ledger, world.now).iter() {
+                self.book.charge(desks.desk(*at), amount, 1);
+                self.orphans_charged
+                    .push((own.clone(), *at, amount.clone()));
             }
         }
     }
@@ -285,13 +289,18 @@ impl Planner {
     /// Debits what the ledger says an App holds, removals that are not acknowledged included.
     pub(super) fn charge(&mut self, world: &World, slot: &AppSlot) {
         let fleet = &self.report.fleet;
-        let charge = placement::charges(fleet, &slot.footprint, world.ledger(&slot.uid));
+        let charge = placement::charges(fleet, &slot.footprint, world.ledger(&slot.uid), world.now);
         for (at, amount) in &charge {
             self.debits[*at].add(amount, 1);
         }
         let desks = self.book.desks(world, fleet, &slot.namespace);
         let payer = desks.map(|desks| {
-            let charged = placement::charged(fleet, Some(&slot.footprint), world.ledger(&slot.uid));
+            let charged = placement::charged(
+                fleet,
+                Some(&slot.footprint),
+                world.ledger(&slot.uid),
+                world.now,
+            );
             let payer = Payer {
                 charged: Arc::new(charged),
                 desks: Some(desks),
@@ -322,6 +331,13 @@ impl Planner {
             .get(uid)
             .and_then(|memo| memo.placed.as_ref())
             .is_some_and(|known| known.same_outcome(placed))
+    }
+
+    /// What was placed on the room there was, if the App needs room.
+    pub(super) fn placed(&self, uid: &Uid) -> Option<Placed> {
+        let memo = self.memos.get(uid)?;
+        memo.turn.as_ref()?;
+        memo.placed.clone()
     }
 
     /// Remembers what was placed on the room there was.

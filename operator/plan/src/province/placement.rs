@@ -23,7 +23,7 @@ use choose::{ByRegion, choose_regions};
 pub(crate) use divide::wants;
 pub use filter::Refusal;
 pub(crate) use filter::{Class, Consequence, class_of};
-pub(crate) use room::Room;
+pub(crate) use room::{Receipt, Room};
 pub(crate) use standing::{Payer, Standing, charged, charges, current, standing};
 
 /// Position of a cluster in the fleet.
@@ -88,28 +88,49 @@ impl Load {
         }
     }
 
-    /// The largest load of an entry's timetable.
-    pub(crate) fn most_of_stages(stages: &[Stage]) -> Self {
-        let loads = stages
-            .iter()
-            .map(|stage| Self::of_stages(std::slice::from_ref(stage)));
+    /// The load of one stage.
+    pub(crate) fn of_stage(stage: &Stage) -> Self {
+        match (stage.hpa, stage.replicas) {
+            (Some(bounds), _) => Self::Autoscaled(bounds),
+            (None, Some(n)) => Self::Replicas(n),
+            (None, None) => Self::Manifests,
+        }
+    }
+
+    /// The load of an entry's timetable that is in force.
+    pub(crate) fn of_stages(stages: &[Stage], now: i64) -> Self {
+        let begun = stages.iter().rev().find(|stage| has_begun(stage, now));
+        begun
+            .or(stages.first())
+            .map_or(Self::Manifests, Self::of_stage)
+    }
+
+    /// The largest load of an entry's timetable from now on.
+    pub(crate) fn most_of_stages(stages: &[Stage], now: i64) -> Self {
+        let later = stages.iter().filter(|stage| !has_begun(stage, now));
+        let loads = later
+            .map(Self::of_stage)
+            .chain([Self::of_stages(stages, now)]);
         loads
             .max_by_key(|load| load.count())
             .unwrap_or(Self::Manifests)
     }
 
-    /// The load that an entry's timetable begins with.
-    pub(crate) fn of_stages(stages: &[Stage]) -> Self {
-        match stages.first() {
-            Some(Stage {
-                hpa: Some(bounds), ..
-            }) => Self::Autoscaled(*bounds),
-            Some(Stage {
-                replicas: Some(n), ..
-            }) => Self::Replicas(*n),
-            Some(_) | None => Self::Manifests,
+    /// The same with so many replicas at most.
+    pub(crate) fn at_most(self, count: i32) -> Self {
+        match self {
+            Self::Manifests => self,
+            Self::Replicas(n) => Self::Replicas(n.min(count)),
+            Self::Autoscaled(bounds) => Self::Autoscaled(HpaBounds {
+                min: bounds.min.min(count).max(1),
+                max: bounds.max.min(count).max(1),
+            }),
         }
     }
+}
+
+fn has_begun(stage: &Stage, now: i64) -> bool {
+    stage.not_before.is_none_or(|at| at.millis() <= now)
 }
 
 /// Keeps what adds up without looking at any room; `None` when something has to be decided anew.

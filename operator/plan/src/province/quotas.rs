@@ -32,6 +32,7 @@ pub(crate) struct Book {
     budgets: BTreeMap<RegionName, Vec<(Box<str>, Node)>>,
     /// Where the Apps of each namespace draw from, as far as anybody asked.
     desks: BTreeMap<NamespaceName, Option<Arc<Desks>>>,
+    lends: bool,
 }
 
 /// What a node is of.
@@ -130,6 +131,8 @@ impl Book {
 
     fn add(&mut self, parent: Option<Node>, grant: Grant, source: Source, resource: &str) -> Node {
         self.names.push((source, resource.into()));
+        let inner = |node: Node| matches!(self.names[node].0, Source::Quota(_));
+        self.lends |= grant.borrows > 0 || parent.is_some_and(inner);
         self.tree.add(parent, grant)
     }
 
@@ -248,8 +251,17 @@ impl Book {
     }
 
     /// How much more may be used of a node, and which node on the way up leaves no more.
-    pub(crate) fn room(&self, node: Node) -> (i64, Node) {
-        self.tree.tightest(node)
+    pub(crate) fn room(&self, node: Node, borrowing: bool) -> (i64, Node) {
+        if borrowing {
+            self.tree.tightest(node)
+        } else {
+            self.tree.tightest_nominal(node)
+        }
+    }
+
+    /// Whether anybody may use what others are granted.
+    pub(crate) fn lends(&self) -> bool {
+        self.lends
     }
 
     /// The tree itself, to look at.

@@ -6,15 +6,17 @@ use std::sync::Arc;
 use crds::{ClusterName, MemberClusterStatus, Reason, Uid};
 
 use super::Plan;
-use super::assignments::{self, Edits};
+use super::assignments::{self, Edit, Edits};
 use super::contents;
 use super::memory::Planner;
-use super::placement::{self, At, Class, Placed, Room};
+use super::placement::{self, At, Class, Placed, Receipt, Room};
+use super::reclaim::Lacking;
 use super::regions::{ClusterView, Wake};
 use super::rollout;
 use super::slices::Scribe;
 use super::tenants::Tenants;
-use crate::report::{AppFacts, QuotaShort, app_report, cluster_status, region_status};
+use crate::amount::Resources;
+use crate::report::{AppFacts, QuotaShort, Shortage, app_report, cluster_status, region_status};
 use crate::world::{AppSlot, AppState, Parked, ValidApp, World};
 
 impl Planner {
@@ -58,31 +60,96 @@ impl Planner {
         }
     }
 
-    /// Decides what needs room, on what is left after all else.
+    /// Decides what needs room, on what is left after all else. What tenants are granted comes before
+    /// what they borrow.
     pub(super) fn place(&mut self, world: &World) {
-        if self.waiting.is_empty() {
+        if self.waiting.is_empty() && self.cuts.is_empty() {
             return;
         }
         let fleet = self.report.fleet.clone();
         let book = std::mem::take(&mut self.book);
         let mut room = Room::of(world, &fleet, &self.debits, book);
-        let mut queue = Queue::default();
-        for (.., uid) in self.waiting.clone() {
-            let Some(slot) = world.app(&uid) else {
-                continue;
-            };
-            let Ok(app) = &slot.state else { continue };
-            let class = self.class(slot, app);
-            let payer = self.payer(&uid);
-            let standing = placement::standing(world, &fleet, &class, slot, app, payer);
-            let mut placed = placement::place(&fleet, &standing, &mut room);
-            placed.position = queue.position(placed.short.as_deref());
-            if !self.knows(&uid, &placed) {
-                self.decide(world, slot, app, &class, &placed);
-                self.remember_placed(&uid, placed);
+        let waiting: Vec<Uid> = self.waiting.iter().map(|(.., uid)| uid.clone()).collect();
+        let mut placed: BTreeMap<Uid, (Placed, Receipt)> = BTreeMap::new();
+        for borrowing in [false, true] {
+            // Where nobody may borrow, once is enough.
+            if borrowing || room.lends() {
+                room.lend(borrowing);
+                for uid in &waiting {
+                    self.place_one(world, uid, &mut room, &mut placed);
+                }
             }
         }
+        let mut queue = Queue::default();
+        let mut lacking = Vec::new();
+        for uid in &waiting {
+            let Some((mut placed, _)) = placed.remove(uid) else {
+                continue;
+            };
+            placed.position = queue.position(placed.short.as_deref());
+            lacking.extend(lack(world, uid, &placed));
+            if !self.knows(uid, &placed) {
+                self.decide_on(world, uid, placed);
+            }
+        }
+        self.reclaim(world, &mut room, &lacking);
         self.book = room.into_book();
+    }
+
+    /// Places an App, unless it was placed already and lacks nothing that could be borrowed.
+    fn place_one(
+        &mut self,
+        world: &World,
+        uid: &Uid,
+        room: &mut Room,
+        placed: &mut BTreeMap<Uid, (Placed, Receipt)>,
+    ) {
+        let known = placed.get(uid);
+        if known.is_some_and(|(placed, _)| placed.short.is_none()) {
+            return;
+        }
+        let Some((slot, app)) = valid(world, uid) else {
+            return;
+        };
+        if let Some((_, receipt)) = known {
+            room.refund(receipt);
+        }
+        let fleet = self.report.fleet.clone();
+        let class = self.class(slot, app);
+        let standing = placement::standing(world, &fleet, &class, slot, app, self.payer(uid));
+        let before = room.payments();
+        let now = placement::place(&fleet, &standing, room);
+        placed.insert(uid.clone(), (now, room.receipt(before)));
+    }
+
+    /// Decides on an App that was placed.
+    fn decide_on(&mut self, world: &World, uid: &Uid, placed: Placed) {
+        let Some((slot, app)) = valid(world, uid) else {
+            return;
+        };
+        let class = self.class(slot, app);
+        self.decide(world, slot, app, &class, &placed);
+        self.remember_placed(uid, placed);
+    }
+
+    /// Decides on an App whose replicas are taken back, or no longer.
+    pub(super) fn decide_again(&mut self, world: &World, uid: &Uid) {
+        if let Some(placed) = self.placed(uid) {
+            return self.decide_on(world, uid, placed);
+        }
+        let Some((slot, app)) = valid(world, uid).filter(|(slot, _)| slot.life == AppState::Held)
+        else {
+            return;
+        };
+        if parked(world, &self.report.tenants, slot).is_some() {
+            return;
+        }
+        let fleet = self.report.fleet.clone();
+        let class = self.class(slot, app);
+        let standing = placement::standing(world, &fleet, &class, slot, app, self.payer(uid));
+        if let Some(placed) = placement::settled(&fleet, &standing) {
+            self.decide(world, slot, app, &class, &placed);
+        }
     }
 
     /// Puts the parts together: contents, edits, report, memory.
@@ -98,7 +165,9 @@ impl Planner {
         let mut wake = Wake::default();
         let targets: Vec<At> = placed.targets.keys().copied().collect();
         let rolled = rollout::roll(world, &fleet, slot, app, &targets, &mut wake);
-        let edits = assignments::of_placed(world, &fleet, slot, app, placed, &rolled);
+        let cuts = self.cuts.get(&slot.uid);
+        let edits = assignments::of_placed(world, &fleet, slot, app, placed, &rolled, cuts);
+        stages_ahead(world, slot, &edits, &mut wake);
         let facts = AppFacts {
             slot,
             app: Some(app),
@@ -133,7 +202,7 @@ impl Planner {
         let fleet = self.report.fleet.clone();
         let ledger = world.ledger(&slot.uid);
         let edits = edits.unwrap_or_else(|| assignments::acknowledgements(ledger));
-        let targets = placement::current(&fleet, ledger);
+        let targets = placement::current(&fleet, ledger, world.now);
         let placed = Placed {
             targets,
             ..Placed::default()
@@ -208,6 +277,52 @@ impl Planner {
         plan.releases = self.releases.iter().cloned().collect::<Vec<Uid>>();
         plan.wake_at = wake.at;
         plan
+    }
+}
+
+/// A valid App.
+fn valid<'w>(world: &'w World, uid: &Uid) -> Option<(&'w AppSlot, &'w ValidApp)> {
+    let slot = world.app(uid)?;
+    Some((slot, slot.state.as_deref().ok()?))
+}
+
+/// What an App lacks for want of room in its tenant's Quotas.
+fn lack(world: &World, uid: &Uid, placed: &Placed) -> Option<Lacking> {
+    let (short, slot) = (placed.short.as_ref()?, world.app(uid)?);
+    let Some(Shortage::Quota { placed, wanted }) = placed.shortage else {
+        return None;
+    };
+    let mut need = Resources::default();
+    if placed < wanted {
+        need = slot.footprint.charges.at(wanted - placed);
+        if placed > 0 {
+            need = need.minus(&slot.footprint.charges.fixed);
+        }
+    }
+    if need.get(&short.resource) < short.needs {
+        need.set(&short.resource, short.needs);
+    }
+    Some(Lacking {
+        uid: uid.clone(),
+        at: short.at,
+        need,
+    })
+}
+
+/// Turns again when a stage begins.
+fn stages_ahead(world: &World, slot: &AppSlot, edits: &Edits, wake: &mut Wake) {
+    let put = edits.values().filter_map(|edit| match edit {
+        Edit::Put(entry) => Some(&**entry),
+        Edit::Drop => None,
+    });
+    let ledger = world.ledger(&slot.uid).into_iter();
+    let held = ledger.flat_map(|ledger| ledger.entries.values());
+    let entries = put.chain(held.map(|held| &*held.entry));
+    let begins = entries.flat_map(|entry| entry.stages.iter().filter_map(|stage| stage.not_before));
+    for at in begins.map(crds::Timestamp::millis) {
+        if at > world.now {
+            wake.at(at);
+        }
     }
 }
 

@@ -33,6 +33,8 @@ pub struct AppReport {
     /// Its place among the Apps that wait for the same: exact up to 10; 11 means more than 10, 101 more
     /// than 100, and so on.
     pub position: Option<usize>,
+    /// Replicas that go back to whoever lent them, and when.
+    pub goes_back: Option<(i32, Timestamp)>,
     /// What its rollout waits on, if anything.
     pub waiting: Option<Waiting>,
     /// Clusters it is placed on.
@@ -56,6 +58,7 @@ impl PartialEq for AppReport {
             shortage,
             short,
             position,
+            goes_back,
             waiting,
             targets,
             weighed: _,
@@ -69,6 +72,7 @@ impl PartialEq for AppReport {
             && *shortage == other.shortage
             && *short == other.short
             && *position == other.position
+            && *goes_back == other.goes_back
             && *waiting == other.waiting
             && *targets == other.targets
             && *status == other.status
@@ -171,6 +175,7 @@ pub(crate) fn app_report(fleet: &Fleet, facts: &AppFacts<'_>, now: i64) -> AppRe
         shortage: facts.placed.shortage,
         short: facts.placed.short.clone(),
         position: facts.placed.position,
+        goes_back: goes_back(facts, now),
         waiting,
         targets,
         weighed: facts.placed.weighed.clone(),
@@ -179,6 +184,28 @@ pub(crate) fn app_report(fleet: &Fleet, facts: &AppFacts<'_>, now: i64) -> AppRe
     };
     report.status = app_status(facts, &report, now);
     report
+}
+
+/// Replicas that a later stage has fewer, and when the first such stage begins.
+fn goes_back(facts: &AppFacts<'_>, now: i64) -> Option<(i32, Timestamp)> {
+    let held = facts.ledger.into_iter().flat_map(|l| &l.entries);
+    let entries = held.map(|(cluster, held)| match facts.edits.get(cluster) {
+        Some(Edit::Put(entry)) => &**entry,
+        Some(Edit::Drop) | None => &*held.entry,
+    });
+    let mut back: Option<(i32, Timestamp)> = None;
+    for entry in entries.filter(|entry| entry.state.is_present()) {
+        let later = entry.stages.last().filter(|_| entry.stages.len() > 1);
+        let Some((last, at)) = later.and_then(|last| Some((last, last.not_before?))) else {
+            continue;
+        };
+        let fewer = Load::of_stages(&entry.stages, now).count() - Load::of_stage(last).count();
+        if at.millis() > now && fewer > 0 {
+            let (sum, first) = back.unwrap_or((0, at));
+            back = Some((sum + fewer, first.min(at)));
+        }
+    }
+    back
 }
 
 fn target(fleet: &Fleet, facts: &AppFacts<'_>, at: usize, load: Load) -> TargetReport {

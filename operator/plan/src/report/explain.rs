@@ -157,6 +157,7 @@ impl AppReport {
             slot: world.app(&self.uid),
             ledger: world.ledger(&self.uid),
             room: Room::now(world, fleet),
+            now: world.now,
         };
         let mut answers: Vec<Answer> = (0..fleet.clusters.len())
             .map(|at| asked.answer(at))
@@ -173,6 +174,7 @@ struct Asked<'a> {
     slot: Option<&'a AppSlot>,
     ledger: Option<&'a AppLedger>,
     room: Room,
+    now: i64,
 }
 
 impl Asked<'_> {
@@ -273,7 +275,7 @@ impl Asked<'_> {
         let entry = self.ledger.and_then(|l| l.entries.get(&target.cluster));
         match entry.map(|held| &held.entry) {
             Some(entry) if entry.state.is_present() => {
-                let from = Load::of_stages(&entry.stages).count();
+                let from = Load::of_stages(&entry.stages, self.now).count();
                 match target.count {
                     Some(count) if count != from => Hold::Resized { from },
                     Some(_) | None => Hold::Kept,

@@ -189,12 +189,13 @@ fn admitted(report: &AppReport) -> Said {
     let (kind, no) = (ConditionType::Admitted, ConditionStatus::False);
     let (Some(short), Some(Shortage::Quota { placed, wanted })) = (&report.short, report.shortage)
     else {
-        return said(
-            kind,
-            ConditionStatus::True,
-            Reason::AsExpected,
-            "Accepted, and within the Quotas of its tenant.",
-        );
+        let message = match report.goes_back {
+            Some((replicas, at)) => format!(
+                "Accepted; {replicas} of its replicas are borrowed and go back at {at} to the tenant that is granted them."
+            ),
+            None => "Accepted, and within the Quotas of its tenant.".to_owned(),
+        };
+        return said(kind, ConditionStatus::True, Reason::AsExpected, message);
     };
     let (so_far, what) = if placed < wanted {
         let so_far = format!("{placed} of {wanted} replicas have a place");

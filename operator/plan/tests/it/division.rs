@@ -449,6 +449,12 @@ fn replicas_added_in_an_outage_go_where_somebody_answers() {
     province.cut_off("ningbo-a");
     province.edit("web", |spec| spec.replicas.as_mut().unwrap().total = 12);
     province.settle();
-    assert_eq!(count(province.entry("web", "ningbo-a").unwrap()), 2);
+    assert_eq!(
+        count(
+            province.entry("web", "ningbo-a").unwrap(),
+            province.world.now
+        ),
+        2
+    );
     assert_eq!(total(&province, "web"), 12);
 }

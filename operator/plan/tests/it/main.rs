@@ -20,6 +20,7 @@ mod properties;
 mod purity;
 mod quota;
 mod quotas;
+mod reclaim;
 mod removal;
 mod slices;
 mod statuses;

@@ -405,7 +405,8 @@ impl History {
                 continue;
             };
             for (cluster, held) in &ledger.entries {
-                *used.entry(cluster.to_string()).or_default() += count(&held.entry);
+                *used.entry(cluster.to_string()).or_default() +=
+                    count(&held.entry, self.province.world.now);
             }
             for (cluster, report) in &ledger.reports {
                 if !ledger.entries.contains_key(cluster) {

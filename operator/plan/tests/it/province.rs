@@ -382,7 +382,12 @@ impl Province {
                 .iter()
                 .filter(|((of, _), _)| of == cluster)
                 .map(|(_, s)| s);
-            if let Some(report) = agent.act(mine, &self.bad, (&self.refused, self.refusal_reason)) {
+            if let Some(report) = agent.act(
+                mine,
+                &self.bad,
+                (&self.refused, self.refusal_reason),
+                self.world.now,
+            ) {
                 self.world.apply_report(cluster, report);
                 busy = true;
             }
@@ -589,7 +594,7 @@ impl Province {
         let entries = self.world.ledger(uid).into_iter().flat_map(|l| &l.entries);
         let present = entries.filter(|(_, held)| held.entry.state.is_present());
         present
-            .map(|(cluster, held)| (cluster.to_string(), count(&held.entry)))
+            .map(|(cluster, held)| (cluster.to_string(), count(&held.entry, self.world.now)))
             .collect()
     }
 
@@ -671,8 +676,9 @@ impl Province {
 }
 
 /// Replicas an entry stands for.
-pub(crate) fn count(entry: &Entry) -> i32 {
-    match entry.stages.first() {
+pub(crate) fn count(entry: &Entry, now: i64) -> i32 {
+    let begun = |stage: &&crds::Stage| stage.not_before.is_none_or(|at| at.millis() <= now);
+    match entry.stages.iter().rev().find(begun) {
         Some(stage) => stage.replicas.or(stage.hpa.map(|hpa| hpa.max)).unwrap_or(1),
         None => 1,
     }

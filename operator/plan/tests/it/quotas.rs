@@ -173,12 +173,8 @@ fn an_inner_quota_is_carved_from_the_outer_and_caps_with_it() {
         .with(in_hangzhou("tax-audit", "ledger", 15))
         .settled();
     in_force(&province, "tax", "audit.hangzhou");
-    assert_eq!(replicas(&province, "web"), 12);
-    assert_eq!(
-        replicas(&province, "ledger"),
-        8,
-        "what the outer one has left"
-    );
+    assert_eq!(replicas(&province, "ledger"), 15, "what it is granted");
+    assert_eq!(replicas(&province, "web"), 5, "what the outer one has left");
     province.set_quota("tax", "audit", "hangzhou", &cpu("25"));
     province.settle();
     let message = "of 20 in Quota tax.hangzhou others below it have 0: ask for at most 20";
@@ -192,7 +188,7 @@ fn an_inner_quota_is_carved_from_the_outer_and_caps_with_it() {
     let status = province.quota_status("tax", "audit.hangzhou");
     assert_eq!(
         status.cpu.as_deref(),
-        Some("8/15"),
+        Some("15/15"),
         "the last accepted value stands"
     );
 }

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crds::{Division, HpaBounds};
+use crds::Division;
 
 use super::choose::ByRegion;
 use super::divide::{self, divide};
@@ -19,20 +19,6 @@ pub(super) struct Bought {
     pub(super) withheld: BTreeSet<At>,
     pub(super) shortage: Option<Shortage>,
     pub(super) short: Option<Arc<QuotaShort>>,
-}
-
-impl Load {
-    /// The same with so many replicas at most.
-    fn at_most(self, count: i32) -> Self {
-        match self {
-            Self::Manifests => self,
-            Self::Replicas(n) => Self::Replicas(n.min(count)),
-            Self::Autoscaled(bounds) => Self::Autoscaled(HpaBounds {
-                min: bounds.min.min(count).max(1),
-                max: bounds.max.min(count).max(1),
-            }),
-        }
-    }
 }
 
 fn count(targets: &BTreeMap<At, Load>) -> i32 {

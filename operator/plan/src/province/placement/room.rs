@@ -7,7 +7,7 @@ use super::{At, Load, Standing, charges};
 use crate::amount::Resources;
 use crate::province::quotas::Book;
 use crate::province::regions::Fleet;
-use crate::quota::Node;
+use crate::quota::{Node, Tree};
 use crate::report::QuotaShort;
 use crate::world::{Footprint, World, fleet_capacity};
 
@@ -22,6 +22,17 @@ pub(crate) struct Room {
     /// What was taken from Quotas, to be given back at the end of the turn: what really stands in the
     /// ledger is charged then.
     paid: Vec<(Node, i64)>,
+    /// What was taken from clusters for the App that is being placed.
+    taken: Vec<(At, Resources)>,
+    /// Whether more may be used than what is granted, where others lend.
+    borrowing: bool,
+}
+
+/// What an App took from the room.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Receipt {
+    paid: Vec<(Node, i64)>,
+    taken: Vec<(At, Resources)>,
 }
 
 #[derive(Clone, Debug)]
@@ -54,6 +65,8 @@ impl Room {
             clusters: fleet.clusters.iter().enumerate().map(room).collect(),
             book,
             paid: Vec::new(),
+            taken: Vec::new(),
+            borrowing: true,
         }
     }
 
@@ -61,7 +74,7 @@ impl Room {
     pub(crate) fn now(world: &World, fleet: &Fleet) -> Self {
         let mut debits = vec![Resources::default(); fleet.clusters.len()];
         for (uid, slot) in world.apps() {
-            for (at, amount) in charges(fleet, &slot.footprint, world.ledger(uid)) {
+            for (at, amount) in charges(fleet, &slot.footprint, world.ledger(uid), world.now) {
                 debits[at].add(&amount, 1);
             }
         }
@@ -72,6 +85,60 @@ impl Room {
     pub(crate) fn into_book(mut self) -> Book {
         self.give_back(0);
         self.book
+    }
+
+    /// Whether more may be used than what is granted, where others lend.
+    pub(crate) fn lend(&mut self, borrowing: bool) {
+        self.borrowing = borrowing;
+    }
+
+    /// Whether anybody may use what others are granted.
+    pub(crate) fn lends(&self) -> bool {
+        self.book.lends()
+    }
+
+    /// The grants, with what was taken from them.
+    pub(crate) fn tree(&self) -> &Tree {
+        self.book.tree()
+    }
+
+    /// Takes for granted, in this turn, that so much more or less is used.
+    pub(crate) fn assume(&mut self, node: Node, amount: i64) {
+        self.book.try_charge(node, amount);
+        self.paid.push((node, amount));
+    }
+
+    /// What was taken since the last receipt, by one App.
+    pub(crate) fn receipt(&mut self, before: usize) -> Receipt {
+        Receipt {
+            paid: self.paid[before..].to_vec(),
+            taken: std::mem::take(&mut self.taken),
+        }
+    }
+
+    /// How many payments were made so far.
+    pub(crate) fn payments(&self) -> usize {
+        self.paid.len()
+    }
+
+    /// Takes back what an App took, so that it can be placed anew.
+    pub(crate) fn refund(&mut self, receipt: &Receipt) {
+        for (node, amount) in &receipt.paid {
+            self.assume(*node, -amount);
+        }
+        for (at, need) in &receipt.taken {
+            let room = &mut self.clusters[*at];
+            // Only of what the cluster reports.
+            let mut back = Resources::default();
+            back.add(need, -1);
+            room.free = room.free.minus(&back);
+            room.score = room.free.headroom(&room.total);
+        }
+    }
+
+    /// How much more may be used of a node, and which node on the way up leaves no more.
+    fn left(&self, node: Node) -> (i64, Node) {
+        self.book.room(node, self.borrowing)
     }
 
     /// Free thousandths of a core, if the cluster reports cores.
@@ -119,12 +186,12 @@ impl Room {
         };
         let (desk, due) = (desks.desk(at), &standing.app.footprint.charges);
         let none = Resources::default();
-        let paid = standing.charged.get(&at).unwrap_or(&none);
+        let paid = standing.charged.decided.get(&at).unwrap_or(&none);
         if desk.is_empty() {
             return 0;
         }
         let most = desk.iter().map(|(resource, node)| {
-            let all = self.book.room(*node).0.saturating_add(paid.get(resource));
+            let all = self.left(*node).0.saturating_add(paid.get(resource));
             due.most(resource, all - due.fixed.get(resource))
         });
         let most = most.min().unwrap_or(0).clamp(0, REPLICAS_MAX.into());
@@ -146,7 +213,7 @@ impl Room {
         let need = due.at(has.unwrap_or(0).saturating_add(1));
         // What it has there is paid for by now.
         let mut paid = has.map(|has| due.at(has)).unwrap_or_default();
-        if let Some(before) = standing.charged.get(&at) {
+        if let Some(before) = standing.charged.decided.get(&at) {
             paid = paid.at_least(before);
         }
         self.lack(standing, at, &need, &paid)
@@ -166,7 +233,7 @@ impl Room {
         }
         desk.iter().find_map(|(resource, node)| {
             let more = (need.get(resource) - paid.get(resource)).max(0);
-            let (left, tightest) = self.book.room(*node);
+            let (left, tightest) = self.left(*node);
             let (source, _) = self.book.name(tightest);
             let tree = self.book.tree();
             (more > left).then(|| {
@@ -227,7 +294,7 @@ impl Room {
             standing,
             at,
             need,
-            standing.charged.get(&at).unwrap_or(&none),
+            standing.charged.decided.get(&at).unwrap_or(&none),
         )
     }
 
@@ -259,6 +326,7 @@ impl Room {
         }
         room.free = room.free.minus(&need);
         room.score = room.free.headroom(&room.total);
+        self.taken.push((at, need));
     }
 
     /// How empty a cluster is, 0 to 1000.
@@ -269,7 +337,11 @@ impl Room {
 
 /// How much more of a resource is needed than is charged already.
 fn grows(standing: &Standing<'_>, at: At, need: &Resources, resource: &str) -> i64 {
-    let charged = standing.charged.get(&at).map_or(0, |c| c.get(resource));
+    let charged = standing
+        .charged
+        .decided
+        .get(&at)
+        .map_or(0, |c| c.get(resource));
     (need.get(resource) - charged).max(0)
 }
 

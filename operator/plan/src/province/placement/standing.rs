@@ -14,12 +14,14 @@ use crate::province::regions::Fleet;
 use crate::world::{AppLedger, AppSlot, Footprint, ValidApp, World};
 
 /// What an App has now, by what the ledger or, where a slice was lost, the reports say.
-pub(crate) fn current(fleet: &Fleet, ledger: Option<&AppLedger>) -> BTreeMap<At, Load> {
-    let mut now = BTreeMap::new();
-    let Some(ledger) = ledger else { return now };
+pub(crate) fn current(fleet: &Fleet, ledger: Option<&AppLedger>, now: i64) -> BTreeMap<At, Load> {
+    let mut current = BTreeMap::new();
+    let Some(ledger) = ledger else {
+        return current;
+    };
     for (cluster, report) in &ledger.reports {
         if let (Some(at), true) = (fleet.position(cluster), report.content.is_some()) {
-            now.insert(at, Load::Replicas(report.replicas));
+            current.insert(at, Load::Replicas(report.replicas));
         }
     }
     for (cluster, held) in &ledger.entries {
@@ -27,12 +29,12 @@ pub(crate) fn current(fleet: &Fleet, ledger: Option<&AppLedger>) -> BTreeMap<At,
             continue;
         };
         if held.entry.state.is_present() {
-            now.insert(at, Load::of_stages(&held.entry.stages));
+            current.insert(at, Load::of_stages(&held.entry.stages, now));
         } else {
-            now.remove(&at);
+            current.remove(&at);
         }
     }
-    now
+    current
 }
 
 /// What an App is charged in each cluster, by the ledger: also for removals that no agent has
@@ -41,12 +43,14 @@ pub(crate) fn charges(
     fleet: &Fleet,
     print: &Footprint,
     ledger: Option<&AppLedger>,
+    now: i64,
 ) -> Vec<(At, Resources)> {
     let Some(ledger) = ledger else {
         return Vec::new();
     };
     let entries = ledger.entries.iter();
-    let decided = entries.map(|(cluster, held)| (cluster, Load::of_stages(&held.entry.stages)));
+    let decided =
+        entries.map(|(cluster, held)| (cluster, Load::most_of_stages(&held.entry.stages, now)));
     // Where a slice was lost, what is reported to run is held all the same.
     let lost = ledger.reports.iter().filter(|(cluster, report)| {
         report.content.is_some() && !ledger.entries.contains_key(*cluster)
@@ -58,14 +62,32 @@ pub(crate) fn charges(
     decided.chain(running).filter_map(charge).collect()
 }
 
-/// What Quotas are charged for an App in each cluster, by the ledger; where more replicas still run
-/// than were decided, for those. Removals count until they are acknowledged.
+/// What Quotas are charged for an App, by cluster.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Charged {
+    /// By what was decided.
+    pub(crate) decided: BTreeMap<At, Resources>,
+    /// By what runs, where that is more: it shrinks, or somebody holds it. Room for it is not there yet.
+    pub(crate) running: BTreeMap<At, Resources>,
+}
+
+impl Charged {
+    /// What is charged.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&At, &Resources)> {
+        let all = self.decided.iter();
+        all.map(|(at, decided)| (at, self.running.get(at).unwrap_or(decided)))
+    }
+}
+
+/// What Quotas are charged for an App in each cluster, by the ledger. Removals count until they are
+/// acknowledged.
 pub(crate) fn charged(
     fleet: &Fleet,
     print: Option<&Footprint>,
     ledger: Option<&AppLedger>,
-) -> BTreeMap<At, Resources> {
-    let mut charged = BTreeMap::new();
+    now: i64,
+) -> Charged {
+    let mut charged = Charged::default();
     let Some(ledger) = ledger else { return charged };
     for (cluster, held) in &ledger.entries {
         let Some(at) = fleet.position(cluster) else {
@@ -79,21 +101,19 @@ pub(crate) fn charged(
                 &own
             }
         };
-        let decided = Load::most_of_stages(&held.entry.stages).count();
-        let running = ledger
-            .reports
-            .get(cluster)
-            .map_or(0, |report| report.replicas);
-        let surge = surge_of(due.surge, decided.into());
-        let beyond = i64::from(running) > i64::from(decided) + surge;
-        let count = if beyond { running } else { decided };
-        charged.insert(at, due.at(count));
+        let decided = Load::most_of_stages(&held.entry.stages, now).count();
+        charged.decided.insert(at, due.at(decided));
+        let runs = ledger.reports.get(cluster).map_or(0, |r| r.replicas);
+        if i64::from(runs) > i64::from(decided) + surge_of(due.surge, decided.into()) {
+            charged.running.insert(at, due.at(runs));
+        }
     }
     // Where a slice was lost, what is reported to run is held all the same.
     for (cluster, report) in &ledger.reports {
         let lost = report.content.is_some() && !ledger.entries.contains_key(cluster);
         if let (true, Some(print), Some(at)) = (lost, print, fleet.position(cluster)) {
-            charged.insert(at, print.charges.at(report.replicas));
+            let running = print.charges.at(report.replicas);
+            charged.decided.insert(at, running);
         }
     }
     charged
@@ -103,7 +123,7 @@ pub(crate) fn charged(
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Payer {
     /// By cluster; empty when its tenant is not limited.
-    pub(crate) charged: Arc<BTreeMap<At, Resources>>,
+    pub(crate) charged: Arc<Charged>,
     /// `None` when its tenant is not limited.
     pub(crate) desks: Option<Arc<Desks>>,
 }
@@ -112,8 +132,8 @@ pub(crate) struct Payer {
 pub(crate) struct Standing<'a> {
     pub(crate) app: &'a ValidApp,
     pub(crate) uid: &'a Uid,
-    /// What Quotas are charged for it, by cluster.
-    pub(crate) charged: Arc<BTreeMap<At, Resources>>,
+    /// What Quotas are charged for it.
+    pub(crate) charged: Arc<Charged>,
     /// What of its tenant's Quotas counts where; `None` when its tenant is not limited.
     pub(crate) desks: Option<Arc<Desks>>,
     /// Clusters that it has and may keep.
@@ -154,7 +174,7 @@ pub(crate) fn standing<'a>(
         open: Vec::new(),
         blocked: 0,
     };
-    for (at, load) in current(fleet, world.ledger(&slot.uid)) {
+    for (at, load) in current(fleet, world.ledger(&slot.uid), world.now) {
         match class.refusal(at).map(Refusal::consequence) {
             Some(Consequence::Freeze) => drop(standing.frozen.insert(at, load)),
             Some(Consequence::Leave) => drop(standing.leaving.insert(at, load)),

@@ -41,6 +41,7 @@ impl Agent {
         slices: impl Iterator<Item = &'s AssignmentSlice>,
         bad: &BTreeSet<ContentHash>,
         refused: (&BTreeSet<ContentHash>, Reason),
+        now: i64,
     ) -> Option<ReportSlice> {
         if self.silent {
             return None;
@@ -54,7 +55,7 @@ impl Agent {
             }
         }
         for (uid, entry) in &assigned {
-            let next = step(entry, self.reports.get(*uid), bad, refused);
+            let next = step(entry, self.reports.get(*uid), bad, refused, now);
             self.reports.insert((*uid).clone(), next);
         }
         // What is without an entry is kept; only what is gone for good need not be reported.
@@ -75,9 +76,10 @@ fn step(
     last: Option<&ReportEntry>,
     bad: &BTreeSet<ContentHash>,
     (refused, reason): (&BTreeSet<ContentHash>, Reason),
+    now: i64,
 ) -> ReportEntry {
     let same = last.filter(|last| last.generation == entry.generation);
-    let replicas = count(entry);
+    let replicas = count(entry, now);
     let mut next = ReportEntry {
         uid: entry.uid.clone(),
         generation: entry.generation,

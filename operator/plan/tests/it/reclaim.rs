@@ -1,0 +1,228 @@
+//! Taking back what was lent: when, from whom, and no more than that.
+
+use crds::{ConditionType, Reason};
+use serde_json::json;
+
+use crate::province::grants::limits;
+use crate::province::{Draft, Province, app};
+
+const ROOT: &str = "jiuzhou-system";
+/// Seconds that borrowers have.
+const GRACE: i64 = 60;
+
+/// Sixty cores in Hangzhou: rail is granted forty and lends them all, tax twenty and borrows.
+fn lent() -> Province {
+    Province::cities()
+        .with_budget("hangzhou", &[("cpu", "60")])
+        .with_tenant(ROOT, "tax", &json!({}))
+        .with_tenant(ROOT, "rail", &json!({}))
+        .settled()
+        .with_quota(ROOT, "tax", "hangzhou", &[limits("cpu", "20", "40", "20")])
+        .with_quota(ROOT, "rail", "hangzhou", &[limits("cpu", "40", "0", "40")])
+        .settled()
+}
+
+fn of(namespace: &str, name: &str, replicas: i32, tier: &str) -> Draft {
+    app(name)
+        .in_namespace(namespace)
+        .within(&["hangzhou"])
+        .replicas(replicas, "Capacity")
+        .tier(tier)
+        .set("/manifests/0/spec/strategy/type", json!("Recreate"))
+}
+
+fn replicas(province: &Province, app: &str) -> i32 {
+    province.placed(app).iter().map(|(_, count)| count).sum()
+}
+
+#[test]
+fn a_lender_has_it_back_after_the_grace_time_from_the_lowest_tier_first() {
+    let mut province = lent()
+        .with(of("tax", "web", 25, "Core"))
+        .with(of("tax", "reports", 35, "Ancillary"))
+        .settled();
+    assert_eq!(replicas(&province, "reports"), 35);
+    province.create(of("rail", "tickets", 30, "General"));
+    province.turn();
+    let entry = province.entry("reports", "hangzhou-a").unwrap();
+    let stages: Vec<_> = entry.stages.iter().map(|stage| stage.replicas).collect();
+    assert_eq!(stages, [Some(35), Some(5)], "announced at once");
+    assert_eq!(province.entry("web", "hangzhou-a").unwrap().stages.len(), 1);
+    let told = province
+        .condition("reports", ConditionType::Admitted)
+        .unwrap();
+    let says = "30 of its replicas are borrowed and go back at 2027";
+    assert!(told.message.contains(says), "{}", told.message);
+    province.wait(GRACE - 20);
+    assert_eq!(
+        (
+            replicas(&province, "tickets"),
+            replicas(&province, "reports")
+        ),
+        (0, 35)
+    );
+    province.wait(30);
+    assert_eq!(
+        (
+            replicas(&province, "tickets"),
+            replicas(&province, "reports")
+        ),
+        (30, 5)
+    );
+    assert_eq!(
+        replicas(&province, "web"),
+        25,
+        "a higher tier keeps what it has"
+    );
+    let admitted = province
+        .condition("reports", ConditionType::Admitted)
+        .unwrap();
+    assert_eq!(admitted.reason, Reason::QuotaExceeded);
+    let entry = province.entry("reports", "hangzhou-a").unwrap();
+    assert_eq!(entry.stages.len(), 1, "what is past is cleared away");
+}
+
+#[test]
+fn nobody_is_cut_below_what_he_is_granted() {
+    let mut province = lent().with(of("tax", "web", 30, "Ancillary")).settled();
+    province.create(of("rail", "tickets", 60, "Core"));
+    province.wait(2 * GRACE);
+    assert_eq!(replicas(&province, "web"), 20);
+    assert_eq!(
+        replicas(&province, "tickets"),
+        40,
+        "and nobody gets more either"
+    );
+}
+
+#[test]
+fn of_one_tier_the_youngest_gives_first() {
+    let mut province = lent()
+        .with(of("tax", "old", 30, "General"))
+        .with(of("tax", "young", 30, "General"))
+        .settled();
+    province.create(of("rail", "tickets", 20, "General"));
+    province.wait(2 * GRACE);
+    assert_eq!(
+        (replicas(&province, "old"), replicas(&province, "young")),
+        (30, 10)
+    );
+}
+
+#[test]
+fn what_is_wanted_no_longer_is_not_taken() {
+    let mut province = lent().with(of("tax", "web", 60, "General")).settled();
+    province.create(of("rail", "tickets", 20, "General"));
+    province.turn();
+    assert_eq!(province.entry("web", "hangzhou-a").unwrap().stages.len(), 2);
+    province.delete("tickets");
+    province.settle();
+    assert_eq!(province.entry("web", "hangzhou-a").unwrap().stages.len(), 1);
+    province.wait(2 * GRACE);
+    assert_eq!(replicas(&province, "web"), 60);
+}
+
+#[test]
+fn tenants_that_borrow_alike_give_alike() {
+    let mut province = Province::cities()
+        .with_budget("hangzhou", &[("cpu", "80")])
+        .with_tenant(ROOT, "tax", &json!({}))
+        .with_tenant(ROOT, "port", &json!({}))
+        .with_tenant(ROOT, "rail", &json!({}))
+        .settled()
+        .with_quota(ROOT, "tax", "hangzhou", &[limits("cpu", "20", "40", "20")])
+        .with_quota(ROOT, "port", "hangzhou", &[limits("cpu", "20", "40", "20")])
+        .with_quota(ROOT, "rail", "hangzhou", &[limits("cpu", "40", "0", "40")])
+        .settled()
+        .with(of("tax", "web", 40, "General"))
+        .with(of("port", "ships", 40, "General"))
+        .settled();
+    province.create(of("rail", "tickets", 20, "General"));
+    province.wait(2 * GRACE);
+    assert_eq!(replicas(&province, "tickets"), 20);
+    let (web, ships) = (replicas(&province, "web"), replicas(&province, "ships"));
+    assert_eq!(web + ships, 60);
+    assert!((28..=32).contains(&web), "{web} and {ships}");
+}
+
+#[test]
+fn what_a_cut_off_cluster_holds_stays_debited_and_comes_back_when_it_does() {
+    let mut province = lent().with(of("tax", "web", 60, "General")).settled();
+    province.cut_off("hangzhou-a");
+    province.create(of("rail", "tickets", 20, "General"));
+    province.wait(3 * GRACE);
+    let status = province.quota_status(ROOT, "tax.hangzhou");
+    assert_eq!(status.cpu.as_deref(), Some("60/20"));
+    assert_eq!(replicas(&province, "tickets"), 0);
+    province.unsilence("hangzhou-a");
+    province.wait(2 * GRACE);
+    assert_eq!(
+        (replicas(&province, "tickets"), replicas(&province, "web")),
+        (20, 40)
+    );
+}
+
+#[test]
+fn what_is_granted_comes_before_what_is_borrowed() {
+    let mut province = lent();
+    // The older App would borrow all there is.
+    province.create(of("tax", "web", 60, "Core"));
+    province.create(of("rail", "tickets", 40, "Ancillary"));
+    province.settle();
+    assert_eq!(
+        (replicas(&province, "tickets"), replicas(&province, "web")),
+        (40, 20)
+    );
+}
+
+#[test]
+fn an_inner_tenant_gets_its_own_back_from_the_one_above() {
+    let mut province = Province::cities()
+        .with_tenant(ROOT, "tax", &json!({}))
+        .settled()
+        .with_quota(ROOT, "tax", "hangzhou", &[limits("cpu", "40", "0", "40")])
+        .with_tenant("tax", "audit", &json!({}))
+        .settled()
+        .with_quota(
+            "tax",
+            "audit",
+            "hangzhou",
+            &[limits("cpu", "15", "0", "15")],
+        )
+        .settled()
+        .with(of("tax", "web", 40, "General"))
+        .settled();
+    province.create(of("tax-audit", "ledger", 20, "General"));
+    province.wait(2 * GRACE);
+    assert_eq!(
+        (replicas(&province, "ledger"), replicas(&province, "web")),
+        (15, 25)
+    );
+}
+
+#[test]
+fn who_uses_more_than_a_later_quota_allows_gives_as_much_as_makes_room() {
+    let mut province = Province::example()
+        .with_tenant(ROOT, "tax", &json!({}))
+        .settled()
+        .with(app("web").in_namespace("tax").replicas(4, "Duplicate"))
+        .settled()
+        .with_quota(ROOT, "tax", "zhejiang", &[limits("cpu", "15", "5", "0")])
+        .with_tenant("tax", "audit", &json!({}))
+        .settled()
+        .with_quota("tax", "audit", "zhejiang", &[limits("cpu", "2", "0", "0")])
+        .settled();
+    province.create(
+        app("ledger")
+            .in_namespace("tax-audit")
+            .replicas(1, "Capacity"),
+    );
+    // The second judge looks at every plan.
+    province.wait(2 * GRACE);
+    assert_eq!(replicas(&province, "ledger"), 1);
+    assert_eq!(
+        replicas(&province, "web"),
+        14,
+        "14 and what updates add make 18 of 20"
+    );
+}
