@@ -4,6 +4,9 @@
 //! Apps to JSON once, on the same core, in the same run. All times are CPU time of the one thread;
 //! of several runs the median counts.
 
+#[path = "plan/tenants.rs"]
+mod tenants;
+
 use std::{collections::BTreeMap, process::ExitCode};
 
 use anyhow::{Context, Result};
@@ -44,6 +47,7 @@ const TURNS_MAX: usize = 30;
 fn main() -> ExitCode {
     let args = Args::parse();
     match speed(&args)
+        .and_then(|()| granted(&args))
         .and_then(|()| packing(args.apps, 10))
         .and_then(|()| packing(300, 334))
     {
@@ -124,6 +128,67 @@ fn speed(args: &Args) -> Result<()> {
     )
 }
 
+/// The same with tenants and Quotas.
+fn granted(args: &Args) -> Result<()> {
+    let apps: Vec<App> = (0..args.apps)
+        .map(|n| tenants::tenants_app(n, 12))
+        .collect::<Result<_>>()?;
+    let reference = timed(RUNS, || {
+        serde_json::to_vec(&apps).map(drop).context("serialise")
+    })?;
+    let mut world = province(args.clusters)?;
+    let (tenants, quotas) = tenants::grant(&mut world, args.clusters)?;
+    let report = |name: &str, seconds: f64, target_ms: f64| {
+        let ms = seconds * 1e3;
+        say(&format!(
+            "{tenants} tenants, {quotas} Quotas: {name:24} {ms:8.2} ms, reference {:.2} ms",
+            reference * 1e3
+        ));
+        print(&json!({
+            "bench": "plan", "measure": name, "apps": args.apps, "clusters": args.clusters,
+            "tenants": tenants, "quotas": quotas,
+            "milliseconds": round(ms), "target_milliseconds": target_ms,
+            "reference": {"what": "serialising the same Apps to JSON once", "milliseconds": round(reference * 1e3)},
+            "ratio": round(seconds / reference),
+        }))
+    };
+    let accepting = timed(RUNS, || {
+        drop(Planner::default().plan(&world));
+        Ok(())
+    })?;
+    report("cold, nothing in force", accepting, 500.0)?;
+    let mut planner = Planner::default();
+    rest(&mut world, &mut planner, &[], &mut Stored::new())?;
+    apps.iter().for_each(|app| world.apply_app(app));
+    let cold = timed(RUNS, || {
+        drop(Planner::default().plan(&world));
+        Ok(())
+    })?;
+    report("cold, nothing placed", cold, 500.0)?;
+    rest(&mut world, &mut planner, &apps, &mut Stored::new())?;
+    let placed = |uid: &crds::Uid| world.ledger(uid).is_some();
+    let count = world.apps().filter(|(uid, _)| placed(uid)).count();
+    anyhow::ensure!(count > args.apps / 2, "most Apps are placed, got {count}");
+    let settled = timed(RUNS, || {
+        drop(Planner::default().plan(&world));
+        Ok(())
+    })?;
+    report("cold, everything placed", settled, 500.0)?;
+    let (mut changes, mut grants) = (Vec::new(), Vec::new());
+    for n in 0..RUNS * 2 {
+        world.apply_app(&tenants::tenants_app(n * args.apps / (RUNS * 2), 11)?);
+        changes.push(turn(&mut planner, &world)?);
+        tenants::change(&mut world, n, args.clusters)?;
+        grants.push(turn(&mut planner, &world)?);
+    }
+    report("one App changed", median(changes).context("changes")?, 20.0)?;
+    report(
+        "one Quota changed",
+        median(grants).context("changes")?,
+        20.0,
+    )
+}
+
 /// Median CPU seconds of a turn after one App changed.
 fn changes(args: &Args, world: &mut World, planner: &mut Planner) -> Result<f64> {
     let mut changes = Vec::new();
@@ -200,7 +265,9 @@ fn rest(world: &mut World, planner: &mut Planner, apps: &[App], stored: &mut Sto
         let clusters = world.clusters().count();
         hear(world, clusters);
         let plan = planner.plan(world);
-        let quiet = plan.slices.is_empty() && planner.report().changed.is_empty();
+        let quiet =
+            plan.slices.is_empty() && plan.quotas.is_empty() && planner.report().changed.is_empty();
+        tenants::write(world, plan.quotas, turn + 1)?;
         store_contents(world, plan.contents);
         for write in plan.slices {
             let report = ReportSlice::new(
@@ -266,6 +333,7 @@ fn write_statuses(world: &mut World, planner: &Planner, apps: &[App]) -> Result<
         app.status = report.apps.get(uid).map(|app| app.status.clone());
         world.apply_app(&app);
     }
+    tenants::write_statuses(world, planner)?;
     for (name, status) in &report.clusters {
         let number: usize = name
             .as_str()

@@ -23,18 +23,22 @@ pub fn parse_quantity(resource: &str, text: &str) -> Option<i64> {
         .bytes()
         .take_while(|b| b.is_ascii_digit() || *b == b'.')
         .count();
+    let unit = if resource == "cpu" { 1000 } else { 1 };
+    // Nearly all of them, and asked for by the hundred thousand.
+    if digits == text.len() && digits <= 15 && !text.contains('.') {
+        return text.parse::<i64>().ok()?.checked_mul(unit.into());
+    }
     let (number, suffix) = text.split_at(digits);
     let (whole, part) = number.split_once('.').unwrap_or((number, ""));
     if whole.len() + part.len() > 18 || part.contains('.') {
         return None;
     }
     let (times, by) = multiplier(suffix)?;
-    let unit = if resource == "cpu" { 1000 } else { 1 };
     let mantissa: i128 = format!("{whole}{part}").parse().ok()?;
     let divisor = 10_i128
         .pow(u32::try_from(part.len()).ok()?)
         .checked_mul(by)?;
-    let scaled = mantissa.checked_mul(times)?.checked_mul(unit)?;
+    let scaled = mantissa.checked_mul(times)?.checked_mul(i128::from(unit))?;
     i64::try_from((scaled + divisor - 1) / divisor).ok()
 }
 

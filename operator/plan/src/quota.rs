@@ -104,6 +104,21 @@ impl Tree {
         self.places.len() - 1
     }
 
+    /// Changes a grant; what is used of it stays as it is.
+    pub fn set(&mut self, node: Node, grant: Grant) {
+        let place = &mut self.places[node];
+        let (before, parent) = (place.held(), place.parent);
+        let more = grant.nominal - place.grant.nominal;
+        place.grant = grant;
+        let change = place.held() - before;
+        self.touched.push(node);
+        if let Some(parent) = parent {
+            self.places[parent].carved += more;
+            self.touched.push(parent);
+            self.spend(parent, change);
+        }
+    }
+
     /// Lets nobody use more of a grant.
     pub fn close(&mut self, node: Node) {
         self.places[node].closed = true;

@@ -90,7 +90,7 @@ pub struct QuotaShort {
     /// What leaves no more; `None` when the tenant has Quotas, but none that counts there.
     pub source: Option<Source>,
     /// Of which resource.
-    pub resource: Box<str>,
+    pub resource: Arc<str>,
     /// What is needed in addition. What is left changes with everything that happens, and is read from the
     /// Quota itself.
     pub needs: i64,

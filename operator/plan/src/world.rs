@@ -117,6 +117,8 @@ pub struct World {
     pub(crate) quota_ledgers: BTreeMap<RegionName, QuotaLedgerState>,
     /// Grows with every change of Quotas and of what of them is in force.
     pub(crate) quota_changes: u64,
+    /// Grows with every change of what is in force, and of what is about to be no longer.
+    pub(crate) ledger_changes: u64,
     /// Apps that are gone but stand in the ledger.
     pub(crate) orphans: BTreeSet<Uid>,
     pub(crate) uses: Uses,
@@ -164,6 +166,7 @@ impl World {
             quotas: BTreeMap::new(),
             quota_ledgers: BTreeMap::new(),
             quota_changes: 0,
+            ledger_changes: 0,
             orphans: BTreeSet::new(),
             uses: Uses::default(),
             journal: Journal::default(),

@@ -2,6 +2,7 @@
 //! every entry is charged, and what every grant gives on.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use crds::{ClusterName, Entry, NamespaceName, RegionName, Uid};
 
@@ -14,13 +15,13 @@ use crate::world::{Accepted, GrantKey, World};
 
 /// What limits: the Quota of a tenant for a Region, or, without a tenant, a Region's budget; and of which
 /// resource.
-pub type Limit = (Option<NamespaceName>, RegionName, Box<str>);
+pub type Limit = (Option<NamespaceName>, RegionName, Arc<str>);
 
 /// What is used, and the most that may be.
 pub type Use = (i64, i64);
 
 /// What is in force: everywhere, or as it would be after a plan.
-type InForce = BTreeMap<GrantKey, BTreeMap<Box<str>, Grant>>;
+type InForce = BTreeMap<GrantKey, BTreeMap<Arc<str>, Grant>>;
 
 fn in_force(world: &World) -> InForce {
     let all = world.accepted();

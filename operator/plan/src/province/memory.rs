@@ -35,10 +35,12 @@ pub struct Planner {
     stirred: BTreeSet<Uid>,
     /// What of Quotas is in force and used.
     pub(super) book: Book,
-    /// The state of Quotas and of tenants that the book was made from.
+    /// The state of ledgers and of tenants that the book was made from.
+    ledgers_seen: Option<(u64, u64)>,
+    /// The state of Quotas and of tenants that was decided on last.
     quotas: Option<(u64, u64)>,
-    /// Whether anything but use changed about Quotas.
-    quotas_differ: bool,
+    /// Whether the book was made anew, so that anything may have changed about any Quota.
+    quotas_anew: bool,
     /// Last change of a Quota that was looked at.
     quotas_seen: Option<u64>,
     /// Replicas that are taken back, by App.
@@ -139,27 +141,39 @@ impl Planner {
 
     /// Changed Quotas change what Apps may have, as soon as they are in the ledger.
     pub(super) fn see_quotas(&mut self, world: &World) {
-        let seen = (world.quota_changes, world.tenancy);
-        if self.quotas.replace(seen) != Some(seen) {
+        let (ledgers, tenancy) = (world.ledger_changes, world.tenancy);
+        let before = self.ledgers_seen.replace((ledgers, tenancy));
+        if before == Some((ledgers, tenancy)) {
+            return;
+        }
+        let tenants_same = before.is_some_and(|(_, seen)| seen == tenancy);
+        if !tenants_same || !self.book.update(world) {
             self.reopen_book(world);
-            self.quotas_differ = true;
+            self.quotas_anew = true;
         }
     }
 
     /// Decides on Quotas once it is known what is used. What comes into force counts from the next turn
     /// on, when it is in the ledger.
     pub(super) fn grant(&mut self, world: &World) {
+        let seen = (world.quota_changes, world.tenancy);
+        let same = self.quotas.replace(seen) == Some(seen);
+        let mut news = BTreeSet::new();
         // What leaves does so by what is used.
-        let all = std::mem::take(&mut self.quotas_differ) || self.report.quotas.leaving;
-        if all {
+        if !same || self.report.quotas.leaving {
             let (fleet, tenants) = (&self.report.fleet, &self.report.tenants);
             let granting = super::quotas::granting(world, fleet, tenants, &self.book);
             self.quota_writes = super::quotas::writes(world, &granting);
-            self.report.quotas = Arc::new(granting);
+            let before = std::mem::replace(&mut self.report.quotas, Arc::new(granting));
+            news = before.differences(&self.report.quotas);
         }
         let seen = self.quotas_seen.replace(world.quota_journal.clock());
-        let news = seen.and_then(|seen| world.quota_journal.since(seen));
-        let news = news.filter(|_| !all).map(|news| news.cloned().collect());
+        let heard = seen.and_then(|seen| world.quota_journal.since(seen));
+        let heard = heard.filter(|_| !std::mem::take(&mut self.quotas_anew));
+        let news = heard.map(|heard| {
+            news.extend(heard.cloned());
+            news
+        });
         let (granting, differ) = (self.report.quotas.clone(), &mut self.report.quota_statuses);
         quota_statuses(world, &granting, &mut self.book, news, differ);
     }

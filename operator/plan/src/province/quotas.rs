@@ -19,20 +19,27 @@ use super::placement::At;
 use super::regions::Fleet;
 use crate::amount::Resources;
 use crate::quota::{Grant, Node, Tree};
-use crate::world::{GrantKey, World, quota_name};
+use crate::world::{Accepted, GrantKey, Grants, World, quota_name};
 
 /// What is in force and what is used of it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Book {
     tree: Tree,
     /// What each node is of.
-    names: Vec<(Source, Box<str>)>,
+    names: Vec<(usize, Arc<str>)>,
+    sources: Vec<Source>,
+    /// Grants of which nothing more may be used, since their Quotas are being deleted.
+    closing: BTreeSet<GrantKey>,
+    /// What the book was made from.
+    ledgers: BTreeMap<RegionName, Arc<BTreeMap<NamespaceName, Accepted>>>,
     /// Nodes of each grant, by resource.
-    grants: BTreeMap<GrantKey, Vec<(Box<str>, Node)>>,
-    budgets: BTreeMap<RegionName, Vec<(Box<str>, Node)>>,
+    grants: BTreeMap<GrantKey, Nodes>,
+    budgets: BTreeMap<RegionName, Nodes>,
     /// Where the Apps of each namespace draw from, as far as anybody asked.
     desks: BTreeMap<NamespaceName, Option<Arc<Desks>>>,
     lends: bool,
+    /// Clusters of each Region and all below it.
+    subtrees: BTreeMap<RegionName, Vec<At>>,
 }
 
 /// What a node is of.
@@ -62,10 +69,13 @@ pub(crate) struct Desks {
 
 /// Where the Apps of a namespace draw from in one cluster: a node for each resource that is limited.
 /// None at all means that the tenant has Quotas, but none that counts here.
-pub(crate) type Desk = Vec<(Box<str>, Node)>;
+pub(crate) type Desk = Nodes;
+
+/// Nodes by resource.
+type Nodes = Vec<(Arc<str>, Node)>;
 
 impl Desks {
-    pub(crate) fn desk(&self, at: At) -> &[(Box<str>, Node)] {
+    pub(crate) fn desk(&self, at: At) -> &[(Arc<str>, Node)] {
         &self.all[self.at[at]]
     }
 }
@@ -99,64 +109,118 @@ impl Book {
     /// All that is in force, with nothing used.
     pub(crate) fn of(world: &World, fleet: &Fleet) -> Self {
         let mut book = Self::default();
+        for (at, view) in fleet.clusters.iter().enumerate() {
+            let region = fleet.region_of(view).into_iter();
+            for name in region.flat_map(|region| &region.line) {
+                book.subtrees.entry(name.clone()).or_default().push(at);
+            }
+        }
         for (name, view) in &fleet.regions {
+            let source = book.source(Source::Budget(name.clone()));
             for (resource, amount) in view.region.budget.iter() {
-                let source = Source::Budget(name.clone());
-                let node = book.add(None, Grant::budget(amount), source, resource);
+                let node = book.add(None, Grant::budget(amount), source, &resource.into());
                 let nodes = book.budgets.entry(name.clone()).or_default();
                 nodes.push((resource.into(), node));
             }
         }
-        let closing: BTreeSet<&GrantKey> = world
-            .quotas()
-            .filter(|(_, slot)| slot.deleting)
-            .map(|(_, slot)| &slot.grant)
-            .collect();
+        book.closing = closing(world);
         for (key, accepted) in in_order(world, fleet) {
-            let above = line(world, &key.0);
-            let regions = region_line(fleet, &key.1);
-            let mut nodes = Vec::with_capacity(accepted.grants.len());
-            for (resource, grant) in &*accepted.grants {
-                let parent = book.above(&above, &regions, resource);
-                let node = book.add(parent, *grant, Source::Quota(key.clone()), resource);
-                if closing.contains(&key) {
+            let parents = book.parents(world, fleet, &key, &accepted.grants);
+            let source = book.source(Source::Quota(key.clone()));
+            let mut nodes = Nodes::with_capacity(parents.len());
+            for ((resource, grant), parent) in accepted.grants.iter().zip(parents) {
+                let node = book.add(parent, *grant, source, resource);
+                if book.closing.contains(&key) {
                     book.tree.close(node);
                 }
                 nodes.push((resource.clone(), node));
             }
             book.grants.insert(key, nodes);
         }
+        book.ledgers = ledgers(world);
         book
     }
 
-    fn add(&mut self, parent: Option<Node>, grant: Grant, source: Source, resource: &str) -> Node {
-        self.names.push((source, resource.into()));
-        let inner = |node: Node| matches!(self.names[node].0, Source::Quota(_));
+    /// Takes in ledgers that differ in amounts alone; `false` when more than that changed, so that the
+    /// book has to be made anew.
+    pub(crate) fn update(&mut self, world: &World) -> bool {
+        let mut changes = Vec::new();
+        if self.ledgers.len() != world.quota_ledgers.len() || self.closing != closing(world) {
+            return false;
+        }
+        for (region, ledger) in &world.quota_ledgers {
+            let Some(before) = self.ledgers.get(region) else {
+                return false;
+            };
+            if Arc::ptr_eq(before, &ledger.grants) {
+                continue;
+            }
+            if !before.keys().eq(ledger.grants.keys()) {
+                return false;
+            }
+            for ((own, old), new) in before.iter().zip(ledger.grants.values()) {
+                if old.grants == new.grants {
+                    continue;
+                }
+                if !old.grants.keys().eq(new.grants.keys()) {
+                    return false;
+                }
+                changes.push(((own.clone(), region.clone()), new.grants.clone()));
+            }
+        }
+        for (key, grants) in changes {
+            for (_, node) in self.grants.get(&key).into_iter().flatten() {
+                let (_, resource) = &self.names[*node];
+                if let Some(grant) = grants.get(resource) {
+                    self.tree.set(*node, *grant);
+                    self.lends |= grant.borrows > 0;
+                }
+            }
+        }
+        self.ledgers = ledgers(world);
+        true
+    }
+
+    fn source(&mut self, source: Source) -> usize {
+        self.sources.push(source);
+        self.sources.len() - 1
+    }
+
+    fn add(
+        &mut self,
+        parent: Option<Node>,
+        grant: Grant,
+        source: usize,
+        resource: &Arc<str>,
+    ) -> Node {
+        self.names.push((source, resource.clone()));
+        let inner = |node: Node| matches!(self.name(node).0, Source::Quota(_));
         self.lends |= grant.borrows > 0 || parent.is_some_and(inner);
         self.tree.add(parent, grant)
     }
 
-    /// The node that a grant of a resource is carved from: that of the nearest tenant above, for the
+    /// The node that each resource of a grant is carved from: that of the nearest tenant above, for the
     /// nearest Region, or the Region's budget.
-    fn above(
+    fn parents(
         &self,
-        line: &[NamespaceName],
-        regions: &[RegionName],
-        resource: &str,
-    ) -> Option<Node> {
-        let find = |nodes: &Vec<(Box<str>, Node)>| {
-            let found = nodes.iter().find(|(name, _)| **name == *resource);
+        world: &World,
+        fleet: &Fleet,
+        key: &GrantKey,
+        grants: &Grants,
+    ) -> Vec<Option<Node>> {
+        let regions = region_line(fleet, &key.1);
+        let mut above: Vec<&Nodes> = Vec::new();
+        for own in &line(world, &key.0)[1..] {
+            let keys = regions.iter().map(|region| (own.clone(), region.clone()));
+            above.extend(keys.filter_map(|key| self.grants.get(&key)));
+        }
+        above.extend(self.budgets.get(&key.1));
+        let find = |resource: &Arc<str>| {
+            let mut nodes = above.iter().flat_map(|nodes| nodes.iter());
+            let found = nodes.find(|(name, _)| name == resource);
             found.map(|(_, node)| *node)
         };
-        for own in &line[1..] {
-            for region in regions {
-                let key = (own.clone(), region.clone());
-                if let Some(node) = self.grants.get(&key).and_then(find) {
-                    return Some(node);
-                }
-            }
-        }
-        self.budgets.get(&regions[0]).and_then(find)
+        grants.keys().map(find).collect()
     }
 
     /// Where the Apps of a namespace draw from; `None` when they are not limited.
@@ -187,61 +251,53 @@ impl Book {
         let (Some(Some(mine)), Some(theirs)) = (self.desks.get(own), theirs) else {
             return matches!(self.desks.get(own), None | Some(None)) && theirs.is_none();
         };
-        let names = |book: &Self, desk: &[(Box<str>, Node)]| -> Vec<(Source, Box<str>)> {
-            let nodes = desk.iter().map(|(_, node)| book.names[*node].clone());
-            nodes.collect()
-        };
-        (0..mine.at.len()).all(|at| names(self, mine.desk(at)) == names(other, theirs.desk(at)))
+        let same =
+            |(mine, theirs): (&(_, Node), &(_, Node))| self.name(mine.1) == other.name(theirs.1);
+        (0..mine.at.len()).all(|at| {
+            let (mine, theirs) = (mine.desk(at), theirs.desk(at));
+            mine.len() == theirs.len() && mine.iter().zip(theirs).all(same)
+        })
     }
 
     fn find_desks(&self, world: &World, fleet: &Fleet, own: &NamespaceName) -> Option<Desks> {
-        let line = line(world, own);
-        let has_any = |own: &NamespaceName| {
-            let first = self.grants.range((own.clone(), "".into())..).next();
-            first.is_some_and(|((name, _), _)| name == own)
-        };
-        if !line.iter().any(has_any) {
+        // From the outside in, so that what is nearer replaces what is not.
+        let mut grants = Vec::new();
+        for own in line(world, own).iter().rev() {
+            let first = (own.clone(), RegionName::from(""));
+            let mine = self.grants.range(first..);
+            let mine = mine.take_while(|((name, _), _)| name == own);
+            let from = grants.len();
+            grants.extend(mine.map(|((_, region), nodes)| (region, nodes)));
+            let depth = |region: &RegionName| fleet.regions.get(region).map(|r| r.line.len());
+            grants[from..].sort_by_key(|(region, _)| depth(region));
+        }
+        if grants.is_empty() {
             return None;
         }
         let mut desks = Desks {
             all: vec![Desk::new()],
-            at: Vec::with_capacity(fleet.clusters.len()),
+            at: vec![0; fleet.clusters.len()],
         };
-        let mut known: BTreeMap<&RegionName, usize> = BTreeMap::new();
-        for view in &fleet.clusters {
-            let region = view.cluster.as_ref().ok().map(|cluster| &cluster.region);
-            let place = region.map_or(0, |region| {
-                *known.entry(region).or_insert_with(|| {
-                    let desk = self.desk(&line, &region_line(fleet, region));
-                    let same = desks.all.iter().position(|other| *other == desk);
-                    same.unwrap_or_else(|| {
-                        desks.all.push(desk);
-                        desks.all.len() - 1
-                    })
-                })
-            });
-            desks.at.push(place);
+        for (region, nodes) in grants {
+            // Clusters that drew on the same before do so after as well.
+            let mut known: BTreeMap<usize, usize> = BTreeMap::new();
+            for at in self.subtrees.get(region).into_iter().flatten() {
+                let before = desks.at[*at];
+                desks.at[*at] = *known.entry(before).or_insert_with(|| {
+                    let mut desk = nodes.clone();
+                    let others = desks.all[before].iter();
+                    let listed = |name: &str| nodes.iter().any(|(other, _)| **other == *name);
+                    desk.extend(others.filter(|(name, _)| !listed(name)).cloned());
+                    desks.all.push(desk);
+                    desks.all.len() - 1
+                });
+            }
         }
         Some(desks)
     }
 
-    fn desk(&self, line: &[NamespaceName], regions: &[RegionName]) -> Desk {
-        let mut desk = Desk::new();
-        for own in line {
-            for region in regions {
-                let nodes = self.grants.get(&(own.clone(), region.clone()));
-                for (resource, node) in nodes.into_iter().flatten() {
-                    if !desk.iter().any(|(name, _)| name == resource) {
-                        desk.push((resource.clone(), *node));
-                    }
-                }
-            }
-        }
-        desk
-    }
-
     /// Takes in that so much is used in a cluster, `times` 1, or no longer, -1.
-    pub(crate) fn charge(&mut self, desk: &[(Box<str>, Node)], amounts: &Resources, times: i64) {
+    pub(crate) fn charge(&mut self, desk: &[(Arc<str>, Node)], amounts: &Resources, times: i64) {
         for (resource, node) in desk {
             let amount = amounts.get(resource);
             if amount != 0 {
@@ -277,11 +333,11 @@ impl Book {
     /// What a node is of, and of which resource.
     pub(crate) fn name(&self, node: Node) -> (&Source, &str) {
         let (source, resource) = &self.names[node];
-        (source, resource)
+        (&self.sources[*source], resource)
     }
 
     /// Nodes of a grant, by resource.
-    pub(crate) fn nodes(&self, key: &GrantKey) -> &[(Box<str>, Node)] {
+    pub(crate) fn nodes(&self, key: &GrantKey) -> &[(Arc<str>, Node)] {
         self.grants.get(key).map_or(&[], Vec::as_slice)
     }
 
@@ -289,6 +345,18 @@ impl Book {
     pub(crate) fn try_charge(&mut self, node: Node, amount: i64) {
         self.tree.charge(node, amount);
     }
+}
+
+fn closing(world: &World) -> BTreeSet<GrantKey> {
+    let deleted = world.quotas().filter(|(_, slot)| slot.deleting);
+    deleted.map(|(_, slot)| slot.grant.clone()).collect()
+}
+
+fn ledgers(world: &World) -> BTreeMap<RegionName, Arc<BTreeMap<NamespaceName, Accepted>>> {
+    let ledgers = world.quota_ledgers.iter();
+    ledgers
+        .map(|(region, ledger)| (region.clone(), ledger.grants.clone()))
+        .collect()
 }
 
 /// All that is in force, tenants above before those below, and Regions above before those below.

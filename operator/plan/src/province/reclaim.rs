@@ -4,6 +4,7 @@
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use crds::{Tier, Uid};
 
@@ -31,7 +32,7 @@ pub(super) struct Lacking {
 
 /// What is owed to a grant.
 struct Debt {
-    resource: Box<str>,
+    resource: Arc<str>,
     amount: i64,
     /// The grant that leaves no more,
     top: Node,

@@ -3,14 +3,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crds::{
-    ConditionStatus, ConditionType, GrantUse, NamespaceName, Quantity, QuotaStatus, Reason,
-    SYSTEM_NAMESPACE,
+    Condition, ConditionStatus, ConditionType, GrantUse, NamespaceName, Quantity, QuotaStatus,
+    Reason, SYSTEM_NAMESPACE,
 };
 
 use super::fleet::Setter;
-use crate::amount::{format_amount, format_cores};
+use crate::amount::{format_amount, format_cores, parse_quantity};
 use crate::province::{Book, Granting, QuotaStanding, Source};
 use crate::world::{GrantKey, QuotaKey, QuotaSlot, World, quota_name};
+
+/// What is said of a Quota that is as it should be.
+const IN_FORCE: &str = "What it says is in force.";
 
 /// Brings the statuses that differ from the ones last written up to date: of all Quotas, or, when it is
 /// known which of them changed, of those and the ones whose use did.
@@ -21,7 +24,7 @@ pub(crate) fn quota_statuses(
     changed: Option<BTreeSet<QuotaKey>>,
     differ: &mut BTreeMap<QuotaKey, QuotaStatus>,
 ) {
-    let mut keys: BTreeSet<QuotaKey> = differ.keys().cloned().collect();
+    let mut keys: BTreeSet<QuotaKey> = BTreeSet::new();
     let touched = book.take_touched();
     if let Some(changed) = changed {
         keys.extend(changed);
@@ -31,10 +34,11 @@ pub(crate) fn quota_statuses(
         };
         keys.extend(touched.into_iter().filter_map(of));
     } else {
-        keys.extend(granting.standings.keys().cloned());
+        keys.extend(granting.standings.keys().chain(differ.keys()).cloned());
     }
     for key in keys {
         let found = world.quota(&key).zip(granting.standings.get(&key));
+        let found = found.filter(|(slot, standing)| !is_told(book, slot, standing));
         let status =
             found.map(|(slot, standing)| (status(world, granting, book, slot, standing), slot));
         match status {
@@ -44,6 +48,78 @@ pub(crate) fn quota_statuses(
             Some(_) | None => drop(differ.remove(&key)),
         }
     }
+}
+
+/// Whether the status last written says that a Quota is in force and what of it is used, by numbers
+/// alone: to word it takes far longer, and after a restart that is so of nearly all.
+fn is_told(book: &Book, slot: &QuotaSlot, standing: &QuotaStanding) -> bool {
+    let (status, generation) = (&slot.status, Some(slot.generation));
+    let said = match (standing, status.conditions.as_slice()) {
+        (QuotaStanding::InForce, [ready, accepted]) => {
+            let right = |condition: &Condition, kind| {
+                condition.kind == kind
+                    && condition.status == ConditionStatus::True
+                    && condition.reason == Reason::AsExpected
+                    && condition.message == IN_FORCE
+                    && condition.observed_generation == generation
+            };
+            right(ready, ConditionType::Ready) && right(accepted, ConditionType::Accepted)
+        }
+        (
+            QuotaStanding::InForce
+            | QuotaStanding::Coming
+            | QuotaStanding::Refused(_)
+            | QuotaStanding::Leaving(_),
+            _,
+        ) => false,
+    };
+    let nodes = book.nodes(&slot.grant);
+    if !said || status.observed_generation != generation || nodes.len() != status.resources.len() {
+        return false;
+    }
+    let tree = book.tree();
+    let mut both = nodes.iter().zip(&status.resources);
+    let printed = (cpu(book, slot), memory(book, slot));
+    let shows = (
+        status.cpu.clone().zip(status.borrowed_cpu.clone()),
+        status.memory.clone(),
+    );
+    printed == shows
+        && both.all(|((resource, node), told)| {
+            let is =
+                |quantity: &Quantity, amount| parse_quantity(resource, &quantity.0) == Some(amount);
+            *told.name == **resource
+                && is(&told.nominal, tree.grant(*node).nominal)
+                && is(&told.used, tree.used(*node))
+                && is(&told.borrowed, tree.borrowed(*node))
+                && is(&told.carved, tree.carved(*node))
+        })
+}
+
+/// Cores used and granted, and what is borrowed, as printed.
+fn cpu(book: &Book, slot: &QuotaSlot) -> Option<(String, String)> {
+    let (used, nominal, borrowed) = amounts(book, slot, "cpu")?;
+    let printed = format!("{}/{}", format_cores(used), format_cores(nominal));
+    Some((printed, format_cores(borrowed)))
+}
+
+/// Memory used and granted, as printed.
+fn memory(book: &Book, slot: &QuotaSlot) -> Option<String> {
+    let (used, nominal, _) = amounts(book, slot, "memory")?;
+    let text = |amount| format_amount("memory", amount);
+    Some(format!("{}/{}", text(used), text(nominal)))
+}
+
+/// What is used of a resource, granted and borrowed.
+fn amounts(book: &Book, slot: &QuotaSlot, resource: &str) -> Option<(i64, i64, i64)> {
+    let mut nodes = book.nodes(&slot.grant).iter();
+    let node = nodes.find(|(name, _)| **name == *resource)?.1;
+    let tree = book.tree();
+    Some((
+        tree.used(node),
+        tree.grant(node).nominal,
+        tree.borrowed(node),
+    ))
 }
 
 fn without_epoch(status: &QuotaStatus) -> QuotaStatus {
@@ -78,15 +154,7 @@ fn status(
         .into_iter()
         .map(|(kind, status, reason, message)| set.to(kind, status, reason, message));
     let resources: Vec<GrantUse> = uses(book, &slot.grant).collect();
-    let printed = |resource: &str, text: &dyn Fn(i64) -> String| {
-        let nodes = book.nodes(&slot.grant).iter();
-        let node = nodes.clone().find(|(name, _)| **name == *resource)?.1;
-        let tree = book.tree();
-        let (used, nominal) = (text(tree.used(node)), text(tree.grant(node).nominal));
-        Some((format!("{used}/{nominal}"), text(tree.borrowed(node))))
-    };
-    let cpu = printed("cpu", &format_cores);
-    let memory = printed("memory", &|amount| format_amount("memory", amount));
+    let cpu = cpu(book, slot);
     QuotaStatus {
         observed_generation: Some(slot.generation),
         leader_epoch: None,
@@ -94,7 +162,7 @@ fn status(
         resources,
         borrowed_cpu: cpu.as_ref().map(|(_, borrowed)| borrowed.clone()),
         cpu: cpu.map(|(printed, _)| printed),
-        memory: memory.map(|(printed, _)| printed),
+        memory: memory(book, slot),
     }
 }
 
@@ -125,7 +193,7 @@ fn said(standing: &QuotaStanding, in_force: bool) -> Vec<Said> {
     };
     match standing {
         QuotaStanding::InForce => {
-            let message = "What it says is in force.".to_owned();
+            let message = IN_FORCE.to_owned();
             vec![
                 (Ready, True, Reason::AsExpected, message.clone()),
                 (Accepted, True, Reason::AsExpected, message),

@@ -20,7 +20,7 @@ pub type QuotaKey = (NamespaceName, Box<str>);
 /// Whom and where a grant is for: the namespace that the tenant owns, and the Region.
 pub type GrantKey = (NamespaceName, RegionName);
 /// What is granted, by resource.
-pub type Grants = BTreeMap<Box<str>, Grant>;
+pub type Grants = BTreeMap<Arc<str>, Grant>;
 
 /// A Quota as the API server has it, behind the gate.
 #[derive(Clone, Debug)]
@@ -49,7 +49,7 @@ pub struct QuotaLedgerState {
     /// `metadata.resourceVersion`, the precondition of the next write.
     pub resource_version: String,
     /// By the namespace that the tenant owns.
-    pub grants: BTreeMap<NamespaceName, Accepted>,
+    pub grants: Arc<BTreeMap<NamespaceName, Accepted>>,
 }
 
 /// What of a Quota is in force.
@@ -109,14 +109,19 @@ impl World {
         if before.as_ref() != Some(&says(&slot)) {
             self.quota_changes += 1;
         }
+        let closed = self.quotas.get(&key).is_some_and(|before| before.deleting);
+        if closed != slot.deleting {
+            self.ledger_changes += 1;
+        }
         self.quota_journal.note(&key);
         self.quotas.insert(key, slot);
     }
 
     /// Forgets a Quota that was deleted. What of it is in force stands in the ledger.
     pub fn remove_quota(&mut self, home: &NamespaceName, name: &str) {
-        if self.quotas.remove(&(home.clone(), name.into())).is_some() {
+        if let Some(gone) = self.quotas.remove(&(home.clone(), name.into())) {
             self.quota_changes += 1;
+            self.ledger_changes += u64::from(gone.deleting);
         }
     }
 
@@ -133,10 +138,11 @@ impl World {
         let grants = all.map(|grant| (grant.namespace.clone(), Accepted::of(grant)));
         let state = QuotaLedgerState {
             resource_version: version,
-            grants: grants.collect(),
+            grants: Arc::new(grants.collect()),
         };
         self.quota_ledgers.insert(region, state);
         self.quota_changes += 1;
+        self.ledger_changes += 1;
     }
 
     /// Takes what comes next for the newest, whatever its version: the store was restored to an
@@ -151,6 +157,7 @@ impl World {
     pub fn remove_quota_ledger(&mut self, region: &RegionName) {
         if self.quota_ledgers.remove(region).is_some() {
             self.quota_changes += 1;
+            self.ledger_changes += 1;
         }
     }
 
@@ -209,7 +216,7 @@ fn quota_gate(name: &str, quota: &Quota) -> Result<Grants, Parked> {
 }
 
 /// What a ledger says of one resource, as numbers.
-fn in_force(resource: &AcceptedResource) -> Option<(Box<str>, Grant)> {
+fn in_force(resource: &AcceptedResource) -> Option<(Arc<str>, Grant)> {
     let amount = |quantity: &Quantity| parse_quantity(&resource.name, &quantity.0);
     let grant = Grant {
         nominal: amount(&resource.nominal)?,

@@ -9,12 +9,12 @@ use crds::{
 };
 
 use super::Book;
-use super::carving::Carving;
+use super::carving::Workbench;
 use super::depth;
 use crate::amount::format_amount;
 use crate::province::regions::Fleet;
 use crate::province::tenants::Tenants;
-use crate::world::{Accepted, GrantKey, Grants, Parked, QuotaKey, QuotaSlot, World, quota_name};
+use crate::world::{Accepted, GrantKey, Grants, Parked, QuotaKey, QuotaSlot, World};
 
 /// One write for Quotas.
 #[derive(Clone, Debug, PartialEq)]
@@ -58,6 +58,17 @@ pub struct Granting {
     pub(crate) leaving: bool,
 }
 
+impl Granting {
+    /// Quotas that stand otherwise in another turn, or not at all.
+    pub(crate) fn differences(&self, other: &Self) -> BTreeSet<QuotaKey> {
+        let (mine, theirs) = (&self.standings, &other.standings);
+        let differs = |(key, standing): &(&QuotaKey, &Standing)| mine.get(*key) != Some(*standing);
+        let changed = theirs.iter().filter(differs).map(|(key, _)| key);
+        let gone = mine.keys().filter(|key| !theirs.contains_key(*key));
+        changed.chain(gone).cloned().collect()
+    }
+}
+
 /// What is in force, by Region and tenant.
 pub type Granted = BTreeMap<GrantKey, Accepted>;
 
@@ -67,17 +78,17 @@ pub(crate) fn granting(world: &World, fleet: &Fleet, tenants: &Tenants, book: &B
         granted: world.accepted().map(|(key, a)| (key, a.clone())).collect(),
         ..Granting::default()
     };
-    let mut carving = Carving::of(world, fleet);
-    let asked = asked(world, &mut all.standings, fleet, tenants);
+    let asked = asked(world, &mut all, fleet, tenants);
+    let mut bench = Workbench::new(world, fleet);
     // What asks for less makes room for what asks for more.
     let (less, more): (Vec<_>, Vec<_>) = asked.into_iter().partition(|(_, slot)| {
         all.granted
             .get(&slot.grant)
             .is_some_and(|a| shrinks(a, slot))
     });
-    leave(world, &mut all, &mut carving, book);
+    leave(world, &mut all, &mut bench, book);
     for (key, slot) in less.into_iter().rev().chain(more) {
-        let standing = decide(world, &mut all.granted, &mut carving, slot);
+        let standing = decide(world, &mut all.granted, &mut bench, slot);
         all.standings.insert(key.clone(), standing);
     }
     all
@@ -87,7 +98,7 @@ pub(crate) fn granting(world: &World, fleet: &Fleet, tenants: &Tenants, book: &B
 /// heard: tenants above before those below, then by age.
 fn asked<'w>(
     world: &'w World,
-    standings: &mut BTreeMap<QuotaKey, Standing>,
+    all: &mut Granting,
     fleet: &Fleet,
     tenants: &Tenants,
 ) -> Vec<(&'w QuotaKey, &'w QuotaSlot)> {
@@ -96,15 +107,24 @@ fn asked<'w>(
         let standing = match objection(fleet, tenants, key, slot) {
             Some(parked) => Standing::Refused(parked),
             None if !slot.held => Standing::Coming,
+            None if in_force(&all.granted, slot) => Standing::InForce,
             None => {
                 asked.push((key, slot));
                 continue;
             }
         };
-        standings.insert(key.clone(), standing);
+        all.standings.insert(key.clone(), standing);
     }
     asked.sort_by_cached_key(|(key, slot)| (depth(fleet, &slot.grant), slot.created, *key));
     asked
+}
+
+/// Whether what a Quota asks for is in force.
+fn in_force(granted: &Granted, slot: &QuotaSlot) -> bool {
+    let accepted = granted.get(&slot.grant);
+    accepted.is_some_and(|accepted| {
+        accepted.uid == slot.uid && slot.state.as_ref().is_ok_and(|g| *g == accepted.grants)
+    })
 }
 
 /// What is wrong with a Quota whatever others ask for.
@@ -113,8 +133,7 @@ fn objection(fleet: &Fleet, tenants: &Tenants, key: &QuotaKey, slot: &QuotaSlot)
     if let Err(parked) = &slot.state {
         return Some(parked.clone());
     }
-    let tenant = quota_name(&slot.grant);
-    let tenant = tenant.split('.').next().unwrap_or_default();
+    let tenant = key.1.split('.').next().unwrap_or_default();
     let Some(owner) = tenants.owners.get(own).filter(|view| view.key.0 == key.0) else {
         let message = format!(
             "spec.tenantName {tenant} is no Tenant of namespace {} that stands: create it, or name another one",
@@ -161,7 +180,7 @@ fn shrinks(accepted: &Accepted, slot: &QuotaSlot) -> bool {
 fn decide(
     world: &World,
     granted: &mut Granted,
-    carving: &mut Carving<'_>,
+    bench: &mut Workbench<'_>,
     slot: &QuotaSlot,
 ) -> Standing {
     let Ok(grants) = &slot.state else {
@@ -169,9 +188,6 @@ fn decide(
     };
     let key = &slot.grant;
     let before = granted.get(key);
-    if before.is_some_and(|before| before.grants == *grants && before.uid == slot.uid) {
-        return Standing::InForce;
-    }
     let full = |region: &RegionName| {
         let ledger = world.quota_ledger(region);
         ledger.is_some_and(|ledger| ledger.grants.len() >= LEDGER_GRANTS_MAX)
@@ -183,7 +199,7 @@ fn decide(
         );
         return Standing::Refused(Parked::new(Reason::ExceedsBudget, message));
     }
-    if let Err(parked) = carving.change(key, Some(grants)) {
+    if let Err(parked) = bench.change(key, Some(grants)) {
         return Standing::Refused(parked);
     }
     let accepted = Accepted {
@@ -213,7 +229,7 @@ fn listed(grants: &Grants) -> Vec<AcceptedResource> {
 
 /// Takes out of force what is no longer asked for, once nothing of it is granted on and what is used of
 /// it can be used of the Quota above. A root's stays until nothing is used.
-fn leave(world: &World, all: &mut Granting, carving: &mut Carving<'_>, book: &Book) {
+fn leave(world: &World, all: &mut Granting, bench: &mut Workbench<'_>, book: &Book) {
     let alive: BTreeSet<&GrantKey> = world
         .quotas()
         .filter(|(_, slot)| !slot.deleting)
@@ -226,7 +242,7 @@ fn leave(world: &World, all: &mut Granting, carving: &mut Carving<'_>, book: &Bo
         .cloned()
         .collect();
     for key in gone.iter().rev() {
-        if still_used(book, key).is_none() && carving.change(key, None).is_ok() {
+        if still_used(book, key).is_none() && bench.change(key, None).is_ok() {
             all.granted.remove(key);
         } else {
             all.leaving = true;

@@ -10,13 +10,40 @@ use crate::amount::format_amount;
 use crate::province::regions::Fleet;
 use crate::world::{GrantKey, Grants, Parked, World, quota_name};
 
+/// Where changes are tried. What is carved from what is added up only when there are any.
+pub(super) struct Workbench<'a> {
+    world: &'a World,
+    fleet: &'a Fleet,
+    carving: Option<Carving<'a>>,
+}
+
+impl<'a> Workbench<'a> {
+    pub(super) fn new(world: &'a World, fleet: &'a Fleet) -> Self {
+        Self {
+            world,
+            fleet,
+            carving: None,
+        }
+    }
+
+    /// Changes what a tenant has in a Region, or refuses and leaves all as it is.
+    pub(super) fn change(
+        &mut self,
+        key: &GrantKey,
+        wanted: Option<&Arc<Grants>>,
+    ) -> Result<(), Parked> {
+        let of = || Carving::of(self.world, self.fleet);
+        self.carving.get_or_insert_with(of).change(key, wanted)
+    }
+}
+
 /// What is carved from what, in nominal amounts.
-pub(super) struct Carving<'a> {
+struct Carving<'a> {
     world: &'a World,
     fleet: &'a Fleet,
     /// Nominal amount and what of it is granted on.
-    nodes: BTreeMap<GrantKey, BTreeMap<Box<str>, Carved>>,
-    budgets: BTreeMap<(RegionName, Box<str>), Carved>,
+    nodes: BTreeMap<GrantKey, BTreeMap<Arc<str>, Carved>>,
+    budgets: BTreeMap<(RegionName, Arc<str>), Carved>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -36,7 +63,7 @@ enum Whole {
 
 impl<'a> Carving<'a> {
     /// What is in force.
-    pub(super) fn of(world: &'a World, fleet: &'a Fleet) -> Self {
+    fn of(world: &'a World, fleet: &'a Fleet) -> Self {
         let mut carving = Self {
             world,
             fleet,
@@ -101,16 +128,11 @@ impl<'a> Carving<'a> {
         }
     }
 
-    /// Changes what a tenant has in a Region, or refuses and leaves all as it is.
-    pub(super) fn change(
-        &mut self,
-        key: &GrantKey,
-        wanted: Option<&Arc<Grants>>,
-    ) -> Result<(), Parked> {
+    fn change(&mut self, key: &GrantKey, wanted: Option<&Arc<Grants>>) -> Result<(), Parked> {
         let before = self.nodes.get(key).cloned().unwrap_or_default();
         let none = Grants::new();
         let wanted = wanted.map_or(&none, |wanted| wanted);
-        let resources: BTreeSet<Box<str>> = before.keys().chain(wanted.keys()).cloned().collect();
+        let resources: BTreeSet<Arc<str>> = before.keys().chain(wanted.keys()).cloned().collect();
         let steps = resources.into_iter().map(|resource| {
             let old = before.get(&resource).copied();
             let new = wanted.get(&resource).map(|grant| grant.nominal);
@@ -127,7 +149,7 @@ impl<'a> Carving<'a> {
     fn step(
         &mut self,
         key: &GrantKey,
-        resource: Box<str>,
+        resource: Arc<str>,
         old: Option<Carved>,
         new: Option<i64>,
     ) -> Result<Step, Parked> {
@@ -200,7 +222,7 @@ impl<'a> Carving<'a> {
 
 /// What a change of one resource does.
 struct Step {
-    resource: Box<str>,
+    resource: Arc<str>,
     whole: Whole,
     /// Grants that come to lie below, by what they were carved from.
     moves: Vec<(Whole, i64)>,
