@@ -21,6 +21,7 @@ use crate::scalar::{ResourceQuantity, Timestamp};
     printcolumn(name = "CPU", type_ = "string", json_path = ".status.cpu", description = "requested/allocatable cores"),
     printcolumn(name = "Headroom", type_ = "string", json_path = ".status.headroom", description = "free cores"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(name = "Granted", type_ = "string", json_path = ".status.granted", priority = 1, description = "granted/budgeted cores"),
     printcolumn(name = "Parent", type_ = "string", json_path = ".spec.parent", priority = 1),
     printcolumn(name = "Display name", type_ = "string", json_path = ".spec.displayName", priority = 1),
     selectable = ".spec.level", selectable = ".spec.parent", selectable = ".spec.code",
@@ -115,6 +116,10 @@ pub struct RegionStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 48))]
     pub cpu: Option<String>,
+    /// Cores granted to first tenants and budgeted for them, as printed: `40/200`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 48))]
+    pub granted: Option<String>,
     /// Free cores, as printed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 48))]
@@ -145,6 +150,9 @@ pub struct ResourceTotals {
     pub name: String,
     /// What the nodes offer to pods.
     pub allocatable: crate::Quantity,
+    /// What is granted to first tenants; absent when nothing is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub granted: Option<crate::Quantity>,
     /// What pods request, Jiuzhou's and others'.
     pub requested: crate::Quantity,
     /// What is left.

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use crds::ClusterName;
 
 use crate::cli::Format;
@@ -27,6 +27,8 @@ pub enum Command {
     Agent(AgentArguments),
     /// One screen for the province.
     Status(ReadArguments),
+    /// What there is, what is granted, what is used.
+    Capacity(CapacityArguments),
     /// Say for every cluster why an App runs there or not.
     Explain(ExplainArguments),
     /// Plan a changed world against today's: what moves, what is refused. Nothing is written.
@@ -51,6 +53,27 @@ pub struct ReadArguments {
     /// Answer format.
     #[arg(short, long, value_enum, default_value_t)]
     pub output: Format,
+}
+
+/// Flags of `jiuzhou capacity`.
+#[derive(Debug, Args)]
+pub struct CapacityArguments {
+    /// What to add up by.
+    #[arg(long, value_enum, default_value_t)]
+    pub by: By,
+    /// How to read the hub.
+    #[command(flatten)]
+    pub read: ReadArguments,
+}
+
+/// What capacity is added up by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum By {
+    /// Regions: what their clusters offer, what is granted from it, what is used.
+    #[default]
+    Region,
+    /// Tenants: what each is granted in each Region, and what it uses of it.
+    Tenant,
 }
 
 /// Flags of `jiuzhou explain`.

@@ -1,5 +1,6 @@
 //! The command line for people and pipelines.
 
+mod capacity;
 mod explain;
 mod lint;
 mod output;
@@ -19,7 +20,7 @@ use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
 pub use lint::lint;
 pub use output::Format;
 
-use crate::args::{ExplainArguments, ReadArguments, SimulateArguments};
+use crate::args::{CapacityArguments, ExplainArguments, ReadArguments, SimulateArguments};
 use simulate::Change;
 
 /// A command that reads the hub ends by then: a list of each kind of a large province takes seconds.
@@ -41,6 +42,13 @@ pub fn crds() -> anyhow::Result<ExitCode> {
 /// `jiuzhou status`.
 pub async fn status(arguments: &ReadArguments) -> anyhow::Result<ExitCode> {
     let answer = async { status::status(&connect(arguments).await?, arguments.output).await };
+    within(DEADLINE, answer).await
+}
+
+/// `jiuzhou capacity`.
+pub async fn capacity(arguments: &CapacityArguments) -> anyhow::Result<ExitCode> {
+    let CapacityArguments { by, read } = arguments;
+    let answer = async { capacity::capacity(&connect(read).await?, *by, read.output).await };
     within(DEADLINE, answer).await
 }
 

@@ -26,6 +26,7 @@ pub async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Crds => crate::cli::crds(),
         Command::Lint(arguments) => crate::cli::lint(&arguments),
         Command::Status(arguments) => crate::cli::status(&arguments).await,
+        Command::Capacity(arguments) => crate::cli::capacity(&arguments).await,
         Command::Explain(arguments) => crate::cli::explain(&arguments).await,
         Command::Simulate(arguments) => crate::cli::simulate(arguments).await,
     }

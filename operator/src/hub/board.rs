@@ -7,7 +7,7 @@ use plan::PlanReport;
 use plan::amount::parse_quantity;
 
 use super::gather::Gathered;
-use crate::runtime::metrics::{Board, Capacity};
+use crate::runtime::metrics::{Board, Capacity, Grant};
 
 /// Shows a report on the board.
 pub(super) fn show(board: &Board, report: &PlanReport, gathered: &Gathered) {
@@ -27,10 +27,31 @@ pub(super) fn show(board: &Board, report: &PlanReport, gathered: &Gathered) {
     }
     board.set_apps(states);
     board.set_capacity(capacity(report));
+    board.set_grants(gathered.world.quota_clock(), || grants(gathered));
     let contacts = gathered.contacts.iter();
     board.set_contacts(contacts.map(|(name, at)| (name.to_string(), *at)));
     let unreadable = gathered.unreadable.iter();
     board.set_unreadable(unreadable.map(|(kind, names)| (*kind, names.len() as u64)));
+}
+
+/// What is granted and used, as the Quotas' statuses last said.
+fn grants(gathered: &Gathered) -> Vec<Grant> {
+    let mut rows = Vec::new();
+    for (_, slot) in gathered.world.quotas() {
+        for told in &slot.status.resources {
+            let number = |quantity: &crds::Quantity| in_units(&told.name, &quantity.0);
+            let (used, nominal) = (number(&told.used), number(&told.nominal));
+            rows.push(Grant {
+                region: slot.grant.1.to_string(),
+                tenant: slot.grant.0.to_string(),
+                resource: told.name.clone(),
+                nominal,
+                used,
+                borrowed: number(&told.borrowed),
+            });
+        }
+    }
+    rows
 }
 
 fn capacity(report: &PlanReport) -> Vec<Capacity> {
@@ -42,8 +63,7 @@ fn capacity(report: &PlanReport) -> Vec<Capacity> {
                 region: region.to_string(),
                 resource: total.name.clone(),
                 allocatable: number(&total.allocatable),
-                // Nothing grants anything yet, and a zero would say that nothing was promised.
-                granted: None,
+                granted: total.granted.as_ref().map(number),
                 requested: number(&total.requested),
                 headroom: number(&total.headroom),
             });

@@ -14,7 +14,7 @@ use opentelemetry::{
 
 mod board;
 
-pub use board::{Board, Capacity};
+pub use board::{Board, Capacity, Grant};
 
 /// Upper bounds of the histogram buckets for everything measured in seconds: from a warm plan
 /// (a few milliseconds) to the longest deadline of a request.

@@ -51,7 +51,7 @@ fn help_is_no_error() {
     let output = jiuzhou(&["--help"]);
     assert_eq!(output.status.code(), Some(0));
     for command in [
-        "hub", "agent", "status", "explain", "simulate", "lint", "crds",
+        "hub", "agent", "status", "capacity", "explain", "simulate", "lint", "crds",
     ] {
         assert!(
             text(&output.stdout).contains(command),
@@ -259,7 +259,7 @@ fn a_lint_counts_as_people_do() {
 
 #[test]
 fn the_help_fits_into_a_hundred_columns() {
-    for command in ["status", "explain", "simulate", "lint"] {
+    for command in ["status", "capacity", "explain", "simulate", "lint"] {
         for help in ["-h", "--help"] {
             let said = text(&jiuzhou(&[command, help]).stdout);
             let widest = said.lines().map(str::len).max().unwrap_or(0);

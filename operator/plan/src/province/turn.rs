@@ -252,7 +252,7 @@ impl Planner {
         let clusters: BTreeMap<ClusterName, MemberClusterStatus> =
             fleet.clusters.iter().filter_map(status).collect();
         self.report.clusters = clusters;
-        self.report.regions = region_status(world, &fleet);
+        self.report.regions = region_status(world, &fleet, &self.report.quotas);
         self.report.changed = self.unwritten.iter().cloned().collect();
     }
 

@@ -10,7 +10,7 @@ use crds::{
 };
 
 use crate::amount::{Resources, format_amount, format_cores};
-use crate::province::{ClusterView, Fleet, Reach, Standing};
+use crate::province::{ClusterView, Fleet, Granting, Reach, Standing};
 use crate::world::{ClusterSlot, RegionSlot, ValidCluster, World};
 
 /// Resources shown; each cluster reports as many, and together they may name more.
@@ -23,10 +23,16 @@ struct Sum {
     reachable: i32,
     allocatable: Resources,
     requested: Resources,
+    granted: Resources,
+    budget: Resources,
 }
 
 /// The status of every Region.
-pub(crate) fn region_status(world: &World, fleet: &Fleet) -> BTreeMap<RegionName, RegionStatus> {
+pub(crate) fn region_status(
+    world: &World,
+    fleet: &Fleet,
+    quotas: &Granting,
+) -> BTreeMap<RegionName, RegionStatus> {
     let mut sums: BTreeMap<&RegionName, Sum> = BTreeMap::new();
     for view in &fleet.clusters {
         let Some(region) = fleet.region_of(view) else {
@@ -45,6 +51,15 @@ pub(crate) fn region_status(world: &World, fleet: &Fleet) -> BTreeMap<RegionName
             if let Some((allocatable, requested)) = &report {
                 sum.allocatable.add(allocatable, 1);
                 sum.requested.add(requested, 1);
+            }
+        }
+    }
+    for (name, view) in &fleet.regions {
+        for above in &view.line {
+            let sum = sums.entry(above).or_default();
+            sum.budget.add(&view.region.budget, 1);
+            if let Some(granted) = quotas.roots.get(name) {
+                sum.granted.add(granted, 1);
             }
         }
     }
@@ -120,8 +135,23 @@ fn one_region(
             summary: format!("{}/{}", sum.reachable, sum.total),
         }),
         resources: totals(sum, &headroom),
+        granted: granted(sum),
         cpu: known.then(|| format!("{}/{}", cpu(&sum.requested), cpu(&sum.allocatable))),
         headroom: known.then(|| format_cores(headroom.get("cpu").max(0))),
+    }
+}
+
+/// Cores granted to first tenants and budgeted for them, where there is either.
+fn granted(sum: &Sum) -> Option<String> {
+    let (granted, budget) = (sum.granted.get("cpu"), sum.budget.get("cpu"));
+    match (granted, budget) {
+        (0, 0) => None,
+        (_, 0) => Some(format!("{}/-", format_cores(granted))),
+        (..) => Some(format!(
+            "{}/{}",
+            format_cores(granted),
+            format_cores(budget)
+        )),
     }
 }
 
@@ -130,6 +160,7 @@ fn totals(sum: &Sum, headroom: &Resources) -> Vec<ResourceTotals> {
     let row = |(name, amount): (&str, i64)| ResourceTotals {
         name: name.to_owned(),
         allocatable: quantity(name, amount),
+        granted: (sum.granted.get(name) > 0).then(|| quantity(name, sum.granted.get(name))),
         requested: quantity(name, sum.requested.get(name)),
         headroom: quantity(name, headroom.get(name)),
     };

@@ -166,6 +166,11 @@ impl World {
         self.quotas.iter()
     }
 
+    /// Grows with every change of any Quota, the status included.
+    pub fn quota_clock(&self) -> u64 {
+        self.quota_journal.clock()
+    }
+
     /// One Quota, valid or parked.
     pub fn quota(&self, key: &QuotaKey) -> Option<&QuotaSlot> {
         self.quotas.get(key)

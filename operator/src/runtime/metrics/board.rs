@@ -25,6 +25,23 @@ pub struct Capacity {
     pub headroom: f64,
 }
 
+/// What a tenant is granted of one resource in a region, in its base unit.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Grant {
+    /// Name of the Region.
+    pub region: String,
+    /// Namespace that the tenant owns.
+    pub tenant: String,
+    /// Name of the resource.
+    pub resource: String,
+    /// What it may always use.
+    pub nominal: f64,
+    /// What it uses.
+    pub used: f64,
+    /// What of that is beyond `nominal`.
+    pub borrowed: f64,
+}
+
 /// The gauges of one process. Each setter replaces what was there.
 #[derive(Clone, Debug)]
 pub struct Board(Arc<Mutex<Shown>>);
@@ -33,6 +50,8 @@ pub struct Board(Arc<Mutex<Shown>>);
 struct Shown {
     apps: Vec<(&'static str, u64)>,
     capacity: Vec<Capacity>,
+    grants: Vec<Grant>,
+    granted_at: Option<u64>,
     unreadable: Vec<(&'static str, u64)>,
     contacts: Vec<(String, Instant)>,
 }
@@ -46,7 +65,7 @@ impl Board {
         board.register_apps(meter);
         board.register_contacts(meter);
         board.register_capacity(meter);
-        Self::register_grants(meter);
+        board.register_grants(meter);
         board.register_unreadable(meter);
         board
     }
@@ -59,6 +78,16 @@ impl Board {
     /// Capacity of every region.
     pub fn set_capacity(&self, capacity: Vec<Capacity>) {
         self.change(|shown| shown.capacity = capacity);
+    }
+
+    /// What tenants are granted, as of some change: there may be many, and they change seldom.
+    pub fn set_grants(&self, change: u64, grants: impl FnOnce() -> Vec<Grant>) {
+        self.change(|shown| {
+            if shown.granted_at != Some(change) {
+                shown.grants = grants();
+                shown.granted_at = Some(change);
+            }
+        });
     }
 
     /// Objects that cannot be read, by kind.
@@ -138,18 +167,35 @@ impl Board {
         }
     }
 
-    /// Names that dashboards may already ask for; they show nothing until there are quotas.
-    fn register_grants(meter: &Meter) {
-        let gauges = [
-            ("quota_nominal", "What a quota promises."),
-            ("quota_used", "What is charged against a quota."),
-            ("quota_borrowed", "What is used beyond a quota's nominal."),
-            ("quota_lent", "What others use of a quota's nominal."),
+    fn register_grants(&self, meter: &Meter) {
+        let gauges: [Column<Grant>; 3] = [
+            ("quota_nominal", "What a quota promises.", |g| {
+                Some(g.nominal)
+            }),
+            ("quota_used", "What is charged against a quota.", |g| {
+                Some(g.used)
+            }),
+            (
+                "quota_borrowed",
+                "What is used beyond a quota's nominal.",
+                |g| Some(g.borrowed),
+            ),
         ];
-        for (name, description) in gauges {
-            let gauge = meter.f64_observable_gauge(name);
-            gauge.with_description(description).build();
+        for (name, description, value) in gauges {
+            self.register(meter, name, "", description, move |shown, gauge| {
+                for row in &shown.grants {
+                    let [region, resource] = labels(&row.region, &row.resource);
+                    let tenant = KeyValue::new("tenant", row.tenant.clone());
+                    if let Some(value) = value(row) {
+                        gauge.observe(value, &[region, tenant, resource]);
+                    }
+                }
+            });
         }
+        // A name that dashboards may already ask for: which lender's part a borrower has is not known.
+        let lent = meter.f64_observable_gauge("quota_lent");
+        lent.with_description("What others use of a quota's nominal.")
+            .build();
     }
 
     fn register_unreadable(&self, meter: &Meter) {

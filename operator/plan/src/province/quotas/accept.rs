@@ -11,7 +11,7 @@ use crds::{
 use super::Book;
 use super::carving::Workbench;
 use super::depth;
-use crate::amount::format_amount;
+use crate::amount::{Resources, format_amount};
 use crate::province::regions::Fleet;
 use crate::province::tenants::Tenants;
 use crate::world::{Accepted, GrantKey, Grants, Parked, QuotaKey, QuotaSlot, World};
@@ -56,6 +56,8 @@ pub struct Granting {
     pub granted: Granted,
     /// Whether something waits until it is no longer used.
     pub(crate) leaving: bool,
+    /// What is granted to first tenants, by Region.
+    pub(crate) roots: BTreeMap<RegionName, Resources>,
 }
 
 impl Granting {
@@ -91,7 +93,22 @@ pub(crate) fn granting(world: &World, fleet: &Fleet, tenants: &Tenants, book: &B
         let standing = decide(world, &mut all.granted, &mut bench, slot);
         all.standings.insert(key.clone(), standing);
     }
+    all.roots = roots(&all.granted);
     all
+}
+
+/// What is granted to first tenants, by Region.
+fn roots(granted: &Granted) -> BTreeMap<RegionName, Resources> {
+    let mut roots: BTreeMap<RegionName, Resources> = BTreeMap::new();
+    for ((own, region), accepted) in granted {
+        if !own.as_str().contains('-') {
+            let sum = roots.entry(region.clone()).or_default();
+            for (resource, grant) in &*accepted.grants {
+                sum.set(resource, sum.get(resource) + grant.nominal);
+            }
+        }
+    }
+    roots
 }
 
 /// Quotas that are right by themselves and not in force as they are, in the order in which they are

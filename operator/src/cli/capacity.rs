@@ -1,0 +1,149 @@
+//! `jiuzhou capacity`: what there is, what is granted, what is used. The numbers are those of the
+//! statuses, so that they equal what kubectl shows.
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use crds::{Quota, Region};
+use kube::{Client, ResourceExt as _};
+use serde_json::{Value, json};
+
+use super::output::{Format, Painted};
+use super::table::Table;
+use super::world::list;
+use crate::args::By;
+
+/// Prints what there is, by Region or by tenant.
+pub(super) async fn capacity(client: &Client, by: By, format: Format) -> anyhow::Result<ExitCode> {
+    let rows = match by {
+        By::Region => regions(list::<Region>(client).await?),
+        By::Tenant => tenants(list::<Quota>(client).await?),
+    };
+    let mut out = std::io::stdout().lock();
+    match format {
+        Format::Json => {
+            let kind = match by {
+                By::Region => "CapacityByRegion",
+                By::Tenant => "CapacityByTenant",
+            };
+            let items: Vec<Value> = rows.iter().map(Row::to_json).collect();
+            let value = json!({"apiVersion": "cli.jiuzhou.io/v1", "kind": kind, "items": items});
+            writeln!(out, "{value:#}")?;
+        }
+        Format::Table if rows.is_empty() => {
+            writeln!(
+                out,
+                "Nothing is known yet: no cluster has reported, or nothing is granted."
+            )?;
+        }
+        Format::Table => write!(out, "{}", table(&rows))?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// One line: the names first, then the amounts.
+struct Row(Vec<(&'static str, Option<String>)>);
+
+impl Row {
+    fn to_json(&self) -> Value {
+        let cells = self.0.iter();
+        cells
+            .map(|(name, value)| ((*name).to_owned(), json!(value)))
+            .collect()
+    }
+}
+
+fn regions(regions: Vec<Region>) -> Vec<Row> {
+    let mut rows = Vec::new();
+    for region in regions {
+        let name = region.name_any();
+        for total in region.status.unwrap_or_default().resources {
+            rows.push(Row(vec![
+                ("region", Some(name.clone())),
+                ("resource", Some(total.name)),
+                ("allocatable", Some(total.allocatable.0)),
+                ("granted", total.granted.map(|granted| granted.0)),
+                ("requested", Some(total.requested.0)),
+                ("headroom", Some(total.headroom.0)),
+            ]));
+        }
+    }
+    rows
+}
+
+fn tenants(quotas: Vec<Quota>) -> Vec<Row> {
+    let mut rows = Vec::new();
+    for quota in quotas {
+        let home = quota.namespace().unwrap_or_default();
+        let tenant = plan::world::owned_namespace(&(home.into(), quota.spec.tenant_name.clone()));
+        for told in quota.status.unwrap_or_default().resources {
+            rows.push(Row(vec![
+                ("tenant", Some(tenant.to_string())),
+                ("region", Some(quota.spec.region_name.to_string())),
+                ("resource", Some(told.name)),
+                ("nominal", Some(told.nominal.0)),
+                ("used", Some(told.used.0)),
+                ("borrowed", Some(told.borrowed.0)),
+                ("carved", Some(told.carved.0)),
+            ]));
+        }
+    }
+    rows.sort_by(|a, b| a.0.cmp(&b.0));
+    rows
+}
+
+fn table(rows: &[Row]) -> Table {
+    let names = rows.first().map(|row| row.0.iter().map(|(name, _)| *name));
+    let header: Vec<String> = names.into_iter().flatten().map(str::to_uppercase).collect();
+    let header: Vec<&str> = header.iter().map(String::as_str).collect();
+    let mut table = Table::new(&header);
+    for row in rows {
+        let cell = |(_, value): &(_, Option<String>)| {
+            Painted::from(value.clone().unwrap_or_else(|| "-".to_owned()))
+        };
+        table.row(row.0.iter().map(cell));
+    }
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn quota(home: &str, tenant: &str, used: &str) -> Quota {
+        serde_json::from_value(json!({
+            "apiVersion": "jiuzhou.io/v1alpha1", "kind": "Quota",
+            "metadata": {"name": format!("{tenant}.hangzhou"), "namespace": home},
+            "spec": {
+                "tenantName": tenant, "regionName": "hangzhou",
+                "resources": [{"name": "cpu", "nominal": "40"}],
+            },
+            "status": {"resources": [{
+                "name": "cpu", "nominal": "40", "used": used, "borrowed": "0", "carved": "15",
+            }]},
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn tenants_stand_by_the_namespace_they_own_and_amounts_are_as_the_status_has_them() {
+        let rows = tenants(vec![
+            quota("tax", "audit", "1500m"),
+            quota("jiuzhou-system", "tax", "12"),
+        ]);
+        let lines: Vec<String> = table(&rows)
+            .to_string()
+            .lines()
+            .map(str::to_owned)
+            .collect();
+        assert_eq!(
+            lines,
+            [
+                "TENANT     REGION    RESOURCE  NOMINAL  USED   BORROWED  CARVED",
+                "tax        hangzhou  cpu       40       12     0         15",
+                "tax-audit  hangzhou  cpu       40       1500m  0         15",
+            ]
+        );
+        assert_eq!(rows[1].to_json()["used"], "1500m");
+    }
+}
