@@ -167,6 +167,8 @@ reasons! {
     ExceedsParent,
     /// The Quota asks for more than the Quota above it, or the Region's budget, has left.
     ExceedsBudget,
+    /// The Quotas of the Region are as many as their ledger can hold.
+    LedgerFull,
     /// The Quota would be less than what is granted on to the tenant's own tenants.
     BelowChildren,
     /// The Region is not among those that the tenant may use.

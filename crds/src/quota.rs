@@ -138,7 +138,7 @@ pub struct QuotaLedgerSpec {
     pub grants: Vec<AcceptedGrant>,
 }
 
-/// Grants that one QuotaLedger holds: at about 300 bytes each they stay far below the store's limit.
+/// Most grants that one QuotaLedger holds; the hub counts their bytes as well.
 pub const LEDGER_GRANTS_MAX: usize = 2000;
 
 /// The values of one Quota that are in force.

@@ -3,6 +3,7 @@
 
 mod act;
 mod look;
+mod quota;
 mod steps;
 
 use std::{
@@ -113,6 +114,14 @@ async fn play(stage: &mut Stage) -> Result<usize> {
     step!(
         "a cluster is cut off: shown as stale, and nothing moves by itself",
         steps::cut_off(stage)
+    );
+    step!(
+        "a department borrows what another one does not use, and a third one is refused",
+        quota::borrow(stage)
+    );
+    step!(
+        "the lender wants it back, and has it in time",
+        quota::take_back(stage)
     );
     step!("the app is deleted everywhere", steps::delete(stage));
     Ok(done)

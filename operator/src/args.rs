@@ -58,7 +58,7 @@ pub struct ReadArguments {
 /// Flags of `jiuzhou capacity`.
 #[derive(Debug, Args)]
 pub struct CapacityArguments {
-    /// What to add up by.
+    /// By what.
     #[arg(long, value_enum, default_value_t)]
     pub by: By,
     /// How to read the hub.

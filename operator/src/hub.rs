@@ -25,6 +25,7 @@ use std::time::{Duration, Instant};
 
 use crds::SYSTEM_NAMESPACE;
 use kube::Client;
+use plan::check::spare;
 use plan::province::{Plan, Planner};
 use plan::world::Settings;
 use plan::{World, check};
@@ -300,16 +301,9 @@ impl Running {
         let span = tracing::info_span!(parent: None, "hub_turn");
         async {
             let plan = self.decide();
-            let findings = check(&self.gathered.world, &plan);
-            if let Some(first) = findings.first() {
-                let error: &dyn std::error::Error = first;
-                tracing::error!(
-                    error,
-                    findings = findings.len(),
-                    "the plan breaks an invariant and is not applied"
-                );
+            let Some(plan) = self.judged(plan) else {
                 return TurnOutcome::Held;
-            }
+            };
             match self.term.as_ref().map(|term| term.writer.clone()) {
                 Some(writer) => self.carry_out(plan, &writer).await,
                 None => TurnOutcome::Standby,
@@ -317,6 +311,26 @@ impl Running {
         }
         .instrument(span)
         .await
+    }
+
+    /// The plan, if nothing is wrong with it; otherwise without the Apps that something is wrong with.
+    fn judged(&mut self, plan: Plan) -> Option<Plan> {
+        let world = &self.gathered.world;
+        let findings = check(world, &plan);
+        let Some(first) = findings.first() else {
+            return Some(plan);
+        };
+        let error: &dyn std::error::Error = first;
+        let rest = spare(world, plan, &findings);
+        let rest = rest.filter(|rest| check(world, rest).is_empty());
+        tracing::error!(
+            error,
+            findings = findings.len(),
+            applied = rest.is_some(),
+            "the plan breaks an invariant; what breaks it is not applied"
+        );
+        self.wake = self.wake.or(rest.as_ref()?.wake_at);
+        rest
     }
 
     async fn carry_out(&mut self, plan: Plan, writer: &Writer) -> TurnOutcome {

@@ -110,8 +110,20 @@ async fn apply_object(client: &Client, object: &DynamicObject) -> Result<()> {
         (discovery::Scope::Cluster, _) => Api::all_with(client.clone(), &resource),
     };
     let params = PatchParams::apply(MANAGER).force();
-    api.patch(&object.name_any(), &params, &Patch::Apply(object))
-        .await
-        .with_context(|| format!("apply {} {}", types.kind, object.name_any()))?;
-    Ok(())
+    let (name, patch) = (object.name_any(), Patch::Apply(object));
+    let end = tokio::time::Instant::now() + ESTABLISHED;
+    loop {
+        match api.patch(&name, &params, &patch).await {
+            Ok(_) => return Ok(()),
+            // A kind that is established may still be unknown to server-side apply for a moment.
+            Err(kube::Error::Api(status))
+                if status.code == 503 && tokio::time::Instant::now() < end =>
+            {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+            Err(error) => {
+                return Err(error).with_context(|| format!("apply {} {name}", types.kind));
+            }
+        }
+    }
 }

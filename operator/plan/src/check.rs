@@ -15,7 +15,7 @@ use crds::{
 
 pub use quotas::{Limit, Use, uses};
 
-use crate::province::{Plan, SliceWrite};
+use crate::province::{Plan, QuotaWrite, SliceWrite};
 use crate::world::{AppState, Scale, ValidApp, ValidCluster, World};
 
 /// A broken invariant.
@@ -54,13 +54,57 @@ pub enum Finding {
     /// A namespace, role, App or Tenant is touched that no Tenant's state allows.
     #[error("no Tenant's state allows {0}")]
     Tenant(String),
-    /// More is used or granted on than there is.
-    #[error("{0}: {1} would be used or granted on, and there are {2}")]
-    Overdrawn(String, i64, i64),
+    /// More would be used than may be; by these Apps.
+    #[error("{0}: {1} would be used, and {2} may be")]
+    Overdrawn(String, i64, i64, Vec<Uid>),
+    /// More would be granted on than there is.
+    #[error("{0}: {1} would be granted on, and there are {2}")]
+    Overgranted(String, i64, i64),
     /// An App is let go while a cluster that answers still holds it.
     #[error("App {0} is let go although a cluster holds an entry that is not marked as removed")]
     Released(Uid),
 }
+
+impl Finding {
+    /// Whose writes it is about: some Apps', or `None` when nothing less than the whole plan.
+    fn apps(&self) -> Option<Vec<Uid>> {
+        match self {
+            Self::Backwards(_, uid, _)
+            | Self::Vanished(_, uid)
+            | Self::Unasked(_, uid)
+            | Self::Forbidden(_, uid)
+            | Self::Unmanaged(_, uid)
+            | Self::Beside(_, uid)
+            | Self::NoContent(_, uid)
+            | Self::Released(uid) => Some(vec![uid.clone()]),
+            Self::Overdrawn(.., uids) => Some(uids.clone()),
+            Self::Overgranted(..) => Some(Vec::new()),
+            Self::Shape(..) | Self::OldHeader(..) | Self::Collected(_) | Self::Tenant(_) => None,
+        }
+    }
+}
+
+/// A plan without the Apps that findings are about, so that a defect in what is decided for one holds
+/// up nobody else; `None` when it cannot be told whose writes they are.
+pub fn spare(world: &World, mut plan: Plan, findings: &[Finding]) -> Option<Plan> {
+    let apps: Option<Vec<Vec<Uid>>> = findings.iter().map(Finding::apps).collect();
+    let apps: BTreeSet<Uid> = apps?.into_iter().flatten().collect();
+    let overgrants = |finding: &Finding| matches!(finding, Finding::Overgranted(..));
+    if findings.iter().any(overgrants) {
+        plan.quotas
+            .retain(|write| !matches!(write, QuotaWrite::Ledger { .. }));
+    }
+    let slices = plan.slices.into_iter();
+    plan.slices = slices
+        .filter_map(|write| write.keeping(world, |entry| apps.contains(&entry.uid)))
+        .collect();
+    plan.releases.retain(|uid| !apps.contains(uid));
+    plan.wake_at = plan.wake_at.or(Some(world.now + SPARED_AGAIN));
+    Some(plan)
+}
+
+/// When to look again at what was left out of a plan, in milliseconds.
+const SPARED_AGAIN: i64 = 5_000;
 
 /// All broken invariants of a plan.
 pub fn check(world: &World, plan: &Plan) -> Vec<Finding> {

@@ -13,7 +13,9 @@ mod tenancy;
 mod tenants;
 mod turn;
 
-use crds::{AssignmentSliceSpec, ClusterName, ContentItem, NamespaceName, Uid};
+use std::collections::BTreeMap;
+
+use crds::{AssignmentSliceSpec, ClusterName, ContentItem, Entry, NamespaceName, Uid};
 
 pub use assignments::copy_name;
 pub(crate) use assignments::{Edit, Edits};
@@ -29,7 +31,7 @@ pub(crate) use tenancy::missing as missing_roles;
 pub use tenants::{Limits, Place, TenantView, Tenants};
 
 use crate::report::PlanReport;
-use crate::world::World;
+use crate::world::{SliceState, World};
 use regions::Wake;
 
 /// Everything to write, down to the last field. Statuses are in the [`PlanReport`].
@@ -99,6 +101,36 @@ pub struct SliceWrite {
     pub resource_version: Option<String>,
     /// What it says.
     pub spec: AssignmentSliceSpec,
+}
+
+impl SliceWrite {
+    /// The same without what is said of some entries: those stay as the slice has them. `None` when
+    /// nothing is left to write.
+    pub fn keeping(mut self, world: &World, stays: impl Fn(&Entry) -> bool) -> Option<Self> {
+        if !self.spec.entries.iter().any(&stays) {
+            return Some(self);
+        }
+        let stored = world.slice(&self.cluster, &self.name);
+        let before: BTreeMap<&Uid, &Entry> = stored
+            .into_iter()
+            .flat_map(|slice| &slice.entries)
+            .map(|entry| (&entry.uid, &**entry))
+            .collect();
+        let keep = |entry: Entry| {
+            if stays(&entry) {
+                before.get(&entry.uid).map(|held| (*held).clone())
+            } else {
+                Some(entry)
+            }
+        };
+        self.spec.entries = self.spec.entries.into_iter().filter_map(keep).collect();
+        let same = |slice: &SliceState| {
+            slice.header.management == self.spec.management
+                && slice.header.hub_epoch == self.spec.hub_epoch
+                && slice.entries.iter().map(|e| &**e).eq(&self.spec.entries)
+        };
+        (!stored.is_some_and(same)).then_some(self)
+    }
 }
 
 /// Decides the whole province, from nothing but the world.

@@ -124,6 +124,18 @@ impl Tree {
         self.places[node].closed = true;
     }
 
+    /// Whether nothing more may be used of a grant, or of one on the way up to another.
+    pub fn is_closed(&self, node: Node, top: Node) -> bool {
+        let mut next = Some(node);
+        while let Some(at) = next {
+            if self.places[at].closed {
+                return true;
+            }
+            next = self.places[at].parent.filter(|_| at != top);
+        }
+        false
+    }
+
     /// The grant itself.
     pub fn grant(&self, node: Node) -> Grant {
         self.places[node].grant

@@ -4,7 +4,7 @@
 //! What was written goes straight back into the world, so that the next turn never decides on less
 //! than it already did.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,7 +17,7 @@ use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Client, ResourceExt as _};
 use plan::World;
 use plan::province::{ContentWrite, Plan, SliceWrite};
-use plan::world::{NamespaceSlot, SliceState, StoredContent, Subject, TenantRole};
+use plan::world::{NamespaceSlot, StoredContent, Subject, TenantRole};
 use serde_json::json;
 
 use super::doubts::Doubt;
@@ -134,33 +134,10 @@ async fn place_apps(
 
 /// A slice without what names missing packs: such entries stay as the slice has them. `None` when
 /// nothing is left to write.
-fn without(world: &World, mut write: SliceWrite, missing: &BTreeSet<&str>) -> Option<SliceWrite> {
-    let named = |entry: &crds::Entry| {
+fn without(world: &World, write: SliceWrite, missing: &BTreeSet<&str>) -> Option<SliceWrite> {
+    write.keeping(world, |entry| {
         missing.contains(entry.pack.as_str()) && entry.state == crds::EntryState::Present
-    };
-    if !write.spec.entries.iter().any(named) {
-        return Some(write);
-    }
-    let stored = world.slice(&write.cluster, &write.name);
-    let before: BTreeMap<&Uid, &crds::Entry> = stored
-        .into_iter()
-        .flat_map(|slice| &slice.entries)
-        .map(|entry| (&entry.uid, &**entry))
-        .collect();
-    let keep = |entry: crds::Entry| {
-        if named(&entry) {
-            before.get(&entry.uid).map(|held| (*held).clone())
-        } else {
-            Some(entry)
-        }
-    };
-    write.spec.entries = write.spec.entries.into_iter().filter_map(keep).collect();
-    let same = |slice: &SliceState| {
-        slice.header.management == write.spec.management
-            && slice.header.hub_epoch == write.spec.hub_epoch
-            && slice.entries.iter().map(|e| &**e).eq(&write.spec.entries)
-    };
-    (!stored.is_some_and(same)).then_some(write)
+    })
 }
 
 async fn run<F>(gathered: &mut Gathered, applied: &mut Applied, writes: impl IntoIterator<Item = F>)

@@ -74,7 +74,9 @@ fn limits(
             from = found;
         }
     }
-    if !limits.is_empty() && budget(world, &from, resource).is_some() {
+    // Budgets are for first tenants.
+    let first = |(own, ..): &Limit| own.as_ref().is_some_and(|own| above(world, own).is_empty());
+    if limits.last().is_some_and(first) && budget(world, &from, resource).is_some() {
         limits.push((None, from, resource.into()));
     }
     limits
@@ -166,10 +168,11 @@ impl Judge<'_> {
         if self.world.quota_ledgers.is_empty() {
             return;
         }
-        let roots = self.growing();
-        if roots.is_empty() {
+        let growing = self.growing();
+        if growing.is_empty() {
             return;
         }
+        let roots: BTreeSet<&str> = growing.keys().map(String::as_str).collect();
         let before = amounts(self.world, |own| roots.contains(root(own)));
         let mut after = before.clone();
         for write in &self.plan.slices {
@@ -184,7 +187,12 @@ impl Judge<'_> {
         for (limit, (used, most)) in after {
             let had = before.get(&limit).map_or(0, |(used, _)| *used);
             if used > most && used > had {
-                let finding = Finding::Overdrawn(shown(&limit), used, most);
+                let by = limit.0.as_ref().map(root);
+                let of = growing
+                    .iter()
+                    .filter(|(name, _)| by.is_none_or(|by| **name == *by));
+                let uids = of.flat_map(|(_, uids)| uids.iter().cloned()).collect();
+                let finding = Finding::Overdrawn(shown(&limit), used, most, uids);
                 self.findings.push(finding);
             }
         }
@@ -198,18 +206,23 @@ impl Judge<'_> {
         })
     }
 
-    /// First tenants of all whose Apps use more by this plan.
-    fn growing(&self) -> BTreeSet<String> {
-        let mut roots = BTreeSet::new();
+    /// Apps that use more by this plan, by their first tenant.
+    fn growing(&self) -> BTreeMap<String, BTreeSet<Uid>> {
+        let mut roots: BTreeMap<String, BTreeSet<Uid>> = BTreeMap::new();
+        let limited: BTreeSet<NamespaceName> =
+            self.world.accepted().map(|((own, _), _)| own).collect();
+        let limited: BTreeSet<&str> = limited.iter().map(root).collect();
         for write in &self.plan.slices {
-            for entry in self.changed(write) {
+            let entries = self.changed(write);
+            for entry in entries.filter(|e| limited.contains(root(&e.namespace))) {
                 let before = self.held(&write.cluster, &entry.uid);
                 let had = before
                     .map(|before| charge(before, self.world.now))
                     .unwrap_or_default();
                 let now = charge(entry, self.world.now);
                 if now.iter().any(|(name, amount)| amount > had.get(name)) {
-                    roots.insert(root(&entry.namespace).to_owned());
+                    let mine = roots.entry(root(&entry.namespace).to_owned());
+                    mine.or_default().insert(entry.uid.clone());
                 }
             }
         }
@@ -238,7 +251,7 @@ impl Judge<'_> {
             let (sum_before, nominal_before) = had.get(&limit).copied().unwrap_or((0, nominal));
             if sum > nominal && (sum > sum_before || nominal < nominal_before) {
                 self.findings
-                    .push(Finding::Overdrawn(shown(&limit), sum, nominal));
+                    .push(Finding::Overgranted(shown(&limit), sum, nominal));
             }
         }
     }

@@ -79,10 +79,11 @@ pub(crate) fn of_placed(
         .targets
         .iter()
         .partition(|(at, load)| shrinks(**at, **load));
-    let growing = growing
-        .into_iter()
-        .filter(|(at, _)| !placed.withheld.contains(at));
     for (at, load) in growing {
+        if placed.withheld.contains(at) {
+            edits.extend(desk.held_back(*at, *load, cuts.and_then(|cuts| cuts.get(at))));
+            continue;
+        }
         let stages = desk.timetable(*at, *load, cuts.and_then(|cuts| cuts.get(at)));
         let want = desk.entry(*at, stages, &rolled.content[at]);
         let cluster = &fleet.clusters[*at].name;
@@ -141,7 +142,19 @@ impl<'a> Desk<'a> {
         Some(&*self.ledger?.entries.get(cluster)?.entry)
     }
 
-    /// The load now and, where replicas are taken back, fewer of them after the grace time.
+    /// An entry whose content waits stays as it is, but for what is taken back.
+    fn held_back(&self, at: At, load: Load, cut: Option<&i32>) -> Option<(ClusterName, Edit)> {
+        let held = self.held(at)?;
+        let want = Entry {
+            stages: self.timetable(at, load, cut),
+            ..held.clone()
+        };
+        let cluster = self.fleet.clusters[at].name.clone();
+        (!same(held, &want)).then(|| (cluster, Edit::Put(Box::new(want))))
+    }
+
+    /// The load now and, where replicas are taken back, fewer of them after the grace time. What was
+    /// announced before keeps its time, and whatever goes beyond it gets one of its own.
     fn timetable(&self, at: At, load: Load, cut: Option<&i32>) -> Vec<Stage> {
         let mut stages = load.stages();
         let Some(cut) = cut.filter(|cut| **cut < load.count()) else {
@@ -149,11 +162,22 @@ impl<'a> Desk<'a> {
         };
         let now = self.world.now;
         let held = self.held(at).map_or(&[][..], |held| &held.stages[..]);
-        let announced = held.iter().filter_map(|stage| stage.not_before);
-        let announced = announced.filter(|at| at.millis() > now).min();
-        let grace = Timestamp::from_millis(now + self.world.settings.reclaim_grace);
+        let ahead = held
+            .iter()
+            .filter(|stage| stage.not_before.is_some_and(|at| at.millis() > now));
+        let mut time = Timestamp::from_millis(now + self.world.settings.reclaim_grace);
+        for stage in ahead {
+            let (count, begins) = (Load::of_stage(stage).count(), stage.not_before);
+            if count <= *cut {
+                time = begins.unwrap_or(time);
+                break;
+            }
+            if count < load.count() {
+                stages.push(stage.clone());
+            }
+        }
         for mut later in load.at_most(*cut).stages() {
-            later.not_before = Some(announced.unwrap_or(grace));
+            later.not_before = Some(time);
             stages.push(later);
         }
         stages

@@ -332,6 +332,12 @@ impl Planner {
         memo.map(|(_, payer)| payer.clone()).unwrap_or_default()
     }
 
+    /// What Quotas are charged, App by App.
+    pub(super) fn payers(&self) -> impl Iterator<Item = &Payer> {
+        let memos = self.memos.values();
+        memos.filter_map(|memo| memo.payer.as_ref().map(|(_, payer)| payer))
+    }
+
     /// Lets an App wait for its turn at the room.
     pub(super) fn queue(&mut self, slot: &AppSlot, app: &ValidApp) {
         let turn = (app.tier, slot.created, slot.uid.clone());

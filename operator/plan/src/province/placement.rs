@@ -226,10 +226,9 @@ impl Placed {
 /// Whether what stands needs more of the tenant's Quotas than it is charged: after a change that asks
 /// for more.
 pub(crate) fn grows(standing: &Standing<'_>, placed: &Placed) -> bool {
-    let due = &standing.app.footprint.charges;
     let grows = |(at, load): (&At, &Load)| {
         let had = standing.keep.get(at).map_or(0, |had| had.count());
-        room::more_than_charged(standing, *at, &due.at(load.count().max(had)))
+        room::more_than_charged(standing, *at, &standing.need(load.count().max(had)))
     };
     standing.desks.is_some() && placed.targets.iter().any(grows)
 }

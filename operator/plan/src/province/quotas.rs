@@ -30,6 +30,8 @@ pub(crate) struct Book {
     sources: Vec<Source>,
     /// Grants of which nothing more may be used, since their Quotas are being deleted.
     closing: BTreeSet<GrantKey>,
+    /// Tenants that have Quotas, in force or not.
+    asking: BTreeSet<NamespaceName>,
     /// What the book was made from.
     ledgers: BTreeMap<RegionName, Arc<BTreeMap<NamespaceName, Accepted>>>,
     /// Nodes of each grant, by resource.
@@ -124,6 +126,7 @@ impl Book {
             }
         }
         book.closing = closing(world);
+        book.asking = asking(world);
         for (key, accepted) in in_order(world, fleet) {
             let parents = book.parents(world, fleet, &key, &accepted.grants);
             let source = book.source(Source::Quota(key.clone()));
@@ -145,7 +148,10 @@ impl Book {
     /// book has to be made anew.
     pub(crate) fn update(&mut self, world: &World) -> bool {
         let mut changes = Vec::new();
-        if self.ledgers.len() != world.quota_ledgers.len() || self.closing != closing(world) {
+        if self.ledgers.len() != world.quota_ledgers.len()
+            || self.closing != closing(world)
+            || self.asking != asking(world)
+        {
             return false;
         }
         for (region, ledger) in &world.quota_ledgers {
@@ -210,11 +216,13 @@ impl Book {
     ) -> Vec<Option<Node>> {
         let regions = region_line(fleet, &key.1);
         let mut above: Vec<&Nodes> = Vec::new();
-        for own in &line(world, &key.0)[1..] {
+        let line = line(world, &key.0);
+        for own in &line[1..] {
             let keys = regions.iter().map(|region| (own.clone(), region.clone()));
             above.extend(keys.filter_map(|key| self.grants.get(&key)));
         }
-        above.extend(self.budgets.get(&key.1));
+        // Budgets are for first tenants.
+        above.extend(self.budgets.get(&key.1).filter(|_| line.len() == 1));
         let find = |resource: &Arc<str>| {
             let mut nodes = above.iter().flat_map(|nodes| nodes.iter());
             let found = nodes.find(|(name, _)| name == resource);
@@ -230,7 +238,7 @@ impl Book {
         fleet: &Fleet,
         own: &NamespaceName,
     ) -> Option<Arc<Desks>> {
-        if self.grants.is_empty() {
+        if self.grants.is_empty() && self.asking.is_empty() {
             return None;
         }
         if let Some(known) = self.desks.get(own) {
@@ -271,7 +279,9 @@ impl Book {
             let depth = |region: &RegionName| fleet.regions.get(region).map(|r| r.line.len());
             grants[from..].sort_by_key(|(region, _)| depth(region));
         }
-        if grants.is_empty() {
+        // Whoever has a Quota of which nothing is in force, yet or by a loss, starts nothing meanwhile.
+        let asks = |own: &NamespaceName| self.asking.contains(own);
+        if grants.is_empty() && !line(world, own).iter().any(asks) {
             return None;
         }
         let mut desks = Desks {
@@ -350,6 +360,11 @@ impl Book {
 fn closing(world: &World) -> BTreeSet<GrantKey> {
     let deleted = world.quotas().filter(|(_, slot)| slot.deleting);
     deleted.map(|(_, slot)| slot.grant.clone()).collect()
+}
+
+fn asking(world: &World) -> BTreeSet<NamespaceName> {
+    let quotas = world.quotas().map(|(_, slot)| &slot.grant.0);
+    quotas.cloned().collect()
 }
 
 fn ledgers(world: &World) -> BTreeMap<RegionName, Arc<BTreeMap<NamespaceName, Accepted>>> {

@@ -3,19 +3,26 @@
 //! grace time. The agents follow it with or without the hub.
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crds::{Tier, Uid};
 
 use super::memory::Planner;
-use super::placement::{At, Load, Room};
+use super::placement::{At, Consequence, Load, Room};
+use super::regions::Reach;
 use crate::amount::Resources;
+use crate::charge::Charges;
 use crate::quota::{Node, Tree};
 use crate::world::{AppState, World};
 
-/// Cuts in one turn; what is still lacking then is looked at in the next one.
-const CUTS_MAX: usize = 2_000;
+/// Cuts in one turn, each of which looks at all borrowers; what is still lacking then is looked at in the
+/// next one.
+const CUTS_MAX: usize = 200;
+
+/// In which order borrowers give: those that cannot now last, then the lowest tier, whose tenant borrows
+/// most for what it has, and the youngest.
+type Rank<'b> = (bool, Reverse<Tier>, Reverse<i64>, Reverse<i64>, &'b Uid, At);
 
 /// Replicas that an App may keep in a cluster after the grace time.
 pub(super) type Cuts = BTreeMap<At, i32>;
@@ -26,8 +33,10 @@ pub(super) struct Lacking {
     pub(super) uid: Uid,
     /// The cluster in which it shows.
     pub(super) at: At,
-    /// What is needed there in addition.
-    pub(super) need: Resources,
+    /// Replicas that it has there, and how many more it could use. For a change that asks for more
+    /// nothing is taken back.
+    pub(super) has: i32,
+    pub(super) more: i32,
 }
 
 /// What is owed to a grant.
@@ -44,44 +53,114 @@ struct Debt {
 struct Borrower {
     uid: Uid,
     at: At,
+    /// Whether its cluster is out of contact, so that it could not give now.
+    away: bool,
     tier: Tier,
     created: i64,
     /// Replicas that it has left.
     count: i32,
     least: i32,
+    /// What it is charged there.
+    due: Charges,
+}
+
+impl Borrower {
+    /// What so many replicas fewer free.
+    fn frees(&self, count: i32) -> Resources {
+        self.due
+            .at(self.count)
+            .minus(&self.due.at(self.count - count))
+    }
 }
 
 impl Planner {
     /// Which replicas are taken back for the Apps that lack something they have a right to.
     pub(super) fn reclaim(&mut self, world: &World, room: &mut Room, lacking: &[Lacking]) {
-        let mut debts = Vec::new();
-        for lack in lacking {
-            let Some(desks) = self.payer(&lack.uid).desks else {
-                continue;
-            };
-            for (resource, node) in desks.desk(lack.at) {
-                if let Some(debt) = owed(room.tree(), *node, resource, lack.need.get(resource)) {
-                    // What is owed to one is not owed to the next as well.
-                    room.assume(*node, debt.amount);
-                    debts.push(debt);
+        let mut cuts: BTreeMap<Uid, Cuts> = BTreeMap::new();
+        if !lacking.is_empty() {
+            self.assume_done(room);
+            let (mut borrowers, mut steps) = (None, CUTS_MAX);
+            for lack in lacking {
+                // What one takes is free before the next one asks.
+                for debt in self.debts(world, room, lack) {
+                    let borrowers = borrowers.get_or_insert_with(|| self.borrowers(world));
+                    self.take_back(room, &debt, borrowers, &mut cuts, &mut steps);
                 }
             }
         }
-        let mut cuts: BTreeMap<Uid, Cuts> = BTreeMap::new();
-        if !debts.is_empty() {
-            let mut borrowers = self.borrowers(world);
-            for debt in &debts {
-                self.take_back(world, room, debt, &mut borrowers, &mut cuts);
-            }
-        }
         let before = std::mem::replace(&mut self.cuts, cuts);
-        let uids: Vec<Uid> = before.keys().chain(self.cuts.keys()).cloned().collect();
+        let uids: BTreeSet<Uid> = before.keys().chain(self.cuts.keys()).cloned().collect();
         for uid in uids {
             let changed = before.get(&uid) != self.cuts.get(&uid);
             if changed || !self.stands_in_ledger(world, &uid) {
                 self.decide_again(world, &uid);
             }
         }
+    }
+
+    /// Takes for granted what was decided: what still runs beyond it is on its way back, and is not taken
+    /// back twice.
+    fn assume_done(&self, room: &mut Room) {
+        for payer in self.payers() {
+            let Some(desks) = &payer.desks else { continue };
+            for (at, running) in &payer.charged.running {
+                let decided = payer.charged.decided.get(at);
+                for (resource, node) in desks.desk(*at) {
+                    let done = decided.map_or(0, |decided| decided.get(resource));
+                    room.assume(*node, done - running.get(resource));
+                }
+            }
+        }
+    }
+
+    /// What is owed to an App: whole replicas that its tenant has a right to in every resource, or nothing.
+    fn debts(&self, world: &World, room: &mut Room, lack: &Lacking) -> Vec<Debt> {
+        let Some((desks, slot)) = self.payer(&lack.uid).desks.zip(world.app(&lack.uid)) else {
+            return Vec::new();
+        };
+        let due = &slot.footprint.charges;
+        let charged = self.payer(&lack.uid).charged;
+        let none = Resources::default();
+        let had = charged.decided.get(&lack.at).unwrap_or(&none);
+        let growth = |more: i32| {
+            due.at(lack.has.saturating_add(more))
+                .at_least(had)
+                .minus(had)
+        };
+        let rights: Vec<Right> = {
+            let desk = desks.desk(lack.at).iter();
+            desk.map(|(resource, node)| right(room.tree(), *node, resource))
+                .collect()
+        };
+        // Who would only borrow more is owed nothing, and claims nothing.
+        if rights.iter().all(|right| right.owed.is_none()) {
+            return Vec::new();
+        }
+        let fits = |more: i32| {
+            let growth = growth(more);
+            rights
+                .iter()
+                .all(|right| growth.get(&right.resource) <= right.most)
+        };
+        let Some(more) = largest(lack.more, fits) else {
+            return Vec::new();
+        };
+        let growth = growth(more);
+        let mut debts = Vec::new();
+        for (right, (_, node)) in rights.into_iter().zip(desks.desk(lack.at)) {
+            let amount = growth.get(&right.resource);
+            // What is owed to one is not owed to the next as well.
+            room.assume(*node, amount);
+            if let Some((top, branch)) = right.owed.filter(|_| amount > right.room) {
+                debts.push(Debt {
+                    amount: amount - right.room,
+                    resource: right.resource,
+                    top,
+                    branch,
+                });
+            }
+        }
+        debts
     }
 
     /// Whether every cut of an App is in its entries.
@@ -102,69 +181,82 @@ impl Planner {
     /// All replicas that a Quota is charged for and that could be fewer.
     fn borrowers(&self, world: &World) -> Vec<Borrower> {
         let mut borrowers = Vec::new();
+        let fleet = &self.report.fleet;
         for (uid, slot) in world.apps() {
-            let payer = self.payer(uid);
             let Ok(app) = &slot.state else { continue };
-            if payer.desks.is_none() || slot.life != AppState::Held {
+            let limited = self.payer(uid).desks.is_some();
+            if !limited || slot.life != AppState::Held || self.is_parked(world, slot) {
                 continue;
             }
-            let ledger = world.ledger(uid);
-            let current = super::placement::current(&self.report.fleet, ledger, world.now);
-            for (at, load) in current {
+            for (at, load) in super::placement::current(fleet, world.ledger(uid), world.now) {
                 let least = match load {
                     Load::Manifests => continue,
                     Load::Replicas(_) => 0,
                     // An autoscaler has at least one.
                     Load::Autoscaled(_) => 1,
                 };
-                borrowers.push(Borrower {
-                    uid: uid.clone(),
-                    at,
-                    tier: app.tier,
-                    created: slot.created,
-                    count: load.count(),
-                    least,
-                });
+                let cluster = &fleet.clusters[at].name;
+                let entry = world.ledger(uid).and_then(|l| l.entries.get(cluster));
+                if let Some(held) = entry.filter(|_| self.stays(uid, at)) {
+                    borrowers.push(Borrower {
+                        uid: uid.clone(),
+                        at,
+                        away: fleet.clusters[at].reach != Reach::InContact,
+                        tier: app.tier,
+                        created: slot.created,
+                        count: load.count(),
+                        least,
+                        due: Charges::of(&held.entry.charge),
+                    });
+                }
             }
         }
         borrowers
+    }
+
+    /// Whether an App's entry in a cluster may be changed: it is not leaving, and enough is known.
+    fn stays(&self, uid: &Uid, at: At) -> bool {
+        let report = self.report.apps.get(uid);
+        let refusal = report.and_then(|report| report.refusal(at));
+        refusal.is_none_or(|why| why.consequence() == Consequence::Stay)
     }
 
     /// Cuts replicas until a debt is paid: of the lowest tier first, of the tenant that borrows most
     /// for what it has, and the youngest; nobody below what he is granted.
     fn take_back(
         &self,
-        world: &World,
         room: &mut Room,
         debt: &Debt,
         borrowers: &mut [Borrower],
         cuts: &mut BTreeMap<Uid, Cuts>,
+        steps: &mut usize,
     ) {
         let mut left = debt.amount;
-        for _ in 0..CUTS_MAX {
-            if left <= 0 {
-                return;
-            }
+        while left > 0 && *steps > 0 {
+            *steps -= 1;
             let tree = room.tree();
-            let mut able = Vec::new();
+            let mut best: Option<(Rank<'_>, usize, i32)> = None;
             for (index, borrower) in borrowers.iter().enumerate() {
-                let Some((node, count)) = self.could_give(world, tree, debt, borrower, left) else {
+                let Some((node, count)) = self.could_give(tree, debt, borrower, left) else {
                     continue;
                 };
                 let rank = (
+                    borrower.away,
                     Reverse(borrower.tier),
                     Reverse(share(tree, node, debt.top)),
                     Reverse(borrower.created),
-                    borrower.uid.clone(),
+                    &borrower.uid,
                     borrower.at,
                 );
-                able.push((rank, index, count));
+                if best.as_ref().is_none_or(|(known, ..)| rank < *known) {
+                    best = Some((rank, index, count));
+                }
             }
-            let Some((_, index, count)) = able.into_iter().min() else {
+            let Some((_, index, count)) = best else {
                 return;
             };
             let borrower = &mut borrowers[index];
-            let freed = frees(world, borrower, count);
+            let freed = borrower.frees(count);
             if let Some(desks) = self.payer(&borrower.uid).desks {
                 for (resource, node) in desks.desk(borrower.at) {
                     room.assume(*node, -freed.get(resource));
@@ -177,10 +269,10 @@ impl Planner {
         }
     }
 
-    /// The node on which a borrower draws, and how many replicas it could give back for a debt.
+    /// The node on which a borrower draws, and how many replicas it could give back for a debt: no more
+    /// than pay it, and a quarter at a time, so that equal ones give alike.
     fn could_give(
         &self,
-        world: &World,
         tree: &Tree,
         debt: &Debt,
         borrower: &Borrower,
@@ -190,48 +282,66 @@ impl Planner {
         let mut desk = desks.desk(borrower.at).iter();
         let (_, node) = desk.find(|(resource, _)| *resource == debt.resource)?;
         let most = beyond(tree, *node, debt)?;
-        // A quarter at a time, so that equal ones give alike.
-        let mut count = (borrower.count - borrower.least).min((borrower.count + 3) / 4);
-        while count > 0 {
-            let freed = frees(world, borrower, count).get(&debt.resource);
-            let fewer = frees(world, borrower, count - 1).get(&debt.resource);
-            if freed > 0 && freed <= most && fewer < left {
-                return Some((*node, count));
-            }
-            count -= 1;
-        }
-        None
+        let freed = |count| borrower.frees(count).get(&debt.resource);
+        let able = (borrower.count - borrower.least).min((borrower.count + 3) / 4);
+        // No more than are beyond what is granted, and none that is not needed.
+        let bearable = largest(able, |count| freed(count) <= most)?;
+        let enough = largest(bearable, |count| freed(count) < left).unwrap_or(0) + 1;
+        let count = enough.min(bearable);
+        (freed(count) > 0).then_some((*node, count))
     }
 }
 
-/// What so many replicas fewer free.
-fn frees(world: &World, borrower: &Borrower, count: i32) -> Resources {
-    let due = world.app(&borrower.uid).map(|slot| &slot.footprint.charges);
-    let at = |count| due.map(|due| due.at(count)).unwrap_or_default();
-    at(borrower.count).minus(&at(borrower.count - count))
+/// The largest number from 1 to `most` for which something holds that holds for all smaller ones.
+fn largest(most: i32, holds: impl Fn(i32) -> bool) -> Option<i32> {
+    let (mut low, mut high) = (0, most);
+    while low < high {
+        let middle = low + (high - low + 1) / 2;
+        if holds(middle) {
+            low = middle;
+        } else {
+            high = middle - 1;
+        }
+    }
+    (low > 0).then_some(low)
 }
 
-/// What a grant lacks of what it may always use, since others use more than they may always.
-fn owed(tree: &Tree, node: Node, resource: &str, need: i64) -> Option<Debt> {
+/// How much more a tenant may use of a resource.
+struct Right {
+    resource: Arc<str>,
+    /// What there is now; below zero where more is used than may be.
+    room: i64,
+    /// What it has a right to.
+    most: i64,
+    /// Which grant leaves no more, and the one right below it that has a right to more.
+    owed: Option<(Node, Node)>,
+}
+
+/// What a tenant may use more of a resource: what there is, or what it may always use and others do.
+fn right(tree: &Tree, node: Node, resource: &Arc<str>) -> Right {
     let (room, top) = tree.shortfall(node);
-    if need <= room || top == node {
-        return None;
+    let mut right = Right {
+        resource: resource.clone(),
+        room,
+        most: room.max(0),
+        owed: None,
+    };
+    if top == node || tree.is_closed(node, top) {
+        return right;
     }
-    let (mut right, mut branch) = (need, node);
-    while branch != top {
-        right = right.min(tree.grant(branch).nominal - tree.used(branch));
-        let above = tree.parent(branch)?;
-        if above == top {
-            break;
+    let (mut most, mut branch) = (i64::MAX, node);
+    loop {
+        most = most.min(tree.grant(branch).nominal - tree.used(branch));
+        match tree.parent(branch) {
+            Some(above) if above != top => branch = above,
+            Some(_) | None => break,
         }
-        branch = above;
     }
-    (right > 0 && right > room).then(|| Debt {
-        resource: resource.into(),
-        amount: right - room,
-        top,
-        branch,
-    })
+    if most > right.most {
+        right.most = most;
+        right.owed = Some((top, branch));
+    }
+    right
 }
 
 /// What could be taken from those who draw on a node before anybody on the way up has less than he is

@@ -15,7 +15,6 @@ use super::regions::{ClusterView, Wake};
 use super::rollout;
 use super::slices::Scribe;
 use super::tenants::Tenants;
-use crate::amount::Resources;
 use crate::report::{AppFacts, QuotaShort, Shortage, app_report, cluster_status, region_status};
 use crate::world::{AppSlot, AppState, Parked, ValidApp, World};
 
@@ -87,7 +86,7 @@ impl Planner {
                 continue;
             };
             placed.position = queue.position(placed.short.as_deref());
-            lacking.extend(lack(world, uid, &placed));
+            lacking.extend(lack(uid, &placed));
             if !self.knows(uid, &placed) {
                 self.decide_on(world, uid, placed);
             }
@@ -120,6 +119,11 @@ impl Planner {
         let before = room.payments();
         let now = placement::place(&fleet, &standing, room);
         placed.insert(uid.clone(), (now, room.receipt(before)));
+    }
+
+    /// Whether nothing is decided for an App.
+    pub(super) fn is_parked(&self, world: &World, slot: &AppSlot) -> bool {
+        parked(world, &self.report.tenants, slot).is_some()
     }
 
     /// Decides on an App that was placed.
@@ -286,26 +290,22 @@ fn valid<'w>(world: &'w World, uid: &Uid) -> Option<(&'w AppSlot, &'w ValidApp)>
     Some((slot, slot.state.as_deref().ok()?))
 }
 
-/// What an App lacks for want of room in its tenant's Quotas.
-fn lack(world: &World, uid: &Uid, placed: &Placed) -> Option<Lacking> {
-    let (short, slot) = (placed.short.as_ref()?, world.app(uid)?);
-    let Some(Shortage::Quota { placed, wanted }) = placed.shortage else {
+/// What an App lacks for want of room in its tenant's Quotas: replicas, where it has or would have some.
+fn lack(uid: &Uid, placed: &Placed) -> Option<Lacking> {
+    let short = placed.short.as_ref()?;
+    let Some(Shortage::Quota {
+        placed: has,
+        wanted,
+    }) = placed.shortage
+    else {
         return None;
     };
-    let mut need = Resources::default();
-    if placed < wanted {
-        need = slot.footprint.charges.at(wanted - placed);
-        if placed > 0 {
-            need = need.minus(&slot.footprint.charges.fixed);
-        }
-    }
-    if need.get(&short.resource) < short.needs {
-        need.set(&short.resource, short.needs);
-    }
+    let here = placed.targets.get(&short.at).map_or(0, |load| load.count());
     Some(Lacking {
         uid: uid.clone(),
         at: short.at,
-        need,
+        has: here,
+        more: wanted - has,
     })
 }
 

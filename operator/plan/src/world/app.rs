@@ -301,7 +301,7 @@ impl AppSlot {
         let meta = &app.metadata;
         let namespace = NamespaceName::from(meta.namespace.clone().unwrap_or_default());
         let name = AppName::from(meta.name.clone().unwrap_or_default());
-        let footprint = Arc::new(footprint_of(&app.spec));
+        let footprint = Arc::new(footprint_of(&uid, &namespace, &name, &app.spec));
         let state = app_gate(&uid, &namespace, &name, &app.spec, &footprint).map(Arc::new);
         Self {
             uid,

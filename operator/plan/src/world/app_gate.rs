@@ -41,6 +41,7 @@ pub(super) fn app_gate(
         return Err(Parked::new(Reason::TooLarge, message));
     }
     let scale = scale_of(spec)?;
+    check_amounts(&scale, footprint)?;
     check_overrides(uid, namespace, name, spec, &content)?;
     let (least, most) = (spec.placement.min_regions, spec.placement.max_regions);
     if most.is_some_and(|most| least.unwrap_or(1) > most) {
@@ -72,14 +73,45 @@ pub(super) fn app_gate(
 
 /// What an App takes up, valid or not. Where it does not say well what carries its replicas, the
 /// first workload that could is charged for them.
-pub(super) fn footprint_of(spec: &AppSpec) -> Footprint {
+pub(super) fn footprint_of(
+    uid: &Uid,
+    namespace: &NamespaceName,
+    name: &AppName,
+    spec: &AppSpec,
+) -> Footprint {
     let first = || scalable(spec).first().map(|(_, name)| *name);
     let workload = match (&spec.replicas, &spec.scaling) {
         (Some(_), _) => workload_of(spec).ok().or_else(first),
         (None, Some(_)) => autoscaled(spec).ok().or_else(first),
         (None, None) => None,
     };
-    Footprint::of(spec, workload)
+    let print = Footprint::of(spec, workload);
+    if spec.overrides.is_empty() {
+        return print;
+    }
+    let content = AppContent::of(spec);
+    let all: Vec<i32> = (0..).take(spec.overrides.len()).collect();
+    let alone = all.iter().map(std::slice::from_ref);
+    let patched = alone
+        .chain(std::iter::once(all.as_slice()))
+        .filter_map(|overrides| {
+            let what = RenderFor {
+                uid,
+                name,
+                namespace,
+                overrides,
+                replicas: None,
+                hpa: None,
+            };
+            let objects = render(&content, &what).ok()?;
+            let manifests = objects.iter().map(|object| (*object.body).clone());
+            let spec = AppSpec {
+                manifests: manifests.collect(),
+                ..spec.clone()
+            };
+            Some(Footprint::of(&spec, workload))
+        });
+    patched.fold(print, |most, other| most.at_least(&other))
 }
 
 fn invalid(message: impl Into<String>) -> Parked {
@@ -306,6 +338,22 @@ fn scale_of(spec: &AppSpec) -> Result<Scale, Parked> {
         (Some(_), Some(_)) => Err(invalid(
             "spec.replicas and spec.scaling exclude each other: set one of them",
         )),
+    }
+}
+
+/// Sums of what thousands of Apps ask for must not overflow.
+fn check_amounts(scale: &Scale, footprint: &Footprint) -> Result<(), Parked> {
+    let replicas = match scale {
+        Scale::Manifests => 1,
+        Scale::Replicas { total, .. } => *total,
+        Scale::Autoscaled { max, .. } => *max,
+    };
+    let due = footprint.charges.at(replicas);
+    match due.iter().find(|(_, amount)| *amount > i64::MAX >> 12) {
+        Some((resource, _)) => Err(invalid(format!(
+            "spec.manifests ask for more {resource} than any cluster could have: lower the requests"
+        ))),
+        None => Ok(()),
     }
 }
 

@@ -75,6 +75,24 @@ impl Footprint {
     }
 }
 
+impl Footprint {
+    /// The larger of two footprints in every part: an App whose overrides ask for more somewhere is taken
+    /// to ask for it everywhere.
+    pub(super) fn at_least(mut self, other: &Self) -> Self {
+        self.per_replica = self.per_replica.at_least(&other.per_replica);
+        self.fixed = self.fixed.at_least(&other.fixed);
+        self.charges.each = self.charges.each.at_least(&other.charges.each);
+        self.charges.fixed = self.charges.fixed.at_least(&other.charges.fixed);
+        let (mine, theirs) = (self.charges.surge, other.charges.surge);
+        self.charges.surge = Surge {
+            percent: mine.percent.max(theirs.percent),
+            count: mine.count.max(theirs.count),
+        };
+        self.charge = Arc::new(self.charges.to_charge());
+        self
+    }
+}
+
 /// What of an object is counted, apart from its pods.
 fn counted(kind: Kind, manifest: &Value) -> Resources {
     let mut sum = Resources::default();
@@ -200,7 +218,8 @@ pub(super) fn scale_targets(spec: &AppSpec) -> impl Iterator<Item = ((&str, &str
     })
 }
 
-/// What a pod requests: the sum of its containers, or an init container if that asks for more.
+/// What a pod requests: the sum of its containers and sidecars, or an init container or the pod as a whole
+/// if that asks for more.
 fn pod_requests(pod: &Value) -> Resources {
     let of = |container: &Value| {
         let mut one = Resources::default();
@@ -236,7 +255,13 @@ fn pod_requests(pod: &Value) -> Resources {
         sum.add(&of(container), 1);
     }
     for container in list("initContainers") {
-        sum = sum.at_least(&of(container));
+        let sidecar = container.get("restartPolicy").and_then(Value::as_str) == Some("Always");
+        if sidecar {
+            sum.add(&of(container), 1);
+        } else {
+            sum = sum.at_least(&of(container));
+        }
     }
-    sum
+    // What the pod as a whole requests.
+    sum.at_least(&of(pod))
 }

@@ -643,3 +643,124 @@ fn a_change_is_charged_for_all_replicas_that_it_meets() {
     assert_ne!(entry.content, province.wanted("web"));
     assert_eq!(province.ready("web"), "QuotaExceeded");
 }
+
+#[test]
+fn an_override_that_asks_for_more_somewhere_is_charged_everywhere() {
+    let path = "/spec/template/spec/containers/0/resources/requests/cpu";
+    let greedy = json!([{
+        "regions": {"within": ["ningbo"]},
+        "target": {"group": "apps", "kind": "Deployment", "name": "web"},
+        "patch": [{"op": "replace", "path": path, "value": "5"}],
+    }]);
+    let province = shared()
+        .with_quota(ROOT, "tax", "hangzhou", &cpu("10"))
+        .settled()
+        .with(in_hangzhou("tax", "web", 12).set("/overrides", greedy))
+        .settled();
+    assert_eq!(replicas(&province, "web"), 2);
+}
+
+#[test]
+fn more_replicas_of_less_each_are_charged_as_what_still_runs_until_it_is_replaced() {
+    let mut province = shared()
+        .with_quota(ROOT, "tax", "hangzhou", &cpu("40"))
+        .settled()
+        .with(in_hangzhou("tax", "web", 10).cores("4").waves(&[(
+            "canary",
+            &["hangzhou"],
+            "30s",
+            true,
+        )]))
+        .settled();
+    province.edit("web", |spec| {
+        spec.replicas.as_mut().unwrap().total = 30;
+        let pod = &mut spec.manifests[0]["spec"]["template"]["spec"];
+        pod["containers"][0]["resources"]["requests"]["cpu"] = json!("1");
+    });
+    // The second judge looks at every plan.
+    province.settle();
+    assert_eq!(replicas(&province, "web"), 10, "while four cores each run");
+    province.approve("web", "canary", "bob", "Approve");
+    province.settle();
+    let status = province.quota_status(ROOT, "tax.hangzhou");
+    assert_ne!(status.cpu.as_deref(), Some("120/40"));
+}
+
+#[test]
+fn an_inner_tenant_gets_no_quota_where_none_of_those_above_counts() {
+    let province = shared()
+        .with_quota(ROOT, "tax", "ningbo", &cpu("10"))
+        .with_tenant("tax", "audit", &json!({}))
+        .settled()
+        .with_quota("tax", "audit", "hangzhou", &cpu("60"))
+        .settled();
+    let message = "covered by no Quota of the tenants above";
+    refused(
+        &province,
+        "tax",
+        "audit.hangzhou",
+        Reason::ExceedsParent,
+        message,
+    );
+}
+
+#[test]
+fn budgets_are_for_first_tenants() {
+    let province = shared()
+        .with_tenant("tax", "audit", &json!({}))
+        .settled()
+        .with_quota("tax", "audit", "hangzhou", &cpu("60"))
+        .settled()
+        .with_quota(ROOT, "rail", "hangzhou", &cpu("60"))
+        .settled();
+    in_force(&province, ROOT, "rail.hangzhou");
+}
+
+#[test]
+fn while_a_ledger_is_lost_nothing_grows() {
+    let mut province = shared()
+        .with_quota(ROOT, "tax", "hangzhou", &cpu("10"))
+        .settled()
+        .with(in_hangzhou("tax", "web", 30))
+        .settled();
+    assert_eq!(replicas(&province, "web"), 10);
+    province.world.remove_quota_ledger(&"hangzhou".into());
+    province.turn();
+    assert_eq!(replicas(&province, "web"), 10);
+    province.settle();
+    assert_eq!(replicas(&province, "web"), 10);
+    in_force(&province, ROOT, "tax.hangzhou");
+}
+
+#[test]
+fn what_is_wrong_with_one_app_is_left_out_and_everything_else_is_applied() {
+    let mut province = shared()
+        .with_quota(ROOT, "tax", "hangzhou", &cpu("10"))
+        .settled()
+        .with(in_hangzhou("tax", "web", 2))
+        .with(in_hangzhou("rail", "tickets", 2));
+    let mut plan = province.plan();
+    let web = province.uid("web");
+    for entry in plan.slices.iter_mut().flat_map(|s| &mut s.spec.entries) {
+        if entry.uid == web {
+            entry.stages[0].replicas = Some(1_000);
+        }
+    }
+    let findings = plan::check(&province.world, &plan);
+    assert!(!findings.is_empty());
+    let rest = plan::check::spare(&province.world, plan, &findings).unwrap();
+    assert_eq!(plan::check(&province.world, &rest), []);
+    let named = |uid: &crds::Uid| {
+        let mut entries = rest.slices.iter().flat_map(|s| &s.spec.entries);
+        entries.any(|entry| entry.uid == *uid)
+    };
+    assert!(!named(&web) && named(&province.uid("tickets")));
+}
+
+#[test]
+fn an_app_that_asks_for_more_than_there_can_be_is_parked() {
+    let province = shared()
+        .with(in_hangzhou("tax", "web", 2).cores("9999999999999"))
+        .settled();
+    assert_eq!(province.ready("web"), "Invalid");
+}

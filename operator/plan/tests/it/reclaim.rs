@@ -4,7 +4,7 @@ use crds::{ConditionType, Reason};
 use serde_json::json;
 
 use crate::province::grants::limits;
-use crate::province::{Draft, Province, app};
+use crate::province::{Draft, Province, app, cluster};
 
 const ROOT: &str = "jiuzhou-system";
 /// Seconds that borrowers have.
@@ -148,11 +148,20 @@ fn tenants_that_borrow_alike_give_alike() {
 #[test]
 fn what_a_cut_off_cluster_holds_stays_debited_and_comes_back_when_it_does() {
     let mut province = lent().with(of("tax", "web", 60, "General")).settled();
+    province.put_cluster(cluster("hangzhou-b", "hangzhou"));
+    province.settle();
     province.cut_off("hangzhou-a");
     province.create(of("rail", "tickets", 20, "General"));
-    province.wait(3 * GRACE);
+    province.wait(4 * GRACE);
     let status = province.quota_status(ROOT, "tax.hangzhou");
     assert_eq!(status.cpu.as_deref(), Some("60/20"));
+    let stages = &province.entry("web", "hangzhou-a").unwrap().stages;
+    let least = stages.iter().filter_map(|stage| stage.replicas).min();
+    assert_eq!(
+        least,
+        Some(40),
+        "what is on its way back is not taken twice"
+    );
     assert_eq!(replicas(&province, "tickets"), 0);
     province.unsilence("hangzhou-a");
     province.wait(2 * GRACE);
@@ -225,4 +234,57 @@ fn who_uses_more_than_a_later_quota_allows_gives_as_much_as_makes_room() {
         14,
         "14 and what updates add make 18 of 20"
     );
+}
+
+#[test]
+fn what_would_not_make_a_whole_replica_is_not_taken() {
+    let mut province = lent().with(of("tax", "web", 50, "General")).settled();
+    // Forty are its right, and seven do not go into that five times.
+    province.create(of("rail", "tickets", 3, "General").cores("7"));
+    province.wait(2 * GRACE);
+    assert_eq!(replicas(&province, "tickets"), 3);
+    assert_eq!(replicas(&province, "web"), 39);
+    province.edit("tickets", |spec| spec.replicas.as_mut().unwrap().total = 9);
+    province.wait(2 * GRACE);
+    assert_eq!(replicas(&province, "tickets"), 5);
+    let writes = province.writes;
+    let web = replicas(&province, "web");
+    province.wait(5 * GRACE);
+    assert_eq!((province.writes, replicas(&province, "web")), (writes, web));
+}
+
+#[test]
+fn a_cut_that_goes_deeper_gives_time_anew() {
+    let mut province = lent().with(of("tax", "web", 60, "General")).settled();
+    province.create(of("rail", "tickets", 3, "General"));
+    province.turn();
+    province.world.now += 50_000;
+    province.create(of("rail", "trains", 20, "General"));
+    province.turn();
+    province.world.now += 2_000;
+    province.turn();
+    let stages = &province.entry("web", "hangzhou-a").unwrap().stages;
+    let counts: Vec<_> = stages.iter().map(|stage| stage.replicas).collect();
+    assert_eq!(counts, [Some(60), Some(57), Some(37)]);
+    let times: Vec<_> = stages.iter().filter_map(|stage| stage.not_before).collect();
+    assert!(times[1].millis() - times[0].millis() >= 49_000, "{times:?}");
+    province.wait(2 * GRACE);
+    assert_eq!(replicas(&province, "web"), 37);
+}
+
+#[test]
+fn a_change_that_has_no_room_does_not_keep_what_is_borrowed() {
+    let mut province = lent()
+        .with_cores("hangzhou-a", 300)
+        .with(of("tax", "web", 60, "General"))
+        .settled();
+    province.edit("web", |spec| {
+        let pod = &mut spec.manifests[0]["spec"]["template"]["spec"];
+        pod["containers"][0]["resources"]["requests"]["cpu"] = json!("2");
+    });
+    province.settle();
+    province.create(of("rail", "tickets", 30, "General"));
+    province.wait(2 * GRACE);
+    assert_eq!(replicas(&province, "tickets"), 30);
+    assert!(replicas(&province, "web") <= 30);
 }

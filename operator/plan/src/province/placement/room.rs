@@ -190,9 +190,10 @@ impl Room {
         if desk.is_empty() {
             return 0;
         }
-        let most = desk.iter().map(|(resource, node)| {
+        let most = desk.iter().flat_map(|(resource, node)| {
             let all = self.left(*node).0.saturating_add(paid.get(resource));
-            due.most(resource, all - due.fixed.get(resource))
+            let dues = std::iter::once(due).chain(&standing.earlier);
+            dues.map(move |due| due.most(resource, all - due.fixed.get(resource)))
         });
         let most = most.min().unwrap_or(0).clamp(0, REPLICAS_MAX.into());
         i32::try_from(most).unwrap_or(REPLICAS_MAX)
@@ -209,10 +210,9 @@ impl Room {
         if cluster == 0 || self.fit(at, standing, has) > 0 {
             return None;
         }
-        let due = &standing.app.footprint.charges;
-        let need = due.at(has.unwrap_or(0).saturating_add(1));
+        let need = standing.need(has.unwrap_or(0).saturating_add(1));
         // What it has there is paid for by now.
-        let mut paid = has.map(|has| due.at(has)).unwrap_or_default();
+        let mut paid = has.map(|has| standing.need(has)).unwrap_or_default();
         if let Some(before) = standing.charged.decided.get(&at) {
             paid = paid.at_least(before);
         }
@@ -262,7 +262,7 @@ impl Room {
         for (at, load) in targets {
             // What shrinks does so after what it has was changed.
             let had = standing.keep.get(at).map_or(0, |had| had.count());
-            let need = standing.app.footprint.charges.at(load.count().max(had));
+            let need = standing.need(load.count().max(had));
             if let Some(short) = self.lack_of(standing, *at, &need) {
                 self.give_back(mark);
                 return Err(short);

@@ -103,8 +103,10 @@ pub(crate) fn charged(
         };
         let decided = Load::most_of_stages(&held.entry.stages, now).count();
         charged.decided.insert(at, due.at(decided));
+        // Reports count the replicas of all workloads of an App together.
+        let alone = due.fixed.get("pods") == 0;
         let runs = ledger.reports.get(cluster).map_or(0, |r| r.replicas);
-        if i64::from(runs) > i64::from(decided) + surge_of(due.surge, decided.into()) {
+        if alone && i64::from(runs) > i64::from(decided) + surge_of(due.surge, decided.into()) {
             charged.running.insert(at, due.at(runs));
         }
     }
@@ -134,6 +136,9 @@ pub(crate) struct Standing<'a> {
     pub(crate) uid: &'a Uid,
     /// What Quotas are charged for it.
     pub(crate) charged: Arc<Charged>,
+    /// What earlier contents of it are charged that still run somewhere: in a rollout more replicas of
+    /// one of them may be needed for a while.
+    pub(crate) earlier: Vec<Charges>,
     /// What of its tenant's Quotas counts where; `None` when its tenant is not limited.
     pub(crate) desks: Option<Arc<Desks>>,
     /// Clusters that it has and may keep.
@@ -152,6 +157,33 @@ pub(crate) struct Standing<'a> {
     pub(crate) blocked: usize,
 }
 
+impl Standing<'_> {
+    /// What so many replicas in a cluster may come to be charged: by the content that is wanted, or by one
+    /// that still runs.
+    pub(crate) fn need(&self, replicas: i32) -> Resources {
+        let mut need = self.app.footprint.charges.at(replicas);
+        for earlier in &self.earlier {
+            need = need.at_least(&earlier.at(replicas));
+        }
+        need
+    }
+}
+
+/// What the contents that are not wanted any more are charged.
+fn earlier(ledger: Option<&AppLedger>, print: &Footprint) -> Vec<Charges> {
+    let entries = ledger
+        .into_iter()
+        .flat_map(|ledger| ledger.entries.values());
+    let mut earlier: Vec<Charges> = Vec::new();
+    for held in entries.filter(|held| held.entry.charge != print.charge) {
+        let due = Charges::of(&held.entry.charge);
+        if !earlier.contains(&due) {
+            earlier.push(due);
+        }
+    }
+    earlier
+}
+
 /// Splits what an App has into what it may keep and what it must leave.
 pub(crate) fn standing<'a>(
     world: &World,
@@ -165,6 +197,7 @@ pub(crate) fn standing<'a>(
         app,
         uid: &slot.uid,
         charged: payer.charged,
+        earlier: Vec::new(),
         desks: payer.desks,
         keep: BTreeMap::new(),
         stays: BTreeSet::new(),
@@ -185,6 +218,9 @@ pub(crate) fn standing<'a>(
             }
             None => drop(standing.keep.insert(at, load)),
         }
+    }
+    if standing.desks.is_some() {
+        standing.earlier = earlier(world.ledger(&slot.uid), &app.footprint);
     }
     let blocked = predecessors(world, fleet, slot);
     let free = |at: &At| !standing.keep.contains_key(at) && !blocked.contains(at);

@@ -3,10 +3,9 @@
 //! stand. What is accepted takes effect once it is in the ledger.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use crds::{
-    AcceptedGrant, AcceptedResource, LEDGER_GRANTS_MAX, Reason, RegionName, Timestamp, Uid,
-};
+use crds::{AcceptedGrant, AcceptedResource, Reason, RegionName, Timestamp, Uid};
 
 use super::Book;
 use super::carving::Workbench;
@@ -204,17 +203,13 @@ fn decide(
         return Standing::Coming;
     };
     let key = &slot.grant;
-    let before = granted.get(key);
-    let full = |region: &RegionName| {
-        let ledger = world.quota_ledger(region);
-        ledger.is_some_and(|ledger| ledger.grants.len() >= LEDGER_GRANTS_MAX)
-    };
-    if before.is_none() && full(&key.1) {
+    let resources: Arc<[AcceptedResource]> = listed(grants).into();
+    if !bench.has_place(granted, key, &resources) {
         let message = format!(
-            "Region {} has {LEDGER_GRANTS_MAX} Quotas, which is the most there may be: delete some, or grant for a Region above",
+            "the Quotas of Region {} are as many, or as large, as their ledger can hold: delete some, list fewer resources, or grant for a Region above",
             key.1
         );
-        return Standing::Refused(Parked::new(Reason::ExceedsBudget, message));
+        return Standing::Refused(Parked::new(Reason::LedgerFull, message));
     }
     if let Err(parked) = bench.change(key, Some(grants)) {
         return Standing::Refused(parked);
@@ -222,7 +217,7 @@ fn decide(
     let accepted = Accepted {
         uid: slot.uid.clone(),
         since: Timestamp::from_millis(world.now),
-        resources: listed(grants).into(),
+        resources,
         grants: grants.clone(),
     };
     granted.insert(key.clone(), accepted);

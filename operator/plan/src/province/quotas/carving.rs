@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crds::{Reason, RegionName};
+use crds::{AcceptedResource, LEDGER_GRANTS_MAX, NamespaceName, Reason, RegionName};
 
-use super::{depth, in_order, line, region_line};
+use super::{Granted, depth, in_order, line, region_line};
 use crate::amount::format_amount;
 use crate::province::regions::Fleet;
 use crate::world::{GrantKey, Grants, Parked, World, quota_name};
@@ -15,6 +15,20 @@ pub(super) struct Workbench<'a> {
     world: &'a World,
     fleet: &'a Fleet,
     carving: Option<Carving<'a>>,
+    /// Grants and bytes of each Region's ledger.
+    sizes: BTreeMap<RegionName, (usize, usize)>,
+}
+
+/// Most bytes of one ledger, well below the store's limit of 1.5 MiB per object.
+const LEDGER_BYTES_MAX: usize = 1_000_000;
+
+/// About what a grant takes in its ledger.
+fn bytes(own: &NamespaceName, resources: &[AcceptedResource]) -> usize {
+    let texts = |r: &AcceptedResource| {
+        let amounts = [&r.nominal, &r.borrowing_limit, &r.lending_limit];
+        80 + r.name.len() + amounts.iter().map(|q| q.0.len()).sum::<usize>()
+    };
+    150 + own.as_str().len() + resources.iter().map(texts).sum::<usize>()
 }
 
 impl<'a> Workbench<'a> {
@@ -23,7 +37,34 @@ impl<'a> Workbench<'a> {
             world,
             fleet,
             carving: None,
+            sizes: BTreeMap::new(),
         }
+    }
+
+    /// Whether a grant has a place in its Region's ledger, which it takes then.
+    pub(super) fn has_place(
+        &mut self,
+        granted: &Granted,
+        key: &GrantKey,
+        resources: &[AcceptedResource],
+    ) -> bool {
+        let size = self.sizes.entry(key.1.clone()).or_insert_with(|| {
+            let mine = granted.iter().filter(|((_, region), _)| *region == key.1);
+            mine.fold((0, 0), |(count, sum), ((own, _), accepted)| {
+                (count + 1, sum + bytes(own, &accepted.resources))
+            })
+        });
+        let before = granted
+            .get(key)
+            .map_or((0, 0), |accepted| (1, bytes(&key.0, &accepted.resources)));
+        let count = size.0 + 1 - before.0;
+        let sum = size.1 + bytes(&key.0, resources) - before.1;
+        // What shrinks may always be written.
+        let fits = count <= LEDGER_GRANTS_MAX && sum <= LEDGER_BYTES_MAX || sum <= size.1;
+        if fits {
+            *size = (count, sum);
+        }
+        fits
     }
 
     /// Changes what a tenant has in a Region, or refuses and leaves all as it is.
@@ -95,8 +136,8 @@ impl<'a> Carving<'a> {
 
     /// What a grant of a resource is, or would be, carved from.
     fn whole(&self, key: &GrantKey, resource: &str) -> Whole {
-        let regions = region_line(self.fleet, &key.1);
-        for own in &line(self.world, &key.0)[1..] {
+        let (regions, line) = (region_line(self.fleet, &key.1), line(self.world, &key.0));
+        for own in &line[1..] {
             for region in &regions {
                 let above = (own.clone(), region.clone());
                 if self
@@ -108,7 +149,8 @@ impl<'a> Carving<'a> {
                 }
             }
         }
-        if self.budgets.contains_key(&(key.1.clone(), resource.into())) {
+        // Budgets are for first tenants.
+        if line.len() == 1 && self.budgets.contains_key(&(key.1.clone(), resource.into())) {
             return Whole::Budget(key.1.clone());
         }
         Whole::Open
@@ -129,6 +171,9 @@ impl<'a> Carving<'a> {
     }
 
     fn change(&mut self, key: &GrantKey, wanted: Option<&Arc<Grants>>) -> Result<(), Parked> {
+        if wanted.is_some() {
+            self.covered(key)?;
+        }
         let before = self.nodes.get(key).cloned().unwrap_or_default();
         let none = Grants::new();
         let wanted = wanted.map_or(&none, |wanted| wanted);
@@ -141,6 +186,27 @@ impl<'a> Carving<'a> {
         let steps: Vec<Step> = steps.collect::<Result<_, _>>()?;
         for step in steps {
             self.take(key, step);
+        }
+        Ok(())
+    }
+
+    /// A tenant whose tenants above have Quotas gets one only where one of those counts.
+    fn covered(&self, key: &GrantKey) -> Result<(), Parked> {
+        let (regions, line) = (region_line(self.fleet, &key.1), line(self.world, &key.0));
+        let (mut any, mut here) = (false, false);
+        for own in &line[1..] {
+            let first = (own.clone(), RegionName::from(""));
+            let mine = self.nodes.range(first..);
+            let mut mine = mine.take_while(|((name, _), nodes)| name == own && !nodes.is_empty());
+            any |= mine.clone().next().is_some();
+            here |= mine.any(|((_, region), _)| regions.contains(region));
+        }
+        if any && !here {
+            let message = format!(
+                "spec.regionName {} is covered by no Quota of the tenants above, which have some: have one made for it there first",
+                key.1
+            );
+            return Err(Parked::new(Reason::ExceedsParent, message));
         }
         Ok(())
     }
@@ -246,20 +312,25 @@ fn below_children(resource: &str, asked: i64, given: i64) -> Parked {
 
 fn exceeds(whole: &Whole, resource: &str, above: Carved, others: i64, asked: i64) -> Parked {
     let text = |amount| format_amount(resource, amount);
-    let (nominal, left) = (text(above.nominal), text((above.nominal - others).max(0)));
-    let (others, asked) = (text(others), text(asked));
+    let left = (above.nominal - others).max(0);
+    let ask = if left > 0 {
+        format!("ask for at most {}", text(left))
+    } else {
+        "have one of those lowered".to_owned()
+    };
+    let (nominal, others, asked) = (text(above.nominal), text(others), text(asked));
     match whole {
         Whole::Quota(key) => Parked::new(
             Reason::ExceedsParent,
             format!(
-                "spec.resources asks for {asked} {resource}, but of {nominal} in Quota {} others below it have {others}: ask for at most {left}, or have that Quota raised",
+                "spec.resources asks for {asked} {resource}, but of {nominal} in Quota {} others below it have {others}: {ask}, or have that Quota raised",
                 quota_name(key)
             ),
         ),
         Whole::Budget(_) | Whole::Open => Parked::new(
             Reason::ExceedsBudget,
             format!(
-                "spec.resources asks for {asked} {resource}, but of {nominal} in the Region's spec.budget others have {others}: ask for at most {left}, or raise the budget"
+                "spec.resources asks for {asked} {resource}, but of {nominal} in the Region's spec.budget others have {others}: {ask}, or raise the budget"
             ),
         ),
     }
