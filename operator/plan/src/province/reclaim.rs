@@ -120,12 +120,14 @@ impl Planner {
         };
         let due = &slot.footprint.charges;
         let charged = self.payer(&lack.uid).charged;
-        let none = Resources::default();
-        let had = charged.decided.get(&lack.at).unwrap_or(&none);
+        // What it has there is paid for, in the ledger or in this turn.
+        let mut had = charged.decided.get(&lack.at).cloned().unwrap_or_default();
+        if lack.has > 0 {
+            had = had.at_least(&due.at(lack.has));
+        }
         let growth = |more: i32| {
-            due.at(lack.has.saturating_add(more))
-                .at_least(had)
-                .minus(had)
+            let then = due.at(lack.has.saturating_add(more));
+            then.at_least(&had).minus(&had)
         };
         let rights: Vec<Right> = {
             let desk = desks.desk(lack.at).iter();

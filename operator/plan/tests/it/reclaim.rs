@@ -288,3 +288,14 @@ fn a_change_that_has_no_room_does_not_keep_what_is_borrowed() {
     assert_eq!(replicas(&province, "tickets"), 30);
     assert!(replicas(&province, "web") <= 30);
 }
+
+#[test]
+fn what_a_lender_was_given_in_the_same_turn_is_not_asked_for_again() {
+    let mut province = lent().with(of("tax", "web", 50, "General")).settled();
+    // Ten are free, and fifteen more are wanted.
+    province.create(of("rail", "tickets", 25, "General"));
+    province.turn();
+    let stages = &province.entry("web", "hangzhou-a").unwrap().stages;
+    let counts: Vec<_> = stages.iter().map(|stage| stage.replicas).collect();
+    assert_eq!(counts, [Some(50), Some(35)]);
+}
