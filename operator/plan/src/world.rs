@@ -38,6 +38,7 @@ pub(crate) use ledger::older;
 pub use ledger::{AppLedger, LedgerEntry, SliceState};
 pub(crate) use quotas::quota_name;
 pub use quotas::{Accepted, GrantKey, Grants, QuotaKey, QuotaLedgerState, QuotaSlot};
+pub(crate) use tenants::home_of;
 pub use tenants::{
     NamespaceSlot, Subject, TenantKey, TenantRole, TenantSlot, ValidTenant, owned_namespace,
 };

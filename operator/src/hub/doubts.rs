@@ -1,8 +1,6 @@
 //! Writes whose answer was lost, or that were refused since the store has something else. Until it is
 //! known what the store has nothing new is decided: what was granted once must not be granted twice.
 
-use std::collections::BTreeSet;
-
 use crds::{
     AssignmentSlice, ClusterName, QuotaLedger, RegionName, SYSTEM_NAMESPACE, cluster_namespace,
 };
@@ -19,8 +17,7 @@ pub(super) enum Doubt {
 
 /// Looks each of them up, and says whether none is left.
 pub(super) async fn settle(client: &Client, gathered: &mut Gathered) -> bool {
-    let mut left = BTreeSet::new();
-    for doubt in std::mem::take(&mut gathered.doubts) {
+    while let Some(doubt) = gathered.doubts.pop_first() {
         if let Err(error) = look_up(client, gathered, &doubt).await {
             let error: &dyn std::error::Error = &error;
             tracing::warn!(
@@ -28,11 +25,12 @@ pub(super) async fn settle(client: &Client, gathered: &mut Gathered) -> bool {
                 ?doubt,
                 "nothing is decided until it is known what is stored"
             );
-            left.insert(doubt);
+            // They all lie in one store: what does not answer now is not asked for the others as well.
+            gathered.doubts.insert(doubt);
+            return false;
         }
     }
-    gathered.doubts = left;
-    gathered.doubts.is_empty()
+    true
 }
 
 /// Takes in what the store has; what it does not have the next turn writes anew.

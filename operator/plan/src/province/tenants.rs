@@ -8,7 +8,7 @@ use crds::{DataGrade, NamespaceName, Reason, RegionName, SYSTEM_NAMESPACE, Uid, 
 
 use super::regions::Fleet;
 use crate::world::{
-    NamespaceSlot, Parked, TenantKey, TenantSlot, ValidTenant, World, owned_namespace,
+    NamespaceSlot, Parked, TenantKey, TenantSlot, ValidTenant, World, home_of, owned_namespace,
 };
 
 /// Tenants below each other, the first included.
@@ -219,12 +219,6 @@ fn vacant(world: &World, tenants: &Tenants) -> BTreeMap<NamespaceName, Parked> {
         (name.clone(), why)
     };
     spoken_for.map(why).collect()
-}
-
-/// Where the Tenant lives that would own a namespace, and its name.
-fn home_of(namespace: &NamespaceName) -> (&str, &str) {
-    let name = namespace.as_str();
-    name.rsplit_once('-').unwrap_or((SYSTEM_NAMESPACE, name))
 }
 
 /// What to do about a namespace whose Tenant is gone.

@@ -2,15 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crds::{
-    Condition, ConditionStatus, ConditionType, GrantUse, NamespaceName, Quantity, QuotaStatus,
-    Reason, SYSTEM_NAMESPACE,
-};
+use crds::{Condition, ConditionStatus, ConditionType, GrantUse, Quantity, QuotaStatus, Reason};
 
 use super::fleet::Setter;
 use crate::amount::{format_amount, format_cores, parse_quantity};
 use crate::province::{Book, Granting, QuotaStanding, Source};
-use crate::world::{GrantKey, QuotaKey, QuotaSlot, World, quota_name};
+use crate::world::{GrantKey, QuotaKey, QuotaSlot, World, home_of, quota_name};
 
 /// What is said of a Quota that is as it should be.
 const IN_FORCE: &str = "What it says is in force.";
@@ -131,9 +128,8 @@ fn without_epoch(status: &QuotaStatus) -> QuotaStatus {
 
 /// Where the Quota of a grant lives, and its name.
 fn quota_of(key: &GrantKey) -> QuotaKey {
-    let home = key.0.as_str().rsplit_once('-').map(|(home, _)| home);
-    let home = NamespaceName::from(home.unwrap_or(SYSTEM_NAMESPACE));
-    (home, quota_name(key).into())
+    let (home, _) = home_of(&key.0);
+    (home.into(), quota_name(key).into())
 }
 
 fn status(

@@ -12,7 +12,7 @@ use super::footprint::{Footprint, scale_targets};
 use super::gate::Parked;
 use crate::content::{AppContent, hash_of, stored_bytes};
 use crate::object::Kind;
-use crate::render::{RenderFor, render};
+use crate::render::{RenderError, RenderFor, Rendered, render};
 
 /// Namespaces with these beginnings belong to the platform: no App may live there.
 const RESERVED: &[&str] = &["kube-", "jiuzhou-", "jz-"];
@@ -90,27 +90,16 @@ pub(super) fn footprint_of(
         return print;
     }
     let content = AppContent::of(spec);
-    let all: Vec<i32> = (0..).take(spec.overrides.len()).collect();
-    let alone = all.iter().map(std::slice::from_ref);
-    let patched = alone
-        .chain(std::iter::once(all.as_slice()))
-        .filter_map(|overrides| {
-            let what = RenderFor {
-                uid,
-                name,
-                namespace,
-                overrides,
-                replicas: None,
-                hpa: None,
-            };
-            let objects = render(&content, &what).ok()?;
-            let manifests = objects.iter().map(|object| (*object.body).clone());
-            let spec = AppSpec {
-                manifests: manifests.collect(),
-                ..spec.clone()
-            };
-            Some(Footprint::of(&spec, workload))
-        });
+    let patched = overridden(uid, namespace, name, spec, &content);
+    let patched = patched.filter_map(|(_, objects)| {
+        let objects = objects.ok()?;
+        let manifests = objects.iter().map(|object| (*object.body).clone());
+        let spec = AppSpec {
+            manifests: manifests.collect(),
+            ..spec.clone()
+        };
+        Some(Footprint::of(&spec, workload))
+    });
     patched.fold(print, |most, other| most.at_least(&other))
 }
 
@@ -373,6 +362,30 @@ fn waves_of(spec: &AppSpec) -> Result<Vec<ValidWave>, Parked> {
     waves.iter().enumerate().map(wave).collect()
 }
 
+/// The objects of an App with each of its overrides alone, and with all of them in their order.
+fn overridden<'a>(
+    uid: &'a Uid,
+    namespace: &'a NamespaceName,
+    name: &'a AppName,
+    spec: &AppSpec,
+    content: &'a AppContent,
+) -> impl Iterator<Item = (Vec<i32>, Result<Vec<Rendered>, RenderError>)> + use<'a> {
+    let all: Vec<i32> = (0..).take(spec.overrides.len()).collect();
+    let alone: Vec<Vec<i32>> = all.iter().map(|one| vec![*one]).collect();
+    alone.into_iter().chain([all]).map(move |overrides| {
+        let what = RenderFor {
+            uid,
+            name,
+            namespace,
+            overrides: &overrides,
+            replicas: None,
+            hpa: None,
+        };
+        let objects = render(content, &what);
+        (overrides, objects)
+    })
+}
+
 /// Every override must apply to the content, alone and after those before it, and must not bring
 /// in by a patch what a manifest may not carry.
 fn check_overrides(
@@ -382,24 +395,14 @@ fn check_overrides(
     spec: &AppSpec,
     content: &AppContent,
 ) -> Result<(), Parked> {
-    let refuse = |e: crate::render::RenderError| {
+    let refuse = |e: RenderError| {
         Parked::new(
             Reason::InvalidPatch,
             format!("spec.{e}: correct it or remove it"),
         )
     };
-    let all: Vec<i32> = (0..).take(spec.overrides.len()).collect();
-    let alone = all.iter().map(std::slice::from_ref);
-    for overrides in alone.chain(std::iter::once(all.as_slice())) {
-        let what = RenderFor {
-            uid,
-            name,
-            namespace,
-            overrides,
-            replicas: None,
-            hpa: None,
-        };
-        for object in render(content, &what).map_err(refuse)? {
+    for (overrides, objects) in overridden(uid, namespace, name, spec, content) {
+        for object in objects.map_err(refuse)? {
             let body = &object.body;
             let malformed = body.get("spec").is_some_and(|spec| !spec.is_object());
             let field = malformed.then_some("spec other than an object");

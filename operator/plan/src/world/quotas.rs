@@ -11,7 +11,7 @@ use crds::{
 use super::World;
 use super::gate::{Parked, Verdict};
 use super::ledger::older;
-use super::tenants::owned_namespace;
+use super::tenants::{home_of, owned_namespace};
 use crate::amount::parse_quantity;
 use crate::quota::Grant;
 
@@ -201,10 +201,7 @@ impl World {
 
 /// The Quota of a tenant for a Region, as people know it.
 pub(crate) fn quota_name((own, region): &GrantKey) -> String {
-    let tenant = own
-        .as_str()
-        .rsplit_once('-')
-        .map_or(own.as_str(), |(_, name)| name);
+    let (_, tenant) = home_of(own);
     format!("{tenant}.{region}")
 }
 

@@ -148,6 +148,12 @@ pub fn owned_namespace((home, name): &TenantKey) -> NamespaceName {
     }
 }
 
+/// Where the Tenant lives that would own a namespace, and its name.
+pub(crate) fn home_of(namespace: &NamespaceName) -> (&str, &str) {
+    let name = namespace.as_str();
+    name.rsplit_once('-').unwrap_or((SYSTEM_NAMESPACE, name))
+}
+
 impl World {
     /// Takes in a Tenant.
     pub fn apply_tenant(&mut self, tenant: &Tenant) {
