@@ -172,6 +172,21 @@ pub enum Tier {
     Ancillary,
 }
 
+impl Tier {
+    /// All of them, from the last to be given up to the first.
+    pub const ALL: [Self; 4] = [Self::Core, Self::Important, Self::General, Self::Ancillary];
+
+    /// The PriorityClass of its pods, which the region's chart brings.
+    pub fn priority_class(self) -> &'static str {
+        match self {
+            Self::Core => "jiuzhou-core",
+            Self::Important => "jiuzhou-important",
+            Self::General => "jiuzhou-general",
+            Self::Ancillary => "jiuzhou-ancillary",
+        }
+    }
+}
+
 /// Whether unmanaged objects may be taken over.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[schemars(inline)]

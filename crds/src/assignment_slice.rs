@@ -7,7 +7,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
-use crate::app::TakeOver;
+use crate::app::{TakeOver, Tier};
 use crate::member_cluster::Management;
 use crate::name::{AppName, ContentHash, NamespaceName, Uid};
 use crate::scalar::{Quantity, Timestamp};
@@ -57,21 +57,24 @@ pub struct AssignmentSliceSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub traceparent: Option<String>,
-    /// One entry per App, at most 100. A missing entry is never an instruction.
+    /// One entry per App and per namespace that Apps live in, at most 100. A missing entry is never an instruction.
     #[serde(default)]
     #[schemars(length(max = 100), extend("x-kubernetes-list-type" = "atomic"))]
     pub entries: Vec<Entry>,
 }
 
-/// What the hub decided for one App in one cluster.
+/// What the hub decided for one App, or one namespace, in one cluster.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct Entry {
-    /// UID of the App.
+    /// UID of the App; of a namespace, a word made from its name.
     pub uid: Uid,
-    /// Namespace of the App, and of its objects.
+    /// What the entry is about; default `App`.
+    #[serde(default, skip_serializing_if = "Scope::is_app")]
+    pub scope: Scope,
+    /// Namespace of the App, and of its objects; or the namespace that the entry is about.
     pub namespace: NamespaceName,
-    /// Name of the App.
+    /// Name of the App; of a namespace, once more its own.
     pub name: AppName,
     /// Grows with every decision for this cluster; the highest one for a UID counts.
     #[schemars(range(min = 1))]
@@ -79,7 +82,7 @@ pub struct Entry {
     /// Present, to be removed, or to be let go; default `Present`.
     #[serde(default, skip_serializing_if = "EntryState::is_present")]
     pub state: EntryState,
-    /// Hash of the App's content.
+    /// Hash of the App's content; of a namespace, of what isolates it.
     pub content: ContentHash,
     /// Content object that holds it.
     #[schemars(length(min = 1, max = 63))]
@@ -99,9 +102,42 @@ pub struct Entry {
     /// Whether unmanaged objects may be taken over; default `Never`.
     #[serde(default, skip_serializing_if = "is_never")]
     pub take_over: TakeOver,
+    /// Tier of the App, which says what is kept first in the cluster; default `General`.
+    #[serde(default, skip_serializing_if = "is_general")]
+    pub tier: Tier,
+    /// Resources of a namespace that Quotas limit: no more of them is used there than its Apps are charged.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32), inner(length(min = 1, max = 63)), extend("x-kubernetes-list-type" = "set"))]
+    pub limits: Vec<String>,
     /// What Quotas are charged for it, until its removal is acknowledged.
     #[serde(default)]
     pub charge: Arc<Charge>,
+}
+
+/// What an entry is about.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
+pub enum Scope {
+    /// One App.
+    #[default]
+    App,
+    /// The namespace that Apps live in: what isolates it stands before any App starts there.
+    Namespace,
+}
+
+impl Scope {
+    /// Whether the entry is about an App.
+    pub fn is_app(&self) -> bool {
+        *self == Self::App
+    }
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde's skip_serializing_if asks for a reference"
+)]
+fn is_general(tier: &Tier) -> bool {
+    *tier == Tier::General
 }
 
 /// What Quotas are charged for an App in one cluster.
@@ -116,6 +152,10 @@ pub struct Charge {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "amounts_schema")]
     pub fixed: BTreeMap<String, Quantity>,
+    /// For each node, by resource: what DaemonSets run there.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "amounts_schema")]
+    pub node: BTreeMap<String, Quantity>,
     /// Replicas that a rolling update adds for a while.
     #[serde(default, skip_serializing_if = "Surge::is_none")]
     pub surge: Surge,

@@ -148,6 +148,10 @@ reasons! {
     WorkloadAmbiguous,
     /// A manifest is of a kind that Apps may not carry.
     KindNotAllowed,
+    /// An image comes from a registry that the Isolation of its zone does not allow.
+    RegistryNotAllowed,
+    /// Somebody changed by hand what isolates a namespace.
+    Drifted,
     /// A manifest names another namespace or is not namespaced.
     NamespaceNotAllowed,
     /// Two manifests describe the same object.

@@ -5,8 +5,8 @@ use kube::CustomResourceExt;
 use serde_json::{Value, json};
 
 use crate::{
-    App, Approval, AssignmentSlice, ClusterReport, Content, MemberCluster, Quota, QuotaLedger,
-    Region, ReportSlice, Tenant,
+    App, Approval, AssignmentSlice, ClusterReport, Content, Isolation, MemberCluster, Quota,
+    QuotaLedger, Region, ReportSlice, Tenant,
 };
 
 /// All CRDs, in the order in which users meet the kinds.
@@ -16,6 +16,7 @@ pub fn all() -> Vec<CustomResourceDefinition> {
         MemberCluster::crd(),
         Tenant::crd(),
         Quota::crd(),
+        Isolation::crd(),
         App::crd(),
         Approval::crd(),
         AssignmentSlice::crd(),

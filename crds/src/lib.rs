@@ -3,7 +3,8 @@
 //! One file per kind. The Rust types are the only source: the YAML under `crds/yaml/` is generated
 //! from them and a test fails when it drifts. This crate knows no client and does no I/O.
 //!
-//! What users write: [`Region`], [`MemberCluster`], [`Tenant`], [`Quota`], [`App`], [`Approval`].
+//! What users write: [`Region`], [`MemberCluster`], [`Tenant`], [`Quota`], [`Isolation`], [`App`],
+//! [`Approval`].
 //! What the loops exchange: [`AssignmentSlice`] and [`Content`] (hub to agent), [`ReportSlice`] and
 //! [`ClusterReport`] (agent to hub). What the hub remembers for itself: [`QuotaLedger`].
 
@@ -23,6 +24,7 @@ mod cluster_report;
 mod condition;
 mod content;
 mod generate;
+mod isolation;
 mod lint;
 mod member_cluster;
 mod name;
@@ -42,7 +44,7 @@ pub use app::{
 pub use approval::{Approval, ApprovalDecision, ApprovalSpec, ApprovalTarget};
 pub use assignment_slice::{
     AssignmentSlice, AssignmentSliceSpec, Charge, Entry, EntryState, HpaBounds, SLICE_BYTES_MAX,
-    SLICE_ENTRIES_MAX, SecretCopy, Stage, Surge,
+    SLICE_ENTRIES_MAX, Scope, SecretCopy, Stage, Surge,
 };
 pub use cluster_report::{
     ClusterReport, ClusterReportSpec, HubSeen, Nodes, Unclaimed, UnclaimedObject,
@@ -50,6 +52,9 @@ pub use cluster_report::{
 pub use condition::{Condition, ConditionStatus, ConditionType, Reason, condition, find_condition};
 pub use content::{CONTENT_NAMESPACE, Content, ContentItem, ContentSpec, PACK_BYTES_MAX};
 pub use generate::{all, to_yaml};
+pub use isolation::{
+    AllowedKind, Egress, Isolation, IsolationSpec, IsolationStatus, OnDrift, PodSecurity,
+};
 pub use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 pub use lint::{Finding, lint};
 pub use member_cluster::{
@@ -109,6 +114,11 @@ pub mod label {
     pub const OBJECT: &str = "jiuzhou.io/object";
     /// Annotation: hash of what the agent rendered and applied last.
     pub const APPLIED: &str = "jiuzhou.io/applied";
+    /// Annotation on a namespace in a member cluster: registries from which images may come, with a comma
+    /// before, between and after them; empty means any.
+    pub const REGISTRIES: &str = "jiuzhou.io/allowed-registries";
+    /// Annotation on a namespace in a member cluster: what happens when its isolation is weakened by hand.
+    pub const ON_DRIFT: &str = "jiuzhou.io/on-drift";
     /// Annotation: until this time the agent leaves the object's replicas alone.
     pub const HOLD_UNTIL: &str = "jiuzhou.io/hold-until";
     /// Annotation: epoch of the hub leader that wrote the object.

@@ -9,7 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
-use crds::{App, Approval, MemberCluster, Quota, Region, Tenant};
+use crds::{App, Approval, Isolation, MemberCluster, Quota, Region, Tenant};
 use jsonschema::Validator;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use serde_json::Value;
@@ -68,7 +68,15 @@ fn typed(kind: &str, object: &Value) -> Result<(), String> {
             }
         };
     }
-    read!(Region, MemberCluster, Tenant, Quota, App, Approval)
+    read!(
+        Region,
+        MemberCluster,
+        Tenant,
+        Quota,
+        Isolation,
+        App,
+        Approval
+    )
 }
 
 fn schema(crd: CustomResourceDefinition) -> (String, Value) {

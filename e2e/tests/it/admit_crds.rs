@@ -139,6 +139,7 @@ async fn tables_show_at_most_seven_columns_and_a_value_for_a_fresh_object() {
         "memberclusters",
         "tenants",
         "quotas",
+        "isolations",
         "apps",
         "approvals",
     ] {

@@ -38,6 +38,8 @@ const RESOURCES: [(&str, &[&str]); 10] = [
             "tenants/status",
             "quotas",
             "quotas/status",
+            "isolations",
+            "isolations/status",
             "approvals",
             "regions",
             "memberclusters",

@@ -138,13 +138,21 @@ fn roles_and_fence_of_a_region_name_exactly_the_allowed_kinds() {
         found
     };
     let own = ["/namespaces", "/nodes", "/pods", "/secrets", "/configmaps"];
+    assert_eq!(known("jiuzhou-tenant", "create", &[]), allowed);
+    // What isolates namespaces is the agent's alone.
+    let isolating = [
+        "networking.k8s.io/networkpolicies",
+        "/resourcequotas",
+        "/limitranges",
+    ];
+    allowed.extend(isolating.map(str::to_owned));
+    allowed.sort();
     let watched = known("jiuzhou-agent", "watch", &own[..3]);
     assert_eq!(watched, allowed);
     assert_eq!(
         known("jiuzhou-agent-namespace", "delete", &["/secrets"]),
         allowed
     );
-    assert_eq!(known("jiuzhou-tenant", "create", &[]), allowed);
 
     let fence = chart("region").into_iter().find(|o| {
         o["kind"] == "ValidatingAdmissionPolicy" && o["metadata"]["name"] == "jiuzhou-push-fence"
@@ -157,6 +165,7 @@ fn roles_and_fence_of_a_region_name_exactly_the_allowed_kinds() {
     let others = [
         "/namespaces",
         "/secrets",
+        "apps/replicasets",
         "rbac.authorization.k8s.io/rolebindings",
     ];
     fenced.retain(|resource| !others.contains(&resource.as_str()));
@@ -288,6 +297,7 @@ async fn an_agent_reaches_its_own_namespace_and_nothing_else() {
         "tenants",
         "quotas",
         "quotaledgers",
+        "isolations",
         "apps",
         "approvals",
         "regions",
@@ -333,6 +343,9 @@ fn never(home: &str) -> Vec<Question<'_>> {
         ("", "update jiuzhou.io/tenants"),
         ("", "create jiuzhou.io/quotas"),
         ("", "update jiuzhou.io/quotas"),
+        ("", "create jiuzhou.io/isolations"),
+        ("", "patch jiuzhou.io/isolations"),
+        ("", "delete jiuzhou.io/isolations"),
         ("jiuzhou-system", "delete jiuzhou.io/quotaledgers"),
         ("", "create jiuzhou.io/approvals"),
         ("", "patch jiuzhou.io/regions"),
@@ -520,14 +533,15 @@ async fn a_regions_agent_may_enter_managed_namespaces_and_nothing_else() {
         ("rbac-health", "create /pods/exec", false),
         ("", "get /nodes/proxy", false),
         ("", "patch /nodes", false),
-        ("", "delete /namespaces", false),
         ("", "create /serviceaccounts/token", false),
         ("", "impersonate /users", false),
         (
             "rbac-health",
-            "create networking.k8s.io/networkpolicies",
-            false,
+            "patch networking.k8s.io/networkpolicies",
+            true,
         ),
+        ("", "patch networking.k8s.io/networkpolicies", false),
+        ("", "delete /resourcequotas", false),
         (
             "rbac-health",
             "create rbac.authorization.k8s.io/roles",
@@ -605,6 +619,8 @@ async fn view_edit_and_admin_cover_the_kinds_for_users() {
         ("admin", "create jiuzhou.io/quotas", true),
         ("admin", "patch jiuzhou.io/quotas/status", false),
         ("admin", "get jiuzhou.io/quotaledgers", false),
+        ("view", "watch jiuzhou.io/isolations", true),
+        ("admin", "patch jiuzhou.io/isolations", false),
         ("admin", "get jiuzhou.io/assignmentslices", false),
         ("admin", "get jiuzhou.io/contents", false),
         ("admin", "patch jiuzhou.io/regions", false),
@@ -636,6 +652,7 @@ async fn an_operator_reads_what_explain_needs_and_changes_nothing() {
         "tenants",
         "quotas",
         "quotaledgers",
+        "isolations",
         "apps",
         "approvals",
         "assignmentslices",

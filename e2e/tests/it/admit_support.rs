@@ -65,6 +65,7 @@ pub(crate) fn path(object: &Value, named: bool) -> String {
     let kind = text("/kind").expect("a kind").to_lowercase();
     let plural = match kind.strip_suffix('y') {
         Some(stem) => format!("{stem}ies"),
+        None if kind.ends_with('s') => format!("{kind}es"),
         None => format!("{kind}s"),
     };
     let namespace = text("/metadata/namespace").map(|ns| format!("/namespaces/{ns}"));

@@ -124,6 +124,7 @@ async fn the_kinds_have_the_short_names_that_the_guide_gives() {
     assert_eq!(short("memberclusters"), json!(["mbc"]));
     assert_eq!(short("tenants"), json!(["tn"]));
     assert_eq!(short("quotas"), json!(["qt"]));
+    assert_eq!(short("isolations"), json!(["iso"]));
 }
 
 #[tokio::test]

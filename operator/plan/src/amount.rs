@@ -130,6 +130,11 @@ impl Resources {
         self.find(name).unwrap_or(0)
     }
 
+    /// Whether a resource is named.
+    pub fn names(&self, name: &str) -> bool {
+        self.find(name).is_some()
+    }
+
     fn find(&self, name: &str) -> Option<i64> {
         match FRONT.iter().position(|front| *front == name) {
             Some(at) => self.front[at],

@@ -10,6 +10,10 @@ use crate::amount::{Resources, format_amount, parse_quantity};
 /// What an App declares to serve: a rolling update adds pods, but promises no more to anybody.
 pub(crate) const REQUESTS_PER_SECOND: &str = "requestsPerSecond";
 
+/// What a container is given, and charged for, that does not say what it requests: in the namespaces of
+/// tenants with Quotas a LimitRange says so.
+pub(crate) const DEFAULT_REQUESTS: [(&str, i64); 2] = [("cpu", 100), ("memory", 128 << 20)];
+
 /// What Quotas are charged, as numbers.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Charges {
@@ -17,6 +21,8 @@ pub struct Charges {
     pub each: Resources,
     /// For everything else.
     pub fixed: Resources,
+    /// For each node. Quotas are charged for one, since the number of nodes is not the tenant's to decide.
+    pub node: Resources,
     /// Replicas that a rolling update adds.
     pub surge: Surge,
 }
@@ -45,6 +51,7 @@ impl Charges {
         Self {
             each: amounts(&charge.each),
             fixed: amounts(&charge.fixed),
+            node: amounts(&charge.node),
             surge: charge.surge,
         }
     }
@@ -61,7 +68,22 @@ impl Charges {
         Charge {
             each: amounts(&self.each),
             fixed: amounts(&self.fixed),
+            node: amounts(&self.node),
             surge: self.surge,
+        }
+    }
+
+    /// The larger of two in every part.
+    #[must_use]
+    pub fn at_least(&self, other: &Self) -> Self {
+        Self {
+            each: self.each.at_least(&other.each),
+            fixed: self.fixed.at_least(&other.fixed),
+            node: self.node.at_least(&other.node),
+            surge: Surge {
+                percent: self.surge.percent.max(other.surge.percent),
+                count: self.surge.count.max(other.surge.count),
+            },
         }
     }
 
@@ -70,6 +92,7 @@ impl Charges {
         let replicas = i64::from(replicas.max(0));
         let surge = surge_of(self.surge, replicas);
         let mut sum = self.fixed.clone();
+        sum.add(&self.node, 1);
         sum.add(&self.each, replicas + surge);
         let served = self.each.get(REQUESTS_PER_SECOND);
         if served > 0 {
@@ -107,6 +130,7 @@ mod tests {
         Charges {
             each,
             fixed,
+            node: Resources::default(),
             surge: Surge { percent, count },
         }
     }

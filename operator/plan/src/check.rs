@@ -3,6 +3,7 @@
 //! It runs in every plan test and before every apply. What it finds is a defect of ours, so the hub
 //! applies nothing of a plan that has a finding.
 
+mod isolation;
 mod quotas;
 mod tenancy;
 
@@ -16,7 +17,7 @@ use crds::{
 pub use quotas::{Limit, Use, uses};
 
 use crate::province::{Plan, QuotaWrite, SliceWrite};
-use crate::world::{AppState, Scale, ValidApp, ValidCluster, World};
+use crate::world::{AppState, Scale, ValidApp, ValidCluster, World, namespace_uid};
 
 /// A broken invariant.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -51,6 +52,12 @@ pub enum Finding {
     /// Content that something names is thrown away.
     #[error("Content {0} is collected although something names it")]
     Collected(String),
+    /// An App starts where nothing isolates its namespace.
+    #[error("App {1} is placed on {0}, where nothing isolates its namespace")]
+    Exposed(String, Uid),
+    /// A namespace is no longer isolated although its tenant, or an App, is still there.
+    #[error("the isolation of namespace {1} in {0} ends before its time")]
+    Opened(String, NamespaceName),
     /// A namespace, role, App or Tenant is touched that no Tenant's state allows.
     #[error("no Tenant's state allows {0}")]
     Tenant(String),
@@ -76,7 +83,9 @@ impl Finding {
             | Self::Unmanaged(_, uid)
             | Self::Beside(_, uid)
             | Self::NoContent(_, uid)
+            | Self::Exposed(_, uid)
             | Self::Released(uid) => Some(vec![uid.clone()]),
+            Self::Opened(_, namespace) => Some(vec![namespace_uid(namespace)]),
             Self::Overdrawn(.., uids) => Some(uids.clone()),
             Self::Overgranted(..) => Some(Vec::new()),
             Self::Shape(..) | Self::OldHeader(..) | Self::Collected(_) | Self::Tenant(_) => None,
@@ -111,6 +120,7 @@ pub fn check(world: &World, plan: &Plan) -> Vec<Finding> {
     let mut judge = Judge {
         world,
         plan,
+        enclosing: isolation::enclosing(plan),
         findings: Vec::new(),
     };
     let tenants = plan.tenants.iter();
@@ -145,6 +155,8 @@ pub fn check(world: &World, plan: &Plan) -> Vec<Finding> {
 struct Judge<'a> {
     world: &'a World,
     plan: &'a Plan,
+    /// Namespaces that the plan isolates, by cluster.
+    enclosing: BTreeSet<(&'a ClusterName, &'a NamespaceName)>,
     findings: Vec<Finding>,
 }
 
@@ -191,6 +203,9 @@ impl<'a> Judge<'a> {
             }
             return;
         }
+        if !entry.scope.is_app() {
+            return self.enclosure(write, entry);
+        }
         match entry.state {
             EntryState::Present => self.present(write, entry, before),
             EntryState::Removed if !self.may_remove(write, entry) => {
@@ -202,16 +217,10 @@ impl<'a> Judge<'a> {
 
     fn present(&mut self, write: &SliceWrite, entry: &Entry, before: Option<&Entry>) {
         let (at, uid) = (write.cluster.to_string(), entry.uid.clone());
-        let known = self.world.contents.contains_key(entry.pack.as_str());
-        let planned = self
-            .plan
-            .contents
-            .iter()
-            .any(|content| content.name == entry.pack);
-        let same = before.is_some_and(|before| before.content == entry.content);
-        if !known && !planned && !same && entry.pack != "lost" {
+        self.content(write, entry, before);
+        if !self.is_enclosed(write, entry) && before.is_none() {
             self.findings
-                .push(Finding::NoContent(at.clone(), uid.clone()));
+                .push(Finding::Exposed(at.clone(), uid.clone()));
         }
         let report = self
             .world
@@ -221,6 +230,27 @@ impl<'a> Judge<'a> {
         if runs || before.is_some_and(|before| before.state.is_present()) {
             return;
         }
+        self.newly(write, entry);
+    }
+
+    /// What an entry names is stored, or is about to be.
+    fn content(&mut self, write: &SliceWrite, entry: &Entry, before: Option<&Entry>) {
+        let (at, uid) = (write.cluster.to_string(), entry.uid.clone());
+        let known = self.world.contents.contains_key(entry.pack.as_str());
+        let planned = self
+            .plan
+            .contents
+            .iter()
+            .any(|content| content.name == entry.pack);
+        let same = before.is_some_and(|before| before.content == entry.content);
+        if !known && !planned && !same && entry.pack != "lost" {
+            self.findings.push(Finding::NoContent(at, uid));
+        }
+    }
+
+    /// An App that was not in a cluster before may be there.
+    fn newly(&mut self, write: &SliceWrite, entry: &Entry) {
+        let (at, uid) = (write.cluster.to_string(), entry.uid.clone());
         let Some(cluster) = self.usable(&write.cluster, entry) else {
             self.findings.push(Finding::Unmanaged(at, uid));
             return;
@@ -260,7 +290,10 @@ impl<'a> Judge<'a> {
             .flat_map(|c| c.slices.values())
             .flat_map(|slice| &slice.entries);
         entries.any(|other| {
-            other.uid != entry.uid && other.namespace == entry.namespace && other.name == entry.name
+            other.scope.is_app()
+                && other.uid != entry.uid
+                && other.namespace == entry.namespace
+                && other.name == entry.name
         })
     }
 

@@ -1,6 +1,6 @@
 //! An App's content: what is stored once, named by its hash, and rendered at the edge.
 
-use crds::{AppSpec, ContentHash, Image, PatchOperation, Target};
+use crds::{AppSpec, ContentHash, Image, PatchOperation, Target, Tier};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -16,9 +16,20 @@ pub struct AppContent {
     /// Workload that carries the App's replicas; absent when it is the only one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workload: Option<String>,
+    /// Tier of the App. It is part of the content since another one restarts every pod, which waves are for.
+    #[serde(default, skip_serializing_if = "is_general")]
+    pub tier: Tier,
     /// Patches of the overrides; an assignment names them by position.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub overrides: Vec<ContentOverride>,
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde's skip_serializing_if asks for a reference"
+)]
+fn is_general(tier: &Tier) -> bool {
+    *tier == Tier::General
 }
 
 /// The part of an override that does not depend on the cluster.
@@ -52,6 +63,7 @@ impl AppContent {
             manifests: spec.manifests.clone(),
             images: spec.images.clone(),
             workload: spec.replicas.as_ref().and_then(|r| r.workload_name.clone()),
+            tier: spec.tier,
             overrides: spec.overrides.iter().map(part).collect(),
         }
     }
@@ -114,6 +126,7 @@ mod tests {
             manifests: vec![m],
             images: vec![],
             workload: None,
+            tier: Tier::General,
             overrides: vec![],
         };
         assert_eq!(content(a).to_data(), content(b).to_data());
@@ -134,6 +147,7 @@ mod tests {
             manifests: vec![json!({"kind": "Service"})],
             images: vec![],
             workload: None,
+            tier: Tier::General,
             overrides: vec![],
         };
         let data = content.to_data();

@@ -7,8 +7,10 @@
 //! **Invariant**: nothing in this crate does I/O, reads a clock or draws a random number. Time and
 //! settings are fields of the world. `clippy.toml` bans the calls, a test the dependencies.
 
+pub mod allotment;
 pub mod amount;
 mod apportion;
+pub mod baseline;
 mod charge;
 pub mod check;
 pub mod content;

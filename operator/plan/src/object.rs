@@ -1,4 +1,4 @@
-//! The closed list of kinds an App may carry, and keys of objects in a cluster.
+//! The closed list of kinds that an agent applies, and keys of objects in a cluster.
 
 use std::fmt;
 
@@ -8,7 +8,7 @@ use serde_json::Value;
 
 macro_rules! kinds {
     ($($Kind:ident),* $(,)?) => {
-        /// A kind that an App's manifests may have, in the order in which kinds are applied.
+        /// A kind that an agent applies, in the order in which kinds are applied.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         pub enum Kind {
             $(#[doc = stringify!($Kind)] $Kind,)*
@@ -16,7 +16,7 @@ macro_rules! kinds {
 
         impl Kind {
             /// All kinds, in the order in which they are applied.
-            pub const ALL: &'static [Self] = &[$(Self::$Kind,)*];
+            const EVERY: &'static [Self] = &[$(Self::$Kind,)*];
 
             /// The kind as it stands in a manifest.
             pub fn name(self) -> &'static str {
@@ -27,6 +27,10 @@ macro_rules! kinds {
 }
 
 kinds!(
+    Namespace,
+    NetworkPolicy,
+    LimitRange,
+    ResourceQuota,
     ServiceAccount,
     ConfigMap,
     PersistentVolumeClaim,
@@ -41,18 +45,42 @@ kinds!(
     HTTPRoute,
 );
 
+/// What isolates a namespace, as (group, version, kind, plural): the namespace itself first.
+const ISOLATING: &[(&str, &str, &str, &str)] = &[
+    ("", "v1", "Namespace", "namespaces"),
+    (
+        "networking.k8s.io",
+        "v1",
+        "NetworkPolicy",
+        "networkpolicies",
+    ),
+    ("", "v1", "LimitRange", "limitranges"),
+    ("", "v1", "ResourceQuota", "resourcequotas"),
+];
+
 impl Kind {
-    /// The kind of a manifest, if Apps may carry it.
-    pub fn of(manifest: &Value) -> Option<Self> {
+    /// Kinds of objects in a namespace, in the order in which they are applied.
+    pub const ALL: &'static [Self] = Self::EVERY.split_at(1).1;
+    /// Kinds that an App's manifests may have, in the order in which they are applied.
+    pub const OF_APPS: &'static [Self] = Self::EVERY.split_at(ISOLATING.len()).1;
+    /// Kinds of what isolates a namespace.
+    pub const ISOLATING: &'static [Self] = Self::EVERY.split_at(ISOLATING.len()).0;
+
+    /// The kind of a manifest, if it is one of those.
+    pub fn among(kinds: &[Self], manifest: &Value) -> Option<Self> {
         let kind = manifest.get("kind")?.as_str()?;
-        let kind = *Self::ALL.iter().find(|k| k.name() == kind)?;
+        let kind = *kinds.iter().find(|k| k.name() == kind)?;
         (manifest.get("apiVersion")?.as_str()? == kind.api_version()).then_some(kind)
     }
 
+    /// The kind of a manifest, if Apps may carry it.
+    pub fn of(manifest: &Value) -> Option<Self> {
+        Self::among(Self::OF_APPS, manifest)
+    }
+
     fn row(self) -> &'static (&'static str, &'static str, &'static str, &'static str) {
-        crds::ALLOWED_KINDS
-            .iter()
-            .find(|(_, _, kind, _)| *kind == self.name())
+        let mut all = ISOLATING.iter().chain(crds::ALLOWED_KINDS);
+        all.find(|(_, _, kind, _)| *kind == self.name())
             .expect("a test holds the two lists equal")
     }
 
@@ -91,9 +119,27 @@ pub struct ObjectKey {
     pub name: Box<str>,
 }
 
+impl ObjectKey {
+    /// The key of a namespace itself.
+    pub fn namespace(name: &NamespaceName) -> Self {
+        Self {
+            kind: Kind::Namespace,
+            namespace: name.clone(),
+            name: name.as_str().into(),
+        }
+    }
+}
+
 impl fmt::Display for ObjectKey {
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "one kind stands for itself, all others in a namespace"
+    )]
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}/{}", self.kind.name(), self.namespace, self.name)
+        match self.kind {
+            Kind::Namespace => write!(f, "Namespace {}", self.name),
+            kind => write!(f, "{} {}/{}", kind.name(), self.namespace, self.name),
+        }
     }
 }
 
@@ -109,8 +155,10 @@ mod tests {
 
     #[test]
     fn the_kinds_are_those_the_schema_allows_in_the_same_order() {
-        let here: Vec<_> = Kind::ALL.iter().map(|k| k.name()).collect();
+        let names = |kinds: &[Kind]| kinds.iter().map(|k| k.name()).collect::<Vec<_>>();
         let there: Vec<_> = crds::ALLOWED_KINDS.iter().map(|row| row.2).collect();
-        assert_eq!(here, there);
+        assert_eq!(names(Kind::OF_APPS), there);
+        let there: Vec<_> = ISOLATING.iter().map(|row| row.2).collect();
+        assert_eq!(names(Kind::ISOLATING), there);
     }
 }

@@ -189,6 +189,9 @@ mod tests {
             stages: vec![],
             secrets: (0..secrets).map(secret).collect(),
             take_over: TakeOver::Never,
+            scope: crds::Scope::App,
+            tier: crds::Tier::General,
+            limits: vec![],
             charge: std::sync::Arc::default(),
         })
     }

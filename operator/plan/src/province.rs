@@ -2,6 +2,7 @@
 
 mod assignments;
 mod contents;
+mod isolation;
 mod memory;
 mod placement;
 mod quotas;
@@ -19,6 +20,7 @@ use crds::{AssignmentSliceSpec, ClusterName, ContentItem, Entry, NamespaceName, 
 
 pub use assignments::copy_name;
 pub(crate) use assignments::{Edit, Edits};
+pub use isolation::{Baselines, Enforcement, Remark};
 pub use memory::Planner;
 pub use placement::Refusal;
 pub(crate) use placement::{Class, Consequence, Load, Placed, Room, wants};
@@ -148,10 +150,12 @@ impl Planner {
         self.see_fleet(world, &mut wake);
         self.see_tenants(world);
         self.see_quotas(world);
+        self.see_isolations(world);
         self.settle(world);
         self.place(world);
         self.grant(world);
         self.account_for_orphans(world);
+        self.isolate(world);
         self.report_on_fleet(world);
         self.write_down(world, &mut wake)
     }

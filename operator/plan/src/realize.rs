@@ -5,6 +5,7 @@
 //! content the agent has read no longer holds, and asks before it acts for a tenant.
 
 mod action;
+mod enclosure;
 mod health;
 mod hold;
 mod observed;
@@ -15,14 +16,16 @@ use std::collections::BTreeSet;
 
 use crds::{Entry, EntryState, HpaBounds, Management, Reason, ReportEntry, ReportState, TakeOver};
 
-pub use action::{Action, Apply};
+pub use action::{Action, Apply, Nudge};
+pub use enclosure::Enclosure;
 pub use health::Health;
-pub use observed::{Access, Namespace, Observed, Refused, Seen, Settled, Stamp};
+pub use observed::{Access, Limited, Namespace, Observed, Refused, Seen, Settled, Stamp};
 pub use outcome::shorten;
 pub use secrets::{Deliver, Delivered, SecretKey, Undelivered, Withdraw};
 
+use crate::allotment::Allotment;
 use crate::content::AppContent;
-use crate::object::ObjectKey;
+use crate::object::{Kind, ObjectKey};
 use crate::render::{RenderError, RenderFor, Rendered, render};
 
 /// Repairs of one object within [`FIGHT_WINDOW`] after which somebody else evidently wants it
@@ -82,6 +85,30 @@ pub fn realize(
     work.finish()
 }
 
+/// What to do so that a namespace is isolated as its entry says, and holds no more than its Apps are
+/// charged. `inhabited` says whether anything of an App is left there.
+pub fn isolate(
+    entry: &Entry,
+    content: ContentState<'_>,
+    allotment: &Allotment,
+    inhabited: bool,
+    management: Management,
+    observed: &Observed,
+    now: i64,
+) -> Realized {
+    let mut work = Work::new(entry, management, observed, now);
+    match entry.state {
+        EntryState::Present => work.isolate(content, allotment),
+        EntryState::Removed if inhabited => work.wait_for_apps(),
+        EntryState::Removed => work.dissolve(),
+        EntryState::Released => work.open_up(),
+    }
+    if work.observing {
+        work.only_observe();
+    }
+    work.finish()
+}
+
 struct Work<'a> {
     entry: &'a Entry,
     /// Whether nothing may be written: gates that only writes open are passed, to see beyond them.
@@ -95,6 +122,8 @@ struct Work<'a> {
     message: Option<String>,
     unsure: bool,
     wake_at: Option<i64>,
+    /// Whether what somebody changed by hand is told and left as it is.
+    reports_drift: bool,
 }
 
 impl<'a> Work<'a> {
@@ -111,6 +140,7 @@ impl<'a> Work<'a> {
             message: None,
             unsure: false,
             wake_at: None,
+            reports_drift: false,
         }
     }
 
@@ -122,33 +152,39 @@ impl<'a> Work<'a> {
         self.failures.push((reason, message.into()));
     }
 
-    fn present(&mut self, content: ContentState<'_>) {
-        let content = match content {
-            ContentState::Here(content) => content,
-            ContentState::Missing(why) => {
-                return self.fail(
-                    Reason::ContentMissing,
-                    format!(
-                        "content {} cannot be had: {why}; what runs is kept",
-                        self.entry.content
-                    ),
-                );
-            }
-            ContentState::Coming => return self.state = Some(ReportState::Progressing),
+    /// The content of the entry, if it is here.
+    fn content<'c>(&mut self, content: ContentState<'c>) -> Option<&'c AppContent> {
+        match content {
+            ContentState::Here(content) => return Some(content),
+            ContentState::Missing(why) => self.fail(
+                Reason::ContentMissing,
+                format!(
+                    "content {} cannot be had: {why}; what runs is kept",
+                    self.entry.content
+                ),
+            ),
+            ContentState::Coming => self.state = Some(ReportState::Progressing),
             ContentState::Unknown => {
                 let fetch = Action::Fetch {
                     pack: self.entry.pack.clone(),
                     hash: self.entry.content.clone(),
                 };
-                return self.actions.push(fetch);
+                self.actions.push(fetch);
             }
+        }
+        None
+    }
+
+    fn present(&mut self, content: ContentState<'_>) {
+        let Some(content) = self.content(content) else {
+            return;
         };
         let (replicas, hpa) = self.stage();
         let objects = match render(content, &RenderFor::entry(self.entry, replicas, hpa)) {
             Ok(objects) => objects,
             Err(error) => return self.refuse(&error),
         };
-        if !self.namespace_ready() {
+        if !self.may_start() || !self.namespace_ready() {
             return;
         }
         self.secrets();
@@ -207,6 +243,13 @@ impl<'a> Work<'a> {
 
     fn object(&mut self, object: &Rendered) {
         let key = &object.key;
+        if key.kind == Kind::Namespace {
+            // That it may be used was looked at before.
+            return match self.observed.objects.get(key) {
+                Some(seen) => self.keep(object, seen),
+                None => self.apply(object, None),
+            };
+        }
         if self.observed.listing.contains(&key.kind) {
             self.unsure = true;
             self.state = Some(ReportState::Progressing);
@@ -221,7 +264,10 @@ impl<'a> Work<'a> {
                 ),
             );
         }
-        match self.observed.access.get(&(key.namespace.clone(), key.kind)) {
+        let access = self.observed.access.get(&(key.namespace.clone(), key.kind));
+        // What isolates a namespace is no tenant's to have.
+        match access.filter(|_| self.entry.scope.is_app()) {
+            None if !self.entry.scope.is_app() => {}
             None if self.observing => {}
             None => {
                 self.unsure = true;
@@ -299,7 +345,7 @@ impl<'a> Work<'a> {
         let labelled = seen.owner.as_ref() == Some(&self.entry.uid);
         if as_applied && labelled && seen.applied.as_ref() == Some(&object.hash) {
             self.health.push(&seen.health);
-            return;
+            return self.nudge(&object.key, seen);
         }
         self.apply(object, Some(seen));
     }
@@ -312,6 +358,15 @@ impl<'a> Work<'a> {
         let settled = self.observed.settled.get(key);
         let ours = seen.is_some_and(|seen| self.is_ours(key, seen));
         let repair = settled.is_some_and(|s| s.hash == object.hash);
+        if repair && self.reports_drift {
+            return self.fail(
+                Reason::Drifted,
+                format!("{key} was changed or deleted by hand and stays so, since spec.onDrift of an Isolation says Report: undo the change, or set it to Revert"),
+            );
+        }
+        if !repair && !self.has_room(object) {
+            return;
+        }
         if repair && let Some(again) = settled.and_then(|s| s.fight_ends(self.now)) {
             self.wake(again);
             return self.fail(
@@ -378,7 +433,16 @@ impl<'a> Work<'a> {
         let secrets = self.withdraw_all(false);
         keys.iter().for_each(|key| self.delete(key));
         let vanished = self.vanished();
-        let left = secrets || self.unsure || !keys.is_empty() || !vanished.is_empty();
+        let pods = self
+            .observed
+            .pods
+            .get(&self.entry.uid)
+            .copied()
+            .unwrap_or(0);
+        if keys.is_empty() && pods > 0 {
+            self.message = Some(format!("{pods} of its pods are still terminating"));
+        }
+        let left = secrets || self.unsure || !keys.is_empty() || !vanished.is_empty() || pods > 0;
         self.actions.extend(vanished);
         self.leave(left);
     }
@@ -437,7 +501,7 @@ impl<'a> Work<'a> {
         let mut counts = [0_usize; 4];
         self.actions.retain(|action| match action {
             Action::Fetch { .. } => true,
-            Action::CreateNamespace { .. } | Action::Ask(..) => false,
+            Action::CreateNamespace { .. } | Action::Ask(..) | Action::Nudge(_) => false,
             Action::Apply(apply) => {
                 let existing = self.observed.objects.get(&apply.key);
                 let at = existing.map_or(0, |seen| if seen.owner.is_none() { 1 } else { 2 });

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use crds::{
-    AppName, ContentHash, Entry, HpaBounds, Image, NamespaceName, PatchOperation, Uid, label,
+    AppName, ContentHash, Entry, HpaBounds, Image, NamespaceName, PatchOperation, Tier, Uid, label,
 };
 use serde_json::{Map, Value, json};
 
@@ -134,18 +134,48 @@ pub fn render(content: &AppContent, what: &RenderFor<'_>) -> Result<Vec<Rendered
             namespace: what.namespace.clone(),
             name: name.into(),
         };
-        stamp(&mut body, &key, what);
-        let hash = hash_of(body.to_string().as_bytes());
-        body["metadata"]["annotations"][label::APPLIED] = json!(hash);
-        objects.push(Rendered {
-            key,
-            body: Arc::new(body),
-            hash,
-            autoscaled,
-        });
+        stamp_pods(&mut body, content.tier, what);
+        stamp(&mut body, &key, what.uid, Some(what.name));
+        objects.push(rendered(key, body, autoscaled));
     }
     objects.sort_by_key(|object| object.key.kind);
     Ok(objects)
+}
+
+/// Renders what isolates a namespace, in the order in which it is applied.
+pub fn render_isolation(
+    entry: &Entry,
+    manifests: impl IntoIterator<Item = Value>,
+) -> Result<Vec<Rendered>, RenderError> {
+    let mut objects = Vec::new();
+    for (index, mut body) in manifests.into_iter().enumerate() {
+        let Some(kind) = Kind::among(Kind::ISOLATING, &body) else {
+            let kind = describe(&body);
+            return Err(RenderError::KindNotAllowed { index, kind });
+        };
+        let mut key = ObjectKey::namespace(&entry.namespace);
+        if kind == Kind::Namespace {
+            body["metadata"]["name"] = json!(entry.namespace);
+        } else {
+            let name = text(&body, "/metadata/name").into();
+            key = ObjectKey { kind, name, ..key };
+        }
+        stamp(&mut body, &key, &entry.uid, None);
+        objects.push(rendered(key, body, false));
+    }
+    objects.sort_by(|a, b| a.key.cmp(&b.key));
+    Ok(objects)
+}
+
+fn rendered(key: ObjectKey, mut body: Value, autoscaled: bool) -> Rendered {
+    let hash = hash_of(body.to_string().as_bytes());
+    body["metadata"]["annotations"][label::APPLIED] = json!(hash);
+    Rendered {
+        key,
+        body: Arc::new(body),
+        hash,
+        autoscaled,
+    }
 }
 
 fn text<'a>(body: &'a Value, pointer: &str) -> &'a str {
@@ -158,13 +188,39 @@ fn describe(body: &Value) -> String {
     format!("{}/{}", text(body, "/apiVersion"), text(body, "/kind"))
 }
 
-/// Pod specs sit at one of three places, by kind.
+/// Where the template of an object's pods is, by kind.
+pub(crate) fn pod_template(body: &Value) -> Option<&'static str> {
+    Some(match body.get("kind").and_then(Value::as_str)? {
+        "CronJob" => "/spec/jobTemplate/spec/template",
+        _ => "/spec/template",
+    })
+}
+
 fn pod_spec(body: &mut Value) -> Option<&mut Value> {
-    let pointer = match body.get("kind").and_then(Value::as_str)? {
-        "CronJob" => "/spec/jobTemplate/spec/template/spec",
-        _ => "/spec/template/spec",
+    let pointer = pod_template(body)?;
+    body.pointer_mut(pointer)?.get_mut("spec")
+}
+
+/// Pods say which App they are of, so that links between Apps can be told apart, and how long they are
+/// kept when not all can be.
+fn stamp_pods(body: &mut Value, tier: Tier, what: &RenderFor<'_>) {
+    let template = pod_template(body).and_then(|pointer| body.pointer_mut(pointer));
+    let Some(template) = template.filter(|template| template["spec"].is_object()) else {
+        return;
     };
-    body.pointer_mut(pointer)
+    template["spec"]["priorityClassName"] = json!(tier.priority_class());
+    for field in ["metadata", "labels"] {
+        let parent = match field {
+            "labels" => &mut template["metadata"],
+            _ => &mut *template,
+        };
+        if !parent[field].is_object() {
+            parent[field] = Value::Object(Map::new());
+        }
+    }
+    let labels = &mut template["metadata"]["labels"];
+    labels[label::APP] = json!(what.name);
+    labels[label::APP_UID] = json!(what.uid);
 }
 
 fn replace_images(body: &mut Value, images: &[Image]) {
@@ -187,7 +243,7 @@ fn replace_images(body: &mut Value, images: &[Image]) {
 }
 
 /// The image to use instead, following kustomize: names match whole, without tag and digest.
-fn replaced_image(current: &str, images: &[Image]) -> Option<String> {
+pub(crate) fn replaced_image(current: &str, images: &[Image]) -> Option<String> {
     let (rest, digest) = current
         .split_once('@')
         .map_or((current, None), |(r, d)| (r, Some(d)));
@@ -301,8 +357,10 @@ fn set_replicas(
     }
 }
 
-fn stamp(body: &mut Value, key: &ObjectKey, what: &RenderFor<'_>) {
-    body["metadata"]["namespace"] = json!(what.namespace);
+fn stamp(body: &mut Value, key: &ObjectKey, uid: &Uid, app: Option<&AppName>) {
+    if key.kind != Kind::Namespace {
+        body["metadata"]["namespace"] = json!(key.namespace);
+    }
     if let Some(object) = body.as_object_mut() {
         object.remove("status");
     }
@@ -314,9 +372,11 @@ fn stamp(body: &mut Value, key: &ObjectKey, what: &RenderFor<'_>) {
     body["metadata"]["annotations"][label::OBJECT] = json!(key.to_string());
     let labels = &mut body["metadata"]["labels"];
     labels[label::MANAGED_BY] = json!(label::MANAGED_BY_VALUE);
-    labels[label::APP] = json!(what.name);
-    labels[label::APP_UID] = json!(what.uid);
-    labels[label::TENANT] = json!(what.namespace);
+    if let Some(app) = app {
+        labels[label::APP] = json!(app);
+    }
+    labels[label::APP_UID] = json!(uid);
+    labels[label::TENANT] = json!(key.namespace);
 }
 
 #[cfg(test)]

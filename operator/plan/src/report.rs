@@ -4,6 +4,7 @@
 mod app;
 mod explain;
 mod fleet;
+mod isolation;
 mod quota;
 mod tenant;
 mod verdict;
@@ -12,17 +13,19 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crds::{
-    ClusterName, MemberClusterStatus, QuotaStatus, RegionName, RegionStatus, TenantStatus, Uid,
+    ClusterName, IsolationStatus, MemberClusterStatus, QuotaStatus, RegionName, RegionStatus,
+    TenantStatus, Uid,
 };
 
 pub(crate) use app::{AppFacts, app_report, differs};
 pub use app::{AppReport, TargetReport, Waiting};
 pub use explain::{Answer, Hold, Left, Run, Share, Undecided, Whole, Why};
 pub(crate) use fleet::{cluster_status, region_status};
+pub(crate) use isolation::isolation_statuses;
 pub(crate) use quota::quota_statuses;
 pub(crate) use tenant::tenant_statuses;
 
-use crate::province::{Fleet, Granting, Source, Tenants};
+use crate::province::{Baselines, Enforcement, Fleet, Granting, Source, Tenants};
 use crate::world::{QuotaKey, TenantKey};
 
 /// What was decided and why, for every object.
@@ -35,6 +38,12 @@ pub struct PlanReport {
     pub tenants: Arc<Tenants>,
     /// Quotas as the decisions saw them.
     pub quotas: Arc<Granting>,
+    /// What isolates namespaces, as the decisions saw it.
+    pub baselines: Arc<Baselines>,
+    /// Where Isolations are in force.
+    pub enforcement: BTreeMap<Box<str>, Enforcement>,
+    /// Statuses of Isolations that differ from the ones last written.
+    pub isolation_statuses: BTreeMap<Box<str>, IsolationStatus>,
     /// Apps.
     pub apps: BTreeMap<Uid, Arc<AppReport>>,
     /// Status of every Region.

@@ -16,6 +16,7 @@ mod app_gate;
 mod fleet;
 mod footprint;
 mod gate;
+mod isolations;
 mod journal;
 mod ledger;
 mod quotas;
@@ -33,6 +34,8 @@ pub(crate) use fleet::fleet_capacity;
 pub use fleet::{ClusterSlot, Contact, RegionSlot, ValidCluster, ValidRegion};
 pub use footprint::{Footprint, Object};
 pub use gate::{Parked, Verdict};
+pub(crate) use isolations::is_of_namespace;
+pub use isolations::{IsolationSlot, namespace_uid};
 use journal::{Journal, Uses};
 pub(crate) use ledger::older;
 pub use ledger::{AppLedger, LedgerEntry, SliceState};
@@ -120,6 +123,11 @@ pub struct World {
     pub(crate) quota_changes: u64,
     /// Grows with every change of what is in force, and of what is about to be no longer.
     pub(crate) ledger_changes: u64,
+    pub(crate) isolations: BTreeMap<Box<str>, IsolationSlot>,
+    /// Grows with every change of what Isolations ask for.
+    pub(crate) isolation_changes: u64,
+    /// Namespaces that stand in the ledger, with what stands for them.
+    pub(crate) enclosed: BTreeMap<NamespaceName, Uid>,
     /// Apps that are gone but stand in the ledger.
     pub(crate) orphans: BTreeSet<Uid>,
     pub(crate) uses: Uses,
@@ -168,6 +176,9 @@ impl World {
             quota_ledgers: BTreeMap::new(),
             quota_changes: 0,
             ledger_changes: 0,
+            isolations: BTreeMap::new(),
+            isolation_changes: 0,
+            enclosed: BTreeMap::new(),
             orphans: BTreeSet::new(),
             uses: Uses::default(),
             journal: Journal::default(),
@@ -182,7 +193,8 @@ impl World {
 
     /// Keeps track of Apps that are gone but stand in the ledger.
     fn sort_orphan(&mut self, uid: &Uid) {
-        if self.ledger.contains_key(uid) && !self.apps.contains_key(uid) {
+        let of_app = !is_of_namespace(uid) && !self.apps.contains_key(uid);
+        if of_app && self.ledger.contains_key(uid) {
             self.orphans.insert(uid.clone());
         } else {
             self.orphans.remove(uid);
@@ -251,6 +263,9 @@ impl World {
 
     /// Marks the Apps of a tenant that want, or have somewhere, what a pack holds.
     fn touch_users(&mut self, pack: &StoredContent) {
+        if let Some(uid) = self.enclosed.get(&pack.tenant) {
+            self.journal.note(uid);
+        }
         let hashes: BTreeSet<&ContentHash> = pack.hashes.iter().collect();
         let names = self
             .app_names

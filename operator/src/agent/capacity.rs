@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crds::{NamespaceName, Nodes, ResourceQuantity};
+use crds::{NamespaceName, Nodes, ResourceQuantity, Uid, label};
 use plan::amount::{Resources, parse_quantity};
 use serde_json::Value;
 
@@ -32,6 +32,11 @@ pub(crate) struct Capacity {
     nodes: BTreeMap<String, Option<Resources>>,
     pods: BTreeMap<(NamespaceName, String), Resources>,
     used: BTreeMap<NamespaceName, Resources>,
+    /// The App of each pod that has not ended, and how many pods each has.
+    apps: BTreeMap<(NamespaceName, String), Uid>,
+    counts: BTreeMap<Uid, i32>,
+    /// Apps whose number of pods changed since it was last asked for.
+    recounted: BTreeSet<Uid>,
     /// Whether nodes and pods were listed.
     listed: (bool, bool),
 }
@@ -83,7 +88,15 @@ impl Capacity {
         self.drop_pod(&key);
         let phase = view.status.get("phase").and_then(Value::as_str);
         let bound = view.spec.node_name.as_ref().is_some_and(|n| !n.is_empty());
-        if !bound || matches!(phase, Some("Succeeded" | "Failed")) {
+        if matches!(phase, Some("Succeeded" | "Failed")) {
+            return;
+        }
+        let labels = view.metadata.labels.as_ref();
+        if let Some(app) = labels.and_then(|labels| labels.get(label::APP_UID)) {
+            self.count(&app.as_str().into(), 1);
+            self.apps.insert(key.clone(), app.as_str().into());
+        }
+        if !bound {
             return;
         }
         let request = request(&view.spec);
@@ -99,10 +112,40 @@ impl Capacity {
         self.listed.1 = true;
         self.pods.clear();
         self.used.clear();
+        self.apps.clear();
+        self.recounted
+            .extend(std::mem::take(&mut self.counts).into_keys());
         views.iter().for_each(|view| self.see_pod(view));
     }
 
+    fn count(&mut self, app: &Uid, more: i32) {
+        let count = self.counts.entry(app.clone()).or_default();
+        *count += more;
+        if *count == 0 {
+            self.counts.remove(app);
+        }
+        self.recounted.insert(app.clone());
+    }
+
+    /// How many pods Apps have of which that changed.
+    pub(crate) fn take_counts(&mut self) -> Vec<(Uid, i32)> {
+        let apps = std::mem::take(&mut self.recounted).into_iter();
+        let count = |app: Uid| {
+            let count = self.counts.get(&app).copied().unwrap_or(0);
+            (app, count)
+        };
+        apps.map(count).collect()
+    }
+
+    /// How many nodes there are.
+    pub(crate) fn node_count(&self) -> usize {
+        self.nodes.len()
+    }
+
     fn drop_pod(&mut self, key: &(NamespaceName, String)) {
+        if let Some(app) = self.apps.remove(key) {
+            self.count(&app, -1);
+        }
         if let Some(old) = self.pods.remove(key)
             && let Some(used) = self.used.get_mut(&key.0)
         {

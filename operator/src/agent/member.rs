@@ -2,6 +2,7 @@
 //! bounded number side by side.
 
 mod namespace;
+mod nudge;
 mod verdict;
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -95,6 +96,7 @@ pub(crate) enum Outcome {
         app: Uid,
     },
     Access(NamespaceName, Kind, Access),
+    Nudged,
     NamespaceReady(NamespaceName),
     /// It was not begun: its confirmation had become old.
     Late,
@@ -229,6 +231,14 @@ impl Member {
             Action::Deliver(deliver) => self.deliver(*deliver, vault).await,
             Action::Withdraw(withdraw) => self.withdraw(*withdraw).await,
             Action::LetGo { key, uid } => self.let_go(key, &uid).await,
+            Action::Nudge(nudge) => match self.nudge(&nudge).await {
+                Ok(()) => Outcome::Nudged,
+                Err(error) => undone(
+                    &nudge.key.namespace,
+                    &format!("cannot have {} try again", nudge.key),
+                    &error,
+                ),
+            },
             Action::Ask(namespace, kind) => match self.ask(&namespace, kind).await {
                 Ok(access) => Outcome::Access(namespace, kind, access),
                 Err(error) => failed("cannot ask for access", &error),
@@ -256,6 +266,9 @@ impl Member {
     }
 
     fn api(&self, key: &ObjectKey) -> Api<View> {
+        if key.kind == Kind::Namespace {
+            return Api::all_with(self.client.clone(), &api_resource(key.kind));
+        }
         Api::namespaced_with(
             self.client.clone(),
             key.namespace.as_str(),

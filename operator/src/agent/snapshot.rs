@@ -371,6 +371,7 @@ mod tests {
             manifests: vec![serde_json::json!({"kind": "Service"})],
             images: vec![],
             workload: None,
+            tier: crds::Tier::General,
             overrides: vec![],
         };
         snapshot

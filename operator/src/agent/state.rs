@@ -1,6 +1,7 @@
 //! Everything the agent knows, and the pure part of its turn.
 
 mod hear;
+mod home;
 mod hub;
 mod learn;
 mod report;
@@ -307,7 +308,15 @@ impl State {
             .into_iter()
             .chain(due)
             .collect();
-        for uid in dirty {
+        // Namespaces first: Apps start and grow in what was decided for those.
+        let (apps, homes): (Vec<Uid>, Vec<Uid>) =
+            dirty.into_iter().partition(|uid| self.is_app(uid));
+        for uid in &homes {
+            self.decide_one(uid, now, &mut work);
+        }
+        let stirred = std::mem::take(&mut self.dirty);
+        let apps: BTreeSet<Uid> = apps.into_iter().chain(stirred).collect();
+        for uid in apps {
             self.decide_one(&uid, now, &mut work);
         }
         work
@@ -347,13 +356,12 @@ impl State {
             ContentState::Missing(_) => missing.map(|missing| missing.retry_at),
             ContentState::Unknown | ContentState::Coming | ContentState::Here(_) => None,
         };
-        let mut realized = realize(
-            &held.entry,
-            content,
-            self.held.management,
-            &self.observed,
-            now,
-        );
+        let mut realized = if held.entry.scope.is_app() {
+            let management = self.held.management;
+            realize(&held.entry, content, management, &self.observed, now)
+        } else {
+            self.isolated(&held.entry, content, now)
+        };
         if let Some(at) = realized.wake_at.into_iter().chain(retry).min() {
             self.wakes.insert(uid.clone(), at);
         }
@@ -379,6 +387,12 @@ impl State {
                         work.actions.push(shared);
                     }
                 }
+                Action::Nudge(_) => {
+                    if let Action::Nudge(nudge) = &action {
+                        self.observed.nudged.insert(nudge.key.clone(), now);
+                    }
+                    work.actions.push((Asker::App(uid.clone()), action));
+                }
                 Action::Apply(_) | Action::Deliver(_) => {
                     if !action.is_look() {
                         work.traceparent =
@@ -389,6 +403,7 @@ impl State {
             }
         }
         self.say_why(uid, &mut realized.report);
+        self.settle_home(uid, &realized.report, now);
         let before = self.reports.get(uid);
         let stands = |told: &crds::ReportEntry| {
             *told == realized.report
@@ -475,6 +490,7 @@ fn secret_of(action: &Action) -> Option<&SecretKey> {
         Action::Fetch { .. }
         | Action::CreateNamespace { .. }
         | Action::Ask(..)
+        | Action::Nudge(_)
         | Action::Apply(_)
         | Action::Delete { .. }
         | Action::LetGo { .. } => None,

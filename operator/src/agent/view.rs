@@ -11,8 +11,9 @@ use std::hash::{Hash, Hasher};
 use crds::{ContentHash, Uid, label};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::core::{ApiResource, DynamicResourceScope};
+use plan::allotment::amounts_of;
 use plan::object::{Kind, ObjectKey};
-use plan::realize::{Health, Seen, Stamp};
+use plan::realize::{Health, Limited, Seen, Stamp};
 use serde::de::{self, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
@@ -191,7 +192,10 @@ impl View {
             .is_some_and(|v| v == label::MANAGED_BY_VALUE);
         let key = ObjectKey {
             kind,
-            namespace: meta.namespace.unwrap_or_default().into(),
+            namespace: match kind {
+                Kind::Namespace => name.as_str().into(),
+                _ => meta.namespace.unwrap_or_default().into(),
+            },
             name: name.as_str().into(),
         };
         // Labels are copied with an object; only the one that was applied names itself.
@@ -215,10 +219,31 @@ impl View {
                 .and_then(|at| at.parse::<crds::Timestamp>().ok())
                 .map(crds::Timestamp::millis),
             health: Health::of(kind, &name, generation.unwrap_or(0), replicas, status),
-            stamp: generation.map_or_else(|| fingerprint(&self.rest), Stamp::Generation),
+            limited: (kind == Kind::ResourceQuota).then(|| {
+                Box::new(Limited {
+                    enforced: amounts_of(status.get("hard")),
+                    used: amounts_of(status.get("used")),
+                })
+            }),
+            stamp: match (kind, generation) {
+                (Kind::Namespace, _) => marks(&labels, &annotations),
+                (_, Some(generation)) => Stamp::Generation(generation),
+                (_, None) => fingerprint(&self.rest),
+            },
         };
         (key, seen)
     }
+}
+
+/// What isolates a namespace by its own labels and annotations.
+fn marks(labels: &BTreeMap<String, String>, annotations: &BTreeMap<String, String>) -> Stamp {
+    let ours = |(key, _): &(&String, &String)| {
+        key.starts_with("pod-security.kubernetes.io/enforce")
+            || matches!(key.as_str(), label::REGISTRIES | label::ON_DRIFT)
+    };
+    let all = labels.iter().chain(annotations).filter(ours);
+    let all = all.map(|(key, value)| (key.clone(), Value::from(value.as_str())));
+    fingerprint(&all.collect())
 }
 
 /// Kinds without a generation change their version with every status; what they hold apart from

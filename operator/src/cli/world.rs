@@ -1,8 +1,8 @@
 //! The world as the command line sees it: one list per kind, and the plan is computed here.
 
 use crds::{
-    App, Approval, AssignmentSlice, CONTENT_NAMESPACE, ClusterReport, MemberCluster, Quota,
-    QuotaLedger, Region, ReportSlice, SYSTEM_NAMESPACE, Tenant, Uid, cluster_of_namespace,
+    App, Approval, AssignmentSlice, CONTENT_NAMESPACE, ClusterReport, Isolation, MemberCluster,
+    Quota, QuotaLedger, Region, ReportSlice, SYSTEM_NAMESPACE, Tenant, Uid, cluster_of_namespace,
 };
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
 use kube::api::ListParams;
@@ -49,6 +49,10 @@ pub(super) async fn read(client: &Client) -> Result<World, kube::Error> {
         .await?
         .iter()
         .for_each(|o| world.apply_quota_ledger(o));
+    list::<Isolation>(client)
+        .await?
+        .into_iter()
+        .for_each(|o| world.apply_isolation(o));
     list::<Approval>(client)
         .await?
         .into_iter()

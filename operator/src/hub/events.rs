@@ -4,8 +4,8 @@ use std::fmt::Debug;
 
 use crds::{
     App, Approval, AssignmentSlice, CONTENT_NAMESPACE, ClusterName, ClusterReport, ContentHash,
-    MemberCluster, NamespaceName, Quota, QuotaLedger, Region, ReportSlice, SYSTEM_NAMESPACE,
-    Tenant, label,
+    Isolation, MemberCluster, NamespaceName, Quota, QuotaLedger, Region, ReportSlice,
+    SYSTEM_NAMESPACE, Tenant, label,
 };
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
@@ -44,6 +44,7 @@ pub(super) enum Heard {
     Approvals(Change<DeserializeGuard<Approval>>),
     Tenants(Change<DeserializeGuard<Tenant>>),
     Quotas(Change<DeserializeGuard<Quota>>),
+    Isolations(Change<DeserializeGuard<Isolation>>),
     QuotaLedgers(Change<DeserializeGuard<QuotaLedger>>),
     /// RoleBindings that the hub made.
     Bindings(Change<RoleBinding>),
@@ -102,6 +103,7 @@ pub(super) fn watches(
     all.every(Api::all(client.clone()), Heard::Approvals);
     all.every(Api::all(client.clone()), Heard::Tenants);
     all.every(Api::all(client.clone()), Heard::Quotas);
+    all.every(Api::all(client.clone()), Heard::Isolations);
     let system = || Api::namespaced(client.clone(), SYSTEM_NAMESPACE);
     all.every(system(), Heard::QuotaLedgers);
     all.one(

@@ -133,6 +133,12 @@ impl Gathered {
                     g.world.remove_quota(&home.into(), name);
                 },
             ),
+            Heard::Isolations(change) => self.take(
+                change,
+                "isolations",
+                |g, o| g.world.apply_isolation(o),
+                |g, name| g.world.remove_isolation(name),
+            ),
             Heard::QuotaLedgers(change) => self.take(
                 change,
                 QUOTA_LEDGERS,

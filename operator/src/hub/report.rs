@@ -31,6 +31,7 @@ impl Running {
         }
         news.of_fleet(world, report);
         news.of_tenants(world, report);
+        news.of_isolations(world, report);
         board::show(&self.hub.metrics.board, report, &self.gathered);
     }
 }
@@ -113,6 +114,22 @@ impl News<'_> {
                 &status.conditions,
             );
             self.want(owner, Status::Quota(Box::new(status.clone())));
+        }
+    }
+
+    fn of_isolations(&mut self, world: &World, report: &PlanReport) {
+        for (name, slot) in world.isolations() {
+            let Some(status) = report.isolation_statuses.get(name) else {
+                continue;
+            };
+            let owner = Owner::Isolation(name.into(), slot.uid.clone());
+            self.announce(
+                &owner,
+                || regarding("Isolation", name, &slot.uid),
+                &slot.status.conditions,
+                &status.conditions,
+            );
+            self.want(owner, Status::Isolation(Box::new(status.clone())));
         }
     }
 

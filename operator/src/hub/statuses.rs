@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crds::{
-    App, AppStatus, ClusterName, MemberCluster, MemberClusterStatus, Quota, QuotaStatus, Region,
-    RegionName, RegionStatus, Tenant, TenantStatus, Uid,
+    App, AppStatus, ClusterName, Isolation, IsolationStatus, MemberCluster, MemberClusterStatus,
+    Quota, QuotaStatus, Region, RegionName, RegionStatus, Tenant, TenantStatus, Uid,
 };
 use futures::{StreamExt as _, stream};
 use kube::api::{Patch, PatchParams};
@@ -49,6 +49,7 @@ pub(super) enum Owner {
     Cluster(ClusterName, Uid),
     Tenant(TenantKey, Uid),
     Quota(QuotaKey, Uid),
+    Isolation(Box<str>, Uid),
     App(Uid),
 }
 
@@ -60,6 +61,7 @@ pub(super) enum Status {
     Cluster(Box<MemberClusterStatus>),
     Tenant(Box<TenantStatus>),
     Quota(Box<QuotaStatus>),
+    Isolation(Box<IsolationStatus>),
 }
 
 /// Statuses that wait to be written: one per object, the newest.
@@ -174,7 +176,11 @@ impl Statuses {
         let mut waiting = self.lock();
         waiting.wanted.retain(|owner, _| match owner {
             Owner::App(uid) => wanted.contains(uid),
-            Owner::Region(..) | Owner::Cluster(..) | Owner::Tenant(..) | Owner::Quota(..) => true,
+            Owner::Region(..)
+            | Owner::Cluster(..)
+            | Owner::Tenant(..)
+            | Owner::Quota(..)
+            | Owner::Isolation(..) => true,
         });
         for uid in apps {
             let owner = Owner::App(uid.clone());
@@ -263,6 +269,7 @@ async fn write_one(
         Status::Cluster(status) => json!(status),
         Status::Tenant(status) => json!(status),
         Status::Quota(status) => json!(status),
+        Status::Isolation(status) => json!(status),
     };
     body["leaderEpoch"] = json!(epoch);
     let object = |kind: &str, metadata: Value| {
@@ -303,9 +310,18 @@ async fn write_one(
             );
             api.patch_status(name, &params, &patch).await?;
         }
+        (Owner::Isolation(name, uid), _) => {
+            let api: Api<Isolation> = Api::all(client.clone());
+            let patch = object("Isolation", json!({"name": name, "uid": uid}));
+            api.patch_status(name, &params, &patch).await?;
+        }
         (
             Owner::App(_),
-            Status::Region(_) | Status::Cluster(_) | Status::Tenant(_) | Status::Quota(_),
+            Status::Region(_)
+            | Status::Cluster(_)
+            | Status::Tenant(_)
+            | Status::Quota(_)
+            | Status::Isolation(_),
         ) => {}
     }
     Ok(())

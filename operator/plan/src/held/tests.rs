@@ -16,6 +16,9 @@ fn entry(uid: &str, generation: i64) -> Entry {
         stages: vec![],
         secrets: vec![],
         take_over: TakeOver::Never,
+        scope: crds::Scope::App,
+        tier: crds::Tier::General,
+        limits: vec![],
         charge: std::sync::Arc::default(),
     }
 }

@@ -2,18 +2,20 @@
 //! mark as removed, what to drop because its removal was acknowledged.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use crds::{
-    ClusterName, ContentHash, Entry, EntryState, NamespaceName, ReportState, SecretCopy, Stage,
-    Timestamp,
+    Charge, ClusterName, ContentHash, Entry, EntryState, NamespaceName, ReportState, Scope,
+    SecretCopy, Stage, Timestamp,
 };
 
 use super::placement::{At, Load, Placed};
 use super::reclaim::Cuts;
 use super::regions::{Fleet, Reach, Standing};
 use super::rollout::Rolled;
+use crate::charge::Charges;
 use crate::content::hash_of;
-use crate::world::{AppLedger, AppSlot, ValidApp, World};
+use crate::world::{AppLedger, AppSlot, ValidApp, World, namespace_uid};
 
 /// One change of the ledger of one cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -188,22 +190,31 @@ impl<'a> Desk<'a> {
     /// those as well.
     fn entry(&self, at: At, stages: Vec<Stage>, content: &ContentHash) -> Entry {
         let held = self.held(at);
-        let (overrides, secrets, charge) = if *content == self.app.content {
+        let (overrides, secrets, charge, tier) = if *content == self.app.content {
             (
                 overrides_for(self.fleet, at, self.app),
                 secrets_for(self.slot, self.app),
                 self.app.footprint.charge.clone(),
+                self.app.tier,
             )
         } else {
             let others = self.ledger.into_iter().flat_map(|l| l.entries.values());
             let before = held.into_iter().chain(others.map(|other| &*other.entry));
             let source = before.into_iter().find(|entry| entry.content == *content);
             source
-                .map(|e| (e.overrides.clone(), e.secrets.clone(), e.charge.clone()))
+                .map(|e| {
+                    (
+                        e.overrides.clone(),
+                        e.secrets.clone(),
+                        e.charge.clone(),
+                        e.tier,
+                    )
+                })
                 .unwrap_or_default()
         };
         Entry {
             uid: self.slot.uid.clone(),
+            scope: Scope::App,
             namespace: self.slot.namespace.clone(),
             name: self.slot.name.clone(),
             generation: 0,
@@ -214,8 +225,24 @@ impl<'a> Desk<'a> {
             stages,
             secrets,
             take_over: self.app.take_over,
-            charge,
+            tier,
+            limits: Vec::new(),
+            charge: held.map_or(charge.clone(), |held| self.while_it_rolls(at, held, charge)),
         }
+    }
+
+    /// What is charged in a cluster until its pods are those of the wanted content: the earlier ones are
+    /// there meanwhile.
+    fn while_it_rolls(&self, at: At, held: &Entry, charge: Arc<Charge>) -> Arc<Charge> {
+        let cluster = &self.fleet.clusters[at].name;
+        if held.charge == charge
+            || !held.state.is_present()
+            || well(self.ledger, cluster, held) && held.content == self.app.content
+        {
+            return charge;
+        }
+        let most = Charges::of(&charge).at_least(&Charges::of(&held.charge));
+        Arc::new(most.to_charge())
     }
 }
 
@@ -251,6 +278,13 @@ pub(crate) fn removed_everywhere(
     tombstoned && !edits.values().any(|edit| matches!(edit, Edit::Put(_)))
 }
 
+/// Whether a namespace stands in a cluster that could say that it is gone.
+pub(super) fn stands_somewhere(world: &World, fleet: &Fleet, namespace: &NamespaceName) -> bool {
+    let ledger = world.ledger(&namespace_uid(namespace)).into_iter();
+    let mut clusters = ledger.flat_map(|ledger| ledger.entries.iter());
+    clusters.any(|(cluster, held)| held.entry.state.is_present() || answers(fleet, cluster))
+}
+
 fn answers(fleet: &Fleet, cluster: &ClusterName) -> bool {
     let Some(at) = fleet.position(cluster) else {
         return false;
@@ -284,6 +318,7 @@ fn take_back(
         let content = ledger.reports.get(cluster)?.content.clone()?;
         Entry {
             uid: slot.uid.clone(),
+            scope: Scope::App,
             namespace: slot.namespace.clone(),
             name: slot.name.clone(),
             generation: 0,
@@ -294,6 +329,8 @@ fn take_back(
             stages: Vec::new(),
             secrets: Vec::new(),
             take_over: crds::TakeOver::Never,
+            tier: slot.state.as_ref().map(|app| app.tier).unwrap_or_default(),
+            limits: Vec::new(),
             charge: slot.footprint.charge.clone(),
         }
     };
@@ -324,6 +361,7 @@ fn done(ledger: Option<&AppLedger>, cluster: &ClusterName, entry: &Entry) -> boo
 pub(crate) fn same(a: &Entry, b: &Entry) -> bool {
     let Entry {
         uid,
+        scope,
         namespace,
         name,
         generation: _,
@@ -334,9 +372,12 @@ pub(crate) fn same(a: &Entry, b: &Entry) -> bool {
         stages,
         secrets,
         take_over,
+        tier,
+        limits,
         charge,
     } = a;
     *uid == b.uid
+        && *scope == b.scope
         && *namespace == b.namespace
         && *name == b.name
         && *state == b.state
@@ -346,11 +387,26 @@ pub(crate) fn same(a: &Entry, b: &Entry) -> bool {
         && *stages == b.stages
         && *secrets == b.secrets
         && *take_over == b.take_over
+        && *tier == b.tier
+        && *limits == b.limits
         && *charge == b.charge
 }
 
-/// Where the content is stored: where the entry says, else where the store has it, else in the pack
-/// that this plan writes.
+/// Where the content is stored: where the entry says, else where the store has it.
+pub(super) fn pack_of(
+    world: &World,
+    namespace: &NamespaceName,
+    content: &ContentHash,
+    held: Option<&Entry>,
+) -> Option<String> {
+    let known = held.filter(|e| e.content == *content);
+    if let Some(entry) = known.filter(|e| world.contents.contains_key(e.pack.as_str())) {
+        return Some(entry.pack.clone());
+    }
+    world.pack_of(namespace, content).map(str::to_owned)
+}
+
+/// The same of an App's content, which may be in the pack that this very plan writes, or lost.
 fn pack_for(
     world: &World,
     slot: &AppSlot,
@@ -358,16 +414,13 @@ fn pack_for(
     content: &ContentHash,
     held: Option<&Entry>,
 ) -> String {
-    let known = held.filter(|e| e.content == *content);
-    if let Some(entry) = known.filter(|e| world.contents.contains_key(e.pack.as_str())) {
-        return entry.pack.clone();
-    }
-    if let Some(pack) = world.pack_of(&slot.namespace, content) {
-        return pack.to_owned();
+    if let Some(pack) = pack_of(world, &slot.namespace, content, held) {
+        return pack;
     }
     if *content == app.content {
         return String::new();
     }
+    let known = held.filter(|e| e.content == *content);
     known.map_or_else(|| "lost".to_owned(), |e| e.pack.clone())
 }
 

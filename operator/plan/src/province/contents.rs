@@ -2,10 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use crds::{ClusterName, ContentHash, ContentItem, NamespaceName, PACK_BYTES_MAX, Uid};
+use crds::{
+    ClusterName, ContentHash, ContentItem, Entry, NamespaceName, PACK_BYTES_MAX, Scope, Uid,
+};
 use hmac::{Hmac, Mac};
 use sha2::Sha256;
 
+use super::isolation::Baselines;
 use super::regions::Wake;
 use super::{ContentWrite, Edit};
 use crate::content::{hex, stored_bytes};
@@ -20,27 +23,27 @@ pub(super) type Packs = BTreeMap<(NamespaceName, ContentHash), String>;
 /// Packs all contents that edits need and the store does not have.
 pub(super) fn store(
     world: &World,
+    baselines: &Baselines,
     edits: &BTreeMap<ClusterName, BTreeMap<Uid, Edit>>,
     writes: &mut Vec<ContentWrite>,
 ) -> Packs {
-    let mut missing: BTreeMap<&NamespaceName, BTreeMap<&ContentHash, &str>> = BTreeMap::new();
+    // What isolates a tenant outlives its Apps, and so does its pack.
+    let mut missing: BTreeMap<(&NamespaceName, bool), BTreeMap<&ContentHash, &str>> =
+        BTreeMap::new();
     for edit in edits.values().flat_map(BTreeMap::values) {
         let Edit::Put(entry) = edit else { continue };
         if !entry.pack.is_empty() || world.pack_of(&entry.namespace, &entry.content).is_some() {
             continue;
         }
-        let app = world
-            .app(&entry.uid)
-            .and_then(|slot| slot.state.as_ref().ok());
-        if let Some(app) = app.filter(|app| app.content == entry.content) {
+        if let Some(data) = data(world, baselines, entry) {
             missing
-                .entry(&entry.namespace)
+                .entry((&entry.namespace, entry.scope.is_app()))
                 .or_default()
-                .insert(&entry.content, &app.data);
+                .insert(&entry.content, data);
         }
     }
     let mut packs = Packs::new();
-    for (tenant, contents) in missing {
+    for ((tenant, _), contents) in missing {
         // Names depend on the tenant's UID, which the next turn will know.
         let Some(key) = world.namespaces.get(tenant).map(|slot| &slot.uid) else {
             continue;
@@ -60,6 +63,17 @@ pub(super) fn store(
         }
     }
     packs
+}
+
+/// The content of an entry, if it is what is wanted now.
+fn data<'a>(world: &'a World, baselines: &'a Baselines, entry: &Entry) -> Option<&'a str> {
+    match entry.scope {
+        Scope::Namespace => baselines.data(&entry.content),
+        Scope::App => {
+            let app = world.app(&entry.uid)?.state.as_ref().ok()?;
+            (app.content == entry.content).then_some(&*app.data)
+        }
+    }
 }
 
 fn split(contents: BTreeMap<&ContentHash, &str>) -> Vec<Vec<ContentItem>> {

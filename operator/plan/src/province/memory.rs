@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crds::{ClusterName, NamespaceName, Tier, Uid};
 
 use super::assignments::{Edit, Edits};
+use super::isolation::Presence;
 use super::placement::{self, At, Class, Payer, Placed};
 use super::quotas::{Book, QuotaWrite};
 use super::reclaim::Cuts;
@@ -32,7 +33,7 @@ pub struct Planner {
     /// What is to be written for them.
     pub(super) tenant_writes: Vec<TenantWrite>,
     /// Apps whose tenant changed.
-    stirred: BTreeSet<Uid>,
+    pub(super) stirred: BTreeSet<Uid>,
     /// What of Quotas is in force and used.
     pub(super) book: Book,
     /// The state of ledgers and of tenants that the book was made from.
@@ -49,6 +50,14 @@ pub struct Planner {
     pub(super) quota_writes: Vec<QuotaWrite>,
     /// What entries are charged whose App is gone.
     orphans_charged: Vec<(NamespaceName, At, Resources)>,
+    /// Where Apps stand.
+    pub(super) presence: Presence,
+    /// The state of Isolations that was looked at last.
+    pub(super) isolations_seen: Option<u64>,
+    /// The state of tenants and of what is in force for which namespaces were enclosed last.
+    pub(super) enclosed_for: Option<(u64, u64)>,
+    /// Whether all namespaces are to be looked at again.
+    pub(super) enclosed_anew: bool,
     /// What an App without a tenant may use.
     unlimited: Arc<Limits>,
     /// Apps that need room, in their order.
@@ -79,6 +88,8 @@ struct Memo {
     /// Namespace, and what Quotas are charged for it.
     payer: Option<(NamespaceName, Payer)>,
     clusters: Vec<ClusterName>,
+    /// Namespace, and where the App stands or is about to.
+    stands: Option<(NamespaceName, Vec<At>)>,
     wake: Option<i64>,
 }
 
@@ -123,7 +134,7 @@ impl Planner {
         }
         if !seen || world.tenants().any(|(_, tenant)| tenant.deleting) {
             let tenants = &self.report.tenants;
-            self.tenant_writes = super::tenancy::writes(world, tenants);
+            self.tenant_writes = super::tenancy::writes(world, &self.report.fleet, tenants);
             self.report.tenant_statuses = tenant_statuses(world, tenants);
         }
     }
@@ -278,6 +289,9 @@ impl Planner {
                 }
             }
         }
+        if let Some((namespace, at)) = memo.stands {
+            self.presence.go(&namespace, &at);
+        }
         if let Some(turn) = memo.turn {
             self.waiting.remove(&turn);
         }
@@ -384,6 +398,22 @@ impl Planner {
             self.wakes.remove(&(before, uid.clone()));
         }
         memo.clusters = edits.keys().cloned().collect();
+        let fleet = &self.report.fleet;
+        let mut stands: Vec<At> = memo.charge.iter().map(|(at, _)| *at).collect();
+        for (cluster, edit) in &edits {
+            let new = matches!(edit, Edit::Put(_));
+            stands.extend(
+                fleet
+                    .position(cluster)
+                    .filter(|at| new && !stands.contains(at)),
+            );
+        }
+        self.presence
+            .come(&slot.namespace, &stands, fleet.clusters.len());
+        let before = memo.stands.replace((slot.namespace.clone(), stands));
+        if let Some((namespace, at)) = before {
+            self.presence.go(&namespace, &at);
+        }
         memo.wake = wake;
         self.wakes.extend(wake.map(|at| (at, uid.clone())));
         for (cluster, edit) in edits {

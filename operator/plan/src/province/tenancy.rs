@@ -5,6 +5,8 @@ use std::collections::BTreeSet;
 
 use crds::{NamespaceName, Uid};
 
+use super::assignments::stands_somewhere;
+use super::regions::Fleet;
 use super::tenants::{Place, TenantView, Tenants, place};
 use crate::world::{QuotaKey, Subject, TenantKey, TenantRole, World, owned_namespace};
 
@@ -60,7 +62,7 @@ pub enum TenantWrite {
 }
 
 /// Everything to write for tenants, parents before their children.
-pub(crate) fn writes(world: &World, tenants: &Tenants) -> Vec<TenantWrite> {
+pub(crate) fn writes(world: &World, fleet: &Fleet, tenants: &Tenants) -> Vec<TenantWrite> {
     let mut writes = Vec::new();
     for view in tenants.owners.values() {
         let Some(slot) = world.tenant(&view.key) else {
@@ -74,7 +76,7 @@ pub(crate) fn writes(world: &World, tenants: &Tenants) -> Vec<TenantWrite> {
     let leaving = world
         .tenants()
         .filter(|(_, slot)| slot.deleting && slot.held);
-    writes.extend(leaving.flat_map(|(key, slot)| remove(world, key, &slot.uid)));
+    writes.extend(leaving.flat_map(|(key, slot)| remove(world, fleet, key, &slot.uid)));
     writes
 }
 
@@ -137,7 +139,7 @@ pub(crate) fn missing(
 
 /// What is next for a Tenant that is being deleted: everything inside goes, then the namespace, then
 /// the Tenant.
-fn remove(world: &World, key: &TenantKey, tenant: &Uid) -> Vec<TenantWrite> {
+fn remove(world: &World, fleet: &Fleet, key: &TenantKey, tenant: &Uid) -> Vec<TenantWrite> {
     let namespace = owned_namespace(key);
     let slot = world.namespaces.get(&namespace);
     let uid = match place(&namespace, tenant, slot) {
@@ -185,6 +187,8 @@ fn remove(world: &World, key: &TenantKey, tenant: &Uid) -> Vec<TenantWrite> {
             writes.push(TenantWrite::DeleteApp(app.clone()));
         }
     }
+    // In the members it goes before, where somebody can answer.
+    inside |= stands_somewhere(world, fleet, &namespace);
     if !inside && writes.is_empty() {
         writes.push(TenantWrite::DeleteNamespace { namespace, uid });
     }

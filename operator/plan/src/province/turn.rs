@@ -14,15 +14,20 @@ use super::reclaim::Lacking;
 use super::regions::{ClusterView, Wake};
 use super::rollout;
 use super::slices::Scribe;
-use super::tenants::Tenants;
-use crate::report::{AppFacts, QuotaShort, Shortage, app_report, cluster_status, region_status};
-use crate::world::{AppSlot, AppState, Parked, ValidApp, World};
+use crate::report::{
+    AppFacts, PlanReport, QuotaShort, Shortage, app_report, cluster_status, region_status,
+};
+use crate::world::{AppSlot, AppState, Parked, ValidApp, World, is_of_namespace};
 
 impl Planner {
     /// Decides what needs no room, and queues the Apps that do need it.
     pub(super) fn settle(&mut self, world: &World) {
         self.charge_orphans(world);
         for uid in self.due(world) {
+            if is_of_namespace(&uid) {
+                self.stir_namespace(world, &uid);
+                continue;
+            }
             self.forget(&uid);
             match world.app(&uid) {
                 Some(slot) => self.settle_one(world, slot),
@@ -33,7 +38,7 @@ impl Planner {
 
     fn settle_one(&mut self, world: &World, slot: &AppSlot) {
         self.charge(world, slot);
-        let parked = parked(world, &self.report.tenants, slot);
+        let parked = parked(world, &self.report, slot);
         match (parked, &slot.state, slot.life) {
             (_, _, AppState::Deleting | AppState::Released) => self.remove(world, slot),
             (Some(parked), ..) => self.stand(world, slot, Some(&parked), None),
@@ -123,7 +128,7 @@ impl Planner {
 
     /// Whether nothing is decided for an App.
     pub(super) fn is_parked(&self, world: &World, slot: &AppSlot) -> bool {
-        parked(world, &self.report.tenants, slot).is_some()
+        parked(world, &self.report, slot).is_some()
     }
 
     /// Decides on an App that was placed.
@@ -145,7 +150,7 @@ impl Planner {
         else {
             return;
         };
-        if parked(world, &self.report.tenants, slot).is_some() {
+        if parked(world, &self.report, slot).is_some() {
             return;
         }
         let fleet = self.report.fleet.clone();
@@ -266,7 +271,8 @@ impl Planner {
             wake.at(at);
         }
         let mut plan = Plan::default();
-        let packs = contents::store(world, &self.edits, &mut plan.contents);
+        let baselines = self.report.baselines.clone();
+        let packs = contents::store(world, &baselines, &self.edits, &mut plan.contents);
         let mut scribe = Scribe {
             world,
             packs: &packs,
@@ -343,13 +349,15 @@ impl Queue {
     }
 }
 
-/// Why an App is parked: by the gate, for want of a tenant, or since another App owns one of its
+/// Why an App is parked: by the gate, for want of a tenant, by the Isolation of its zone, or since another App owns one of its
 /// objects.
-fn parked(world: &World, tenants: &Tenants, slot: &AppSlot) -> Option<Parked> {
-    if let Err(parked) = &slot.state {
-        return Some(parked.clone());
-    }
-    if let Some(parked) = tenants.objection(&slot.namespace) {
+fn parked(world: &World, report: &PlanReport, slot: &AppSlot) -> Option<Parked> {
+    let app = match &slot.state {
+        Ok(app) => app,
+        Err(parked) => return Some(parked.clone()),
+    };
+    let barred = || report.baselines.objection(&report.tenants, slot, app);
+    if let Some(parked) = report.tenants.objection(&slot.namespace).or_else(barred) {
         return Some(parked);
     }
     let ((kind, name), owner) = world.taken(slot)?;

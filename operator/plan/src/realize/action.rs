@@ -43,6 +43,8 @@ pub enum Action {
     Deliver(Box<Deliver>),
     /// Take back a Secret that the App named.
     Withdraw(Box<Withdraw>),
+    /// Have a workload try again now to make pods that were refused.
+    Nudge(Box<Nudge>),
     /// Remove the marks of ownership, and nothing else.
     LetGo {
         /// The object.
@@ -57,6 +59,15 @@ impl Action {
     pub fn is_look(&self) -> bool {
         matches!(self, Self::Deliver(deliver) if deliver.again)
     }
+}
+
+/// A workload whose pods were refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Nudge {
+    /// The workload.
+    pub key: ObjectKey,
+    /// UID of its App, which the objects that make its pods carry as a label.
+    pub app: Uid,
 }
 
 /// An object to apply.

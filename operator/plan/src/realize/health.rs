@@ -13,6 +13,8 @@ pub struct Health {
     pub wanted: i32,
     /// Replicas that are ready.
     pub ready: i32,
+    /// Whether pods are missing that were refused, as far as it tells.
+    pub refused: bool,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -61,6 +63,7 @@ impl Health {
                     verdict: verdict(done, failure),
                     wanted,
                     ready,
+                    refused: has_condition(status, "ReplicaFailure", "True"),
                 }
             }
             Kind::StatefulSet => {
@@ -73,6 +76,8 @@ impl Health {
                     verdict: verdict(done, None),
                     wanted,
                     ready: number("readyReplicas"),
+                    // It has no condition of its own for that.
+                    refused: observed && number("replicas") < wanted,
                 }
             }
             Kind::DaemonSet => {
@@ -84,6 +89,7 @@ impl Health {
                     verdict: verdict(done, None),
                     wanted,
                     ready: number("numberReady"),
+                    refused: false,
                 }
             }
             Kind::Job => {
@@ -93,9 +99,14 @@ impl Health {
                     verdict: verdict(condition("Complete"), failure),
                     wanted: 0,
                     ready: 0,
+                    refused: false,
                 }
             }
-            Kind::ServiceAccount
+            Kind::Namespace
+            | Kind::NetworkPolicy
+            | Kind::LimitRange
+            | Kind::ResourceQuota
+            | Kind::ServiceAccount
             | Kind::ConfigMap
             | Kind::PersistentVolumeClaim
             | Kind::Service

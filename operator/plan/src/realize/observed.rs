@@ -6,7 +6,8 @@ use crds::{ContentHash, NamespaceName, Reason, Uid};
 use serde::{Deserialize, Serialize};
 
 use super::secrets::{Delivered, SecretKey, Undelivered};
-use super::{FIGHT_REPAIRS, FIGHT_WINDOW, Health};
+use super::{Enclosure, FIGHT_REPAIRS, FIGHT_WINDOW, Health};
+use crate::amount::Resources;
 use crate::object::{Kind, ObjectKey};
 
 /// What an agent has observed of its cluster, kept up to date by its watches and its own writes.
@@ -16,6 +17,12 @@ pub struct Observed {
     pub objects: BTreeMap<ObjectKey, Seen>,
     /// Namespaces.
     pub namespaces: BTreeMap<NamespaceName, Namespace>,
+    /// What is known of how namespaces are isolated.
+    pub enclosures: BTreeMap<NamespaceName, Enclosure>,
+    /// Pods of Apps that have not ended, those that are on their way out included.
+    pub pods: BTreeMap<Uid, i32>,
+    /// When workloads were last told to try pods again that were refused.
+    pub nudged: BTreeMap<ObjectKey, i64>,
     /// Kinds that the cluster serves.
     pub kinds: BTreeSet<Kind>,
     /// Kinds that it serves, but whose objects have not been listed yet.
@@ -68,6 +75,17 @@ pub struct Seen {
     pub hold_until: Option<i64>,
     /// Health, for workloads.
     pub health: Health,
+    /// What it limits, for ResourceQuotas.
+    pub limited: Option<Box<Limited>>,
+}
+
+/// What a ResourceQuota limits.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Limited {
+    /// What the API server allows now.
+    pub enforced: Resources,
+    /// What is used of it.
+    pub used: Resources,
 }
 
 /// Tells whether somebody changed an object's spec: its generation, or its version for kinds that
@@ -107,6 +125,16 @@ impl Settled {
     pub fn repaired(&mut self, now: i64) {
         self.repairs.retain(|at| now - at < FIGHT_WINDOW);
         self.repairs.push(now);
+    }
+
+    /// How often it was repaired of late, and until when that is of late.
+    pub(super) fn lately(&self, now: i64) -> Option<(usize, i64)> {
+        let recent = self
+            .repairs
+            .iter()
+            .filter(|at| (0..FIGHT_WINDOW).contains(&(now - **at)));
+        let last = recent.clone().max()?;
+        Some((recent.count(), last + FIGHT_WINDOW))
     }
 
     /// When the agent may repair again, if it repaired too often.

@@ -2,7 +2,9 @@
 
 use crds::{Reason, ReportEntry, ReportState};
 
-use super::{Realized, Seen, Work, health};
+use super::{Action, Apply, Realized, Seen, Work, health};
+use crate::charge::surge_of;
+use crate::object::Kind;
 
 impl Work<'_> {
     pub(super) fn finish(self) -> Realized {
@@ -12,10 +14,20 @@ impl Work<'_> {
             .filter_map(|key| self.observed.objects.get(key))
             .collect();
         let (wanted, ready) = health::replicas(&objects);
+        // Pods on their way out take up what they did until they are gone.
+        let pods = self
+            .observed
+            .pods
+            .get(&self.entry.uid)
+            .copied()
+            .unwrap_or(0);
+        let surge = surge_of(self.entry.charge.surge, wanted.into());
+        let spare = i32::try_from(surge).unwrap_or(i32::MAX);
+        let wanted = wanted.max(pods.saturating_sub(spare));
         let failure = self.failures.first();
         let unhealthy = self.health.iter().find_map(|h| h.failure());
         // What was good and is only looked at again is good until the answer says otherwise.
-        let acts = self.actions.iter().any(|action| !action.is_look());
+        let acts = self.actions.iter().any(|action| !self.is_aside(action));
         let busy = acts || self.health.iter().any(|h| h.is_progressing());
         // Going, gone and merely observed say all there is; otherwise a failure outweighs the rest.
         let settled = self.state.filter(|state| {
@@ -36,7 +48,10 @@ impl Work<'_> {
                 Some(why.to_owned()),
             ),
             (None, None, None) if busy => (ReportState::Progressing, None, self.message),
-            (None, None, None) => (ReportState::Healthy, None, None),
+            (None, None, None) => {
+                let aside = self.message.filter(|_| !self.entry.scope.is_app());
+                (ReportState::Healthy, None, aside)
+            }
         };
         let report = ReportEntry {
             uid: self.entry.uid.clone(),
@@ -54,6 +69,18 @@ impl Work<'_> {
             unsure: self.unsure,
             wake_at: self.wake_at,
         }
+    }
+}
+
+impl Work<'_> {
+    /// Whether an action is no news of what it is for: it looks again at what is well, or follows the Apps
+    /// of a namespace with the room they are given.
+    fn is_aside(&self, action: &Action) -> bool {
+        let limits = |apply: &Apply| apply.key.kind == Kind::ResourceQuota;
+        let follows = matches!(action, Action::Apply(apply) if limits(apply));
+        action.is_look()
+            || matches!(action, Action::Nudge(_))
+            || follows && !self.entry.scope.is_app()
     }
 }
 

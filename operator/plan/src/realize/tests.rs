@@ -40,12 +40,18 @@ impl Bed {
             manifests: manifests.to_vec(),
             images: vec![],
             workload: None,
+            tier: crds::Tier::General,
             overrides: vec![],
         };
         let mut observed = Observed::default();
         observed
             .namespaces
             .insert("health".into(), Namespace::Ready);
+        let enclosure = Enclosure {
+            in_force: true,
+            ..Enclosure::default()
+        };
+        observed.enclosures.insert("health".into(), enclosure);
         observed.kinds = Kind::ALL.iter().copied().collect();
         observed.access = Kind::ALL
             .iter()
@@ -66,6 +72,9 @@ impl Bed {
             }],
             secrets: vec![],
             take_over: TakeOver::Never,
+            scope: crds::Scope::App,
+            tier: crds::Tier::General,
+            limits: vec![],
             charge: std::sync::Arc::default(),
         };
         Self {
@@ -125,6 +134,7 @@ impl Bed {
                 .map(|n| i32::try_from(n).unwrap()),
             hold_until: None,
             health: Health::default(),
+            limited: None,
         };
         if let Some(apply) = applied {
             let settled = Settled {

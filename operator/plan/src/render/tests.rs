@@ -17,6 +17,7 @@ fn content(manifests: Vec<Value>) -> AppContent {
         manifests,
         images: vec![],
         workload: None,
+        tier: Tier::General,
         overrides: vec![],
     }
 }

@@ -242,7 +242,9 @@ pub(crate) fn cluster_status(
         format!("{}/{}", cpu(&used(r)), cpu(&Resources::of(&r.allocatable)))
     });
     let entries = slot.slices.values().flat_map(|slice| &slice.entries);
-    let placed = entries.filter(|entry| entry.state.is_present()).count();
+    let placed = entries
+        .filter(|entry| entry.state.is_present() && entry.scope.is_app())
+        .count();
     status.apps = i32::try_from(placed.saturating_sub(slot.doubled.len())).ok();
     Some(status)
 }

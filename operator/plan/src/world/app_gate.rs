@@ -12,7 +12,7 @@ use super::footprint::{Footprint, scale_targets};
 use super::gate::Parked;
 use crate::content::{AppContent, hash_of, stored_bytes};
 use crate::object::Kind;
-use crate::render::{RenderError, RenderFor, Rendered, render};
+use crate::render::{RenderError, RenderFor, Rendered, pod_template, render};
 
 /// Namespaces with these beginnings belong to the platform: no App may live there.
 const RESERVED: &[&str] = &["kube-", "jiuzhou-", "jz-"];
@@ -177,6 +177,11 @@ fn check_manifest(
         );
         return Err(invalid(message));
     }
+    if pod_field(manifest, "priorityClassName").is_some() {
+        return Err(invalid(format!(
+            "spec.manifests[{index}] must not set priorityClassName: spec.tier says what of a cluster's pods is kept first"
+        )));
+    }
     let same = |other: &Value| {
         Kind::of(other) == Some(kind)
             && other.pointer("/metadata/name") == manifest.pointer("/metadata/name")
@@ -204,6 +209,14 @@ fn is_object_name(name: &str) -> bool {
     name.len() <= 253 && name.split('.').all(label)
 }
 
+/// A field of the pods that a manifest makes.
+fn pod_field<'m>(manifest: &'m Value, field: &str) -> Option<&'m Value> {
+    manifest
+        .pointer(pod_template(manifest)?)?
+        .get("spec")?
+        .get(field)
+}
+
 /// Fields that an App must not carry, since they would undo ownership or isolation.
 fn forbidden_field(kind: Kind, manifest: &Value) -> Option<&'static str> {
     for (pointer, field) in [
@@ -213,6 +226,11 @@ fn forbidden_field(kind: Kind, manifest: &Value) -> Option<&'static str> {
         ("/metadata/managedFields", "metadata.managedFields"),
     ] {
         if manifest.pointer(pointer).is_some() {
+            return Some(field);
+        }
+    }
+    for field in ["priority", "nodeName"] {
+        if pod_field(manifest, field).is_some() {
             return Some(field);
         }
     }

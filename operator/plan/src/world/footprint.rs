@@ -3,14 +3,16 @@
 //! It is read from the manifests leniently. A parked App keeps what it has, so its objects stay its
 //! own and what it holds stays debited.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crds::{AppSpec, Charge, Surge};
+use crds::{AppSpec, Charge, Image, Surge};
 use serde_json::Value;
 
 use crate::amount::{Resources, parse_quantity};
-use crate::charge::{Charges, REQUESTS_PER_SECOND, surge_of};
+use crate::charge::{Charges, DEFAULT_REQUESTS, REQUESTS_PER_SECOND, surge_of};
 use crate::object::Kind;
+use crate::render::replaced_image;
 
 /// No manifest counts for more replicas.
 const REPLICAS_MAX: i64 = 100_000;
@@ -27,6 +29,8 @@ pub struct Footprint {
     pub per_replica: Resources,
     /// What the rest of the App requests in each cluster.
     pub fixed: Resources,
+    /// Images that its pods are made of.
+    pub images: BTreeSet<Box<str>>,
     /// What Quotas are charged for it.
     pub charges: Charges,
     /// The same as an entry says it.
@@ -37,6 +41,10 @@ impl Footprint {
     /// Reads the footprint of an App whose replicas `workload` carries.
     pub(super) fn of(spec: &AppSpec, workload: Option<&str>) -> Self {
         let mut print = Self::default();
+        let mut defaults = Resources::default();
+        for (name, amount) in DEFAULT_REQUESTS {
+            defaults.set(name, amount);
+        }
         for manifest in &spec.manifests {
             let (Some(kind), Some(name)) = (Kind::of(manifest), name_of(manifest)) else {
                 continue;
@@ -49,20 +57,24 @@ impl Footprint {
             let Some((pod, count)) = pods(spec, kind, name, manifest) else {
                 continue;
             };
-            let mut request = pod_requests(pod);
-            request.set("pods", 1);
+            print.images.extend(images(pod, &spec.images));
+            let request = pod_requests(pod, &Resources::default());
+            let charged = pod_requests(pod, &defaults);
             let (surge, claims) = (surge(kind, manifest), claim_templates(manifest));
             if matches!(kind, Kind::Deployment | Kind::StatefulSet) && Some(name) == workload {
-                print.charges.each = request.clone();
+                print.charges.each = charged;
                 print.charges.each.add(&claims, 1);
                 print.charges.surge = surge;
                 print.per_replica = request;
+            } else if kind == Kind::DaemonSet {
+                print.charges.node.add(&charged, 1);
+                print.fixed.add(&request, 1);
             } else {
                 let count = count.clamp(0, REPLICAS_MAX);
                 print
                     .charges
                     .fixed
-                    .add(&request, count + surge_of(surge, count));
+                    .add(&charged, count + surge_of(surge, count));
                 print.charges.fixed.add(&claims, count);
                 print.fixed.add(&request, count);
             }
@@ -81,16 +93,22 @@ impl Footprint {
     pub(super) fn at_least(mut self, other: &Self) -> Self {
         self.per_replica = self.per_replica.at_least(&other.per_replica);
         self.fixed = self.fixed.at_least(&other.fixed);
-        self.charges.each = self.charges.each.at_least(&other.charges.each);
-        self.charges.fixed = self.charges.fixed.at_least(&other.charges.fixed);
-        let (mine, theirs) = (self.charges.surge, other.charges.surge);
-        self.charges.surge = Surge {
-            percent: mine.percent.max(theirs.percent),
-            count: mine.count.max(theirs.count),
-        };
+        self.images.extend(other.images.iter().cloned());
+        self.charges = self.charges.at_least(&other.charges);
         self.charge = Arc::new(self.charges.to_charge());
         self
     }
+}
+
+/// Images of a pod, as they are replaced.
+fn images<'m>(pod: &'m Value, replacements: &'m [Image]) -> impl Iterator<Item = Box<str>> + 'm {
+    let lists = ["initContainers", "containers"].into_iter();
+    let containers = lists.filter_map(|list| pod.get(list)?.as_array()).flatten();
+    containers.filter_map(|container| {
+        let current = container.get("image")?.as_str()?;
+        let replaced = replaced_image(current, replacements);
+        Some(replaced.map_or_else(|| current.into(), Into::into))
+    })
 }
 
 /// What of an object is counted, apart from its pods.
@@ -184,7 +202,11 @@ fn pods<'m>(
             "/spec/template/spec",
             most_replicas(spec, kind, name).or(number("/spec/replicas")),
         ),
-        Kind::DaemonSet
+        Kind::Namespace
+        | Kind::NetworkPolicy
+        | Kind::LimitRange
+        | Kind::ResourceQuota
+        | Kind::DaemonSet
         | Kind::ServiceAccount
         | Kind::ConfigMap
         | Kind::PersistentVolumeClaim
@@ -218,10 +240,10 @@ pub(super) fn scale_targets(spec: &AppSpec) -> impl Iterator<Item = ((&str, &str
     })
 }
 
-/// What a pod requests: the sum of its containers and sidecars, or an init container or the pod as a whole
-/// if that asks for more.
-fn pod_requests(pod: &Value) -> Resources {
-    let of = |container: &Value| {
+/// What a pod requests, itself included: the sum of its containers and sidecars, or an init container or
+/// the pod as a whole if that asks for more. Containers that do not say get the defaults.
+fn pod_requests(pod: &Value, defaults: &Resources) -> Resources {
+    let asked = |container: &Value| {
         let mut one = Resources::default();
         let requests = container
             .pointer("/resources/requests")
@@ -239,6 +261,15 @@ fn pod_requests(pod: &Value) -> Resources {
                 .as_str()
                 .map_or_else(|| quantity.to_string(), str::to_owned);
             if let Some(amount) = parse_quantity(name, &text) {
+                one.set(name, amount);
+            }
+        }
+        one
+    };
+    let of = |container: &Value| {
+        let mut one = asked(container);
+        for (name, amount) in defaults.iter() {
+            if !one.names(name) {
                 one.set(name, amount);
             }
         }
@@ -263,5 +294,7 @@ fn pod_requests(pod: &Value) -> Resources {
         }
     }
     // What the pod as a whole requests.
-    sum.at_least(&of(pod))
+    sum = sum.at_least(&asked(pod));
+    sum.set("pods", 1);
+    sum
 }

@@ -7,7 +7,7 @@ use crds::{
     AssignmentSlice, AssignmentSliceSpec, ClusterName, Entry, ReportEntry, ReportSlice, Uid,
 };
 
-use super::World;
+use super::{World, is_of_namespace};
 
 /// What is written in the slices and reports of all clusters about one App.
 #[derive(Clone, Debug, Default)]
@@ -157,7 +157,10 @@ impl World {
         let hash = |held: &LedgerEntry| held.entry.content.clone();
         self.uses
             .replace(&before.as_ref().map(hash), &found.map(hash));
-        if let Some(held) = found.or(before.as_ref()) {
+        if let Some(held) = found
+            .or(before.as_ref())
+            .filter(|held| held.entry.scope.is_app())
+        {
             let key = (held.entry.namespace.clone(), held.entry.name.clone());
             let holders = self.entry_names.entry(key.clone()).or_default();
             if anywhere {
@@ -172,6 +175,12 @@ impl World {
                 self.touch_named(&key.0, &key.1);
             }
         }
+        let gone = before.filter(|_| found.is_none());
+        if let Some(home) = gone.filter(|held| !held.entry.scope.is_app()) {
+            // Apps may have waited for it to go.
+            let here: Vec<Uid> = self.apps_in(&home.entry.namespace).cloned().collect();
+            here.iter().for_each(|app| self.touch(app));
+        }
         self.settle_ledger(uid);
     }
 
@@ -183,6 +192,10 @@ impl World {
             .is_some_and(|l| l.entries.is_empty() && l.reports.is_empty())
         {
             self.ledger.remove(uid);
+        }
+        if is_of_namespace(uid) {
+            self.sort_namespace(uid);
+            return self.touch(uid);
         }
         self.sort_orphan(uid);
         self.touch_rivals(uid);

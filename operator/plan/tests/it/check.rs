@@ -20,6 +20,8 @@ fn rewrite(province: &Province, cluster: &str, edit: impl FnOnce(&mut Vec<Entry>
         .iter()
         .map(|entry| (**entry).clone())
         .collect();
+    // The App first, then what isolates its namespace.
+    spec.entries.sort_by_key(|entry| !entry.scope.is_app());
     spec.sequence += 1;
     edit(&mut spec.entries);
     let write = SliceWrite {

@@ -14,11 +14,19 @@ fn content_is_stored_once_whatever_the_number_of_clusters() {
     let mut province = Province::example().settled();
     province.create(app("web"));
     let plan = province.plan();
-    assert_eq!(plan.contents.len(), 1);
     assert_eq!(plan.slices.len(), 5);
-    let item = &plan.contents[0].items[0];
-    let content = AppContent::from_data(&item.hash, &item.data).unwrap();
-    assert_eq!(content.manifests[0]["metadata"]["name"], "web");
+    let packs = plan.contents.iter().map(|pack| {
+        let item = &pack.items[0];
+        assert_eq!(pack.items.len(), 1);
+        let content = AppContent::from_data(&item.hash, &item.data).unwrap();
+        content.manifests[0]["kind"].as_str().unwrap().to_owned()
+    });
+    let packs: Vec<_> = packs.collect();
+    assert_eq!(
+        packs,
+        ["Namespace", "Deployment"],
+        "what isolates it, and the App"
+    );
 }
 
 #[test]
@@ -33,7 +41,11 @@ fn several_apps_of_one_tenant_share_a_pack_and_tenants_share_none() {
         .iter()
         .map(|c| (c.tenant.as_str(), c.items.len()))
         .collect();
-    assert_eq!(sizes, [("health", 2), ("police", 1)]);
+    // And what isolates each of them, since that outlives the Apps.
+    assert_eq!(
+        sizes,
+        [("health", 1), ("health", 2), ("police", 1), ("police", 1)]
+    );
 }
 
 #[test]
@@ -76,7 +88,7 @@ fn many_contents_are_split_over_packs() {
         .iter()
         .map(|c| c.items.len())
         .collect();
-    assert_eq!(sizes, [50, 50, 20]);
+    assert_eq!(sizes, [1, 50, 50, 20]);
 }
 
 #[test]
@@ -88,7 +100,11 @@ fn packs_are_split_by_the_bytes_they_take_as_they_are_stored() {
         province.create(app(name).and(config));
     }
     let packs = province.plan().contents;
-    assert_eq!(packs.len(), 2, "800 kB each as JSON within JSON");
+    assert_eq!(
+        packs.len(),
+        3,
+        "800 kB each as JSON within JSON, and what isolates them"
+    );
     for pack in packs {
         assert!(serde_json::to_string(&pack.items).unwrap().len() < 1_250_000);
     }

@@ -15,6 +15,7 @@ mod explain;
 mod filters;
 mod fleet;
 mod gate;
+mod isolation;
 mod moves;
 mod properties;
 mod purity;

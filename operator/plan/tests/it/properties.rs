@@ -60,6 +60,7 @@ enum Event {
     Settle { tenant: usize },
     Restrict { tenant: usize, regions: Vec<usize> },
     Dissolve { tenant: usize },
+    Isolate { which: usize },
     Decree(Decree),
     Size { app: usize, cores: i32 },
     Wait { seconds: i64 },
@@ -128,6 +129,7 @@ fn event() -> impl Strategy<Value = Event> {
         2 => (0..2usize, prop::collection::vec(region(), 0..3)).prop_map(|(tenant, regions)| Event::Restrict { tenant, regions }),
         1 => (0..2usize).prop_map(|tenant| Event::Dissolve { tenant }),
         7 => decree().prop_map(Event::Decree),
+        2 => (0..4usize).prop_map(|which| Event::Isolate { which }),
         2 => (app(), 1..4i32).prop_map(|(app, cores)| Event::Size { app, cores }),
         4 => (1..90i64).prop_map(|seconds| Event::Wait { seconds }),
     ]
@@ -214,6 +216,7 @@ impl History {
             Event::Restrict { tenant, regions } => self.restrict(*tenant, regions),
             Event::Dissolve { tenant } => self.dissolve(*tenant),
             Event::Decree(decree) => self.decree(decree),
+            Event::Isolate { which } => self.isolate(*which),
             Event::Size { app, cores } => self.edit(*app, |spec| {
                 let pod = &mut spec.manifests[0]["spec"]["template"]["spec"];
                 pod["containers"][0]["resources"]["requests"]["cpu"] = json!(cores.to_string());
@@ -266,6 +269,19 @@ impl History {
                 .collect();
             self.province
                 .edit_tenant(home, name, |tenant| tenant.spec.regions = regions);
+        }
+    }
+
+    fn isolate(&mut self, which: usize) {
+        let specs = [
+            json!({"egress": "Allow"}),
+            json!({"podSecurity": "Restricted"}),
+            json!({"dataGrades": ["Core"], "onDrift": "Report"}),
+        ];
+        match specs.get(which) {
+            Some(spec) => self.province.set_isolation("extranet", spec),
+            None if self.province.isolations.is_empty() => {}
+            None => self.province.delete_isolation("extranet"),
         }
     }
 

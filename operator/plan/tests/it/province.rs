@@ -3,6 +3,7 @@
 
 pub(crate) mod agent;
 pub(crate) mod draft;
+pub(crate) mod enclosures;
 pub(crate) mod grants;
 pub(crate) mod tenancy;
 
@@ -10,8 +11,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crds::{
     APP_FINALIZER, App, AppSpec, Approval, AssignmentSlice, ClusterName, ClusterReport, Condition,
-    ConditionType, ContentHash, Entry, MemberCluster, Quota, QuotaLedger, Reason, Region,
-    RegionName, Tenant, Uid, find_condition,
+    ConditionType, ContentHash, Entry, Isolation, MemberCluster, Quota, QuotaLedger, Reason,
+    Region, RegionName, Tenant, Uid, find_condition,
 };
 use plan::province::{Plan, Refusal, SliceWrite};
 use plan::report::AppReport;
@@ -36,6 +37,7 @@ pub(crate) struct Province {
     pub(crate) regions: BTreeMap<RegionName, Region>,
     pub(crate) tenants: BTreeMap<TenantKey, Tenant>,
     pub(crate) quotas: BTreeMap<QuotaKey, Quota>,
+    pub(crate) isolations: BTreeMap<String, Isolation>,
     pub(crate) quota_ledgers: BTreeMap<RegionName, QuotaLedger>,
     pub(crate) agents: BTreeMap<ClusterName, Agent>,
     pub(crate) slices: BTreeMap<(ClusterName, String), AssignmentSlice>,
@@ -92,6 +94,7 @@ impl Province {
             regions: BTreeMap::new(),
             tenants: BTreeMap::new(),
             quotas: BTreeMap::new(),
+            isolations: BTreeMap::new(),
             quota_ledgers: BTreeMap::new(),
             agents: BTreeMap::new(),
             slices: BTreeMap::new(),
@@ -578,6 +581,7 @@ impl Province {
         }
         self.write_tenant_statuses(&report.tenant_statuses);
         self.write_quota_statuses(&report.quota_statuses);
+        self.write_isolation_statuses(&report.isolation_statuses);
         self.status_writes > before
     }
 

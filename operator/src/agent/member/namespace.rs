@@ -66,7 +66,11 @@ impl Member {
             "metadata": {"name": name, "labels": labels, "annotations": {BOUND: self.identity()}},
         }));
         namespaces
-            .patch(name.as_str(), &apply, &Patch::Apply(&bound))
+            .patch(
+                name.as_str(),
+                &PatchParams::default(),
+                &Patch::Merge(&bound),
+            )
             .await?;
         Ok(())
     }

@@ -25,12 +25,16 @@ impl State {
             Heard::Namespaces(change) => self.hear_namespaces(change),
             Heard::Nodes(change) => {
                 self.use_stale = true;
+                let nodes = self.capacity.node_count();
                 match change {
                     Change::Replaced(all) => self.capacity.replace_nodes(&all),
                     Change::Applied(one) => self.capacity.see_node(&one),
                     Change::Deleted(one) => self
                         .capacity
                         .lose_node(one.metadata.name.as_deref().unwrap_or_default()),
+                }
+                if nodes != self.capacity.node_count() {
+                    self.stir_homes();
                 }
             }
             Heard::Pods(change) => {
@@ -39,6 +43,15 @@ impl State {
                     Change::Replaced(all) => self.capacity.replace_pods(&all),
                     Change::Applied(one) => self.capacity.see_pod(&one),
                     Change::Deleted(one) => self.capacity.lose_pod(&one),
+                }
+                for (app, pods) in self.capacity.take_counts() {
+                    let before = match pods {
+                        0 => self.observed.pods.remove(&app).unwrap_or(0),
+                        pods => self.observed.pods.insert(app.clone(), pods).unwrap_or(0),
+                    };
+                    if before != pods {
+                        self.dirty.insert(app);
+                    }
                 }
             }
             Heard::Content(pack, fetched) => self.hear_content(&pack, &fetched, now),
@@ -103,6 +116,18 @@ impl State {
     }
 
     pub(super) fn hear_namespaces(&mut self, change: Change<View>) {
+        let one = |view: &View| {
+            let (key, seen) = view.clone().into_seen(Kind::Namespace);
+            (key, Box::new(seen))
+        };
+        self.hear_objects(
+            Kind::Namespace,
+            match &change {
+                Change::Replaced(all) => Change::Replaced(all.iter().map(one).collect()),
+                Change::Applied(view) => Change::Applied(one(view)),
+                Change::Deleted(view) => Change::Deleted(one(view)),
+            },
+        );
         match change {
             Change::Replaced(all) => {
                 let new: BTreeMap<_, _> = all.iter().map(|view| self.namespace(view)).collect();

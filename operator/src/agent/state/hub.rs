@@ -23,7 +23,7 @@ impl State {
         self.unsaved |= !taken.changed.is_empty() || self.served() != served;
         self.unswept |= !taken.changed.is_empty();
         self.use_stale |= !taken.changed.is_empty();
-        self.dirty.extend(taken.changed);
+        self.stir(taken.changed);
         let reports = &self.reports;
         let removed = |uid: &Uid| {
             reports

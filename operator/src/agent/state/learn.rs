@@ -95,6 +95,7 @@ impl State {
                         self.touch_namespace(&namespace);
                     }
                 }
+                Outcome::Nudged => self.end_failure(&asker),
                 Outcome::NamespaceReady(name) => {
                     self.end_failure(&asker);
                     self.see_namespace(&name, Namespace::Ready);
@@ -234,6 +235,7 @@ impl State {
             | Outcome::Access(..)
             | Outcome::Unbound(..)
             | Outcome::Late
+            | Outcome::Nudged
             | Outcome::NamespaceReady(_)
             | Outcome::Failed { .. } => return false,
         }

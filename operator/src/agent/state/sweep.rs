@@ -33,6 +33,11 @@ impl State {
             .access
             .retain(|(namespace, _), _| namespaces.contains(namespace));
         observed
+            .enclosures
+            .retain(|namespace, _| namespaces.contains(namespace));
+        let objects = &observed.objects;
+        observed.nudged.retain(|key, _| objects.contains_key(key));
+        observed
             .undelivered
             .retain(|(namespace, _), _| namespaces.contains(namespace));
     }

@@ -34,6 +34,9 @@ fn entry(uid: &str, content: &str, pack: &str) -> Entry {
         stages: vec![Stage::default()],
         secrets: vec![],
         take_over: TakeOver::Never,
+        scope: crds::Scope::App,
+        tier: crds::Tier::General,
+        limits: vec![],
         charge: std::sync::Arc::default(),
     }
 }
@@ -73,6 +76,7 @@ fn content(name: &str) -> Arc<AppContent> {
         ],
         images: vec![],
         workload: None,
+        tier: crds::Tier::General,
         overrides: vec![],
     })
 }
@@ -98,6 +102,12 @@ fn agent(entries: &[Entry]) -> State {
             .insert(("health".into(), *kind), Access::Allowed);
     }
     assign(&mut state, entries);
+    // As if it were isolated already.
+    let enclosure = plan::realize::Enclosure {
+        in_force: true,
+        ..Default::default()
+    };
+    state.observed.enclosures.insert("health".into(), enclosure);
     state
 }
 
@@ -211,6 +221,7 @@ fn seen(app: &str, version: &str) -> Box<Seen> {
         replicas: None,
         hold_until: None,
         health: Health::default(),
+        limited: None,
     })
 }
 

@@ -11,7 +11,7 @@ use crate::amount::Resources;
 use crate::charge::{Charges, surge_of};
 use crate::province::quotas::Desks;
 use crate::province::regions::Fleet;
-use crate::world::{AppLedger, AppSlot, Footprint, ValidApp, World};
+use crate::world::{AppLedger, AppSlot, Footprint, ValidApp, World, namespace_uid};
 
 /// What an App has now, by what the ledger or, where a slice was lost, the reports say.
 pub(crate) fn current(fleet: &Fleet, ledger: Option<&AppLedger>, now: i64) -> BTreeMap<At, Load> {
@@ -104,7 +104,7 @@ pub(crate) fn charged(
         let decided = Load::most_of_stages(&held.entry.stages, now).count();
         charged.decided.insert(at, due.at(decided));
         // Reports count the replicas of all workloads of an App together.
-        let alone = due.fixed.get("pods") == 0;
+        let alone = due.fixed.get("pods") == 0 && due.node.get("pods") == 0;
         let runs = ledger.reports.get(cluster).map_or(0, |r| r.replicas);
         if alone && i64::from(runs) > i64::from(decided) + surge_of(due.surge, decided.into()) {
             charged.running.insert(at, due.at(runs));
@@ -233,7 +233,7 @@ pub(crate) fn standing<'a>(
     standing
 }
 
-/// Clusters in which an earlier App of the same name has not been removed yet.
+/// Clusters in which an earlier App of the same name has not been removed yet, or an earlier namespace.
 fn predecessors(world: &World, fleet: &Fleet, slot: &AppSlot) -> BTreeSet<At> {
     let mut blocked = BTreeSet::new();
     let key = (slot.namespace.clone(), slot.name.clone());
@@ -243,5 +243,10 @@ fn predecessors(world: &World, fleet: &Fleet, slot: &AppSlot) -> BTreeSet<At> {
         let clusters = ledger.into_iter().flat_map(|l| l.entries.keys());
         blocked.extend(clusters.filter_map(|cluster| fleet.position(cluster)));
     }
+    let home = world.ledger(&namespace_uid(&slot.namespace)).into_iter();
+    let going = home
+        .flat_map(|l| &l.entries)
+        .filter(|(_, held)| !held.entry.state.is_present());
+    blocked.extend(going.filter_map(|(cluster, _)| fleet.position(cluster)));
     blocked
 }

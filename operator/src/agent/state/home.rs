@@ -1,0 +1,109 @@
+//! Namespaces that Apps live in: what isolates them, and how much room their Apps have.
+
+use std::collections::BTreeSet;
+
+use crds::{Entry, NamespaceName, ReportEntry, ReportState, Uid};
+use plan::allotment::Allotment;
+use plan::realize::{ContentState, Enclosure, Realized, isolate};
+use plan::world::namespace_uid;
+
+use super::State;
+
+impl State {
+    /// Whether this stands for an App and not for a namespace.
+    pub(super) fn is_app(&self, uid: &Uid) -> bool {
+        let held = self.held.entries.get(uid);
+        held.is_none_or(|held| held.entry.scope.is_app())
+    }
+
+    /// Entries of Apps in a namespace of which anything may be left.
+    fn residents<'a>(&'a self, namespace: &'a NamespaceName) -> impl Iterator<Item = &'a Entry> {
+        let held = self.held.entries.values().map(|held| &*held.entry);
+        held.filter(move |entry| {
+            let report = self.reports.get(&entry.uid);
+            let gone = !entry.state.is_present()
+                && report.is_some_and(|report| report.state == ReportState::Removed);
+            entry.scope.is_app() && entry.namespace == *namespace && !gone
+        })
+    }
+
+    /// What is to be done for a namespace.
+    pub(super) fn isolated(&self, entry: &Entry, content: ContentState<'_>, now: i64) -> Realized {
+        let inhabited = self.residents(&entry.namespace).next().is_some();
+        let allotment = self.allotment(&entry.namespace, now);
+        let mut realized = isolate(
+            entry,
+            content,
+            &allotment,
+            inhabited,
+            self.held.management,
+            &self.observed,
+            now,
+        );
+        let stages = self.residents(&entry.namespace).flat_map(|app| &app.stages);
+        let begins = stages.filter_map(|stage| stage.not_before.map(crds::Timestamp::millis));
+        let next = begins.filter(|at| *at > now);
+        realized.wake_at = next.chain(realized.wake_at).min();
+        realized
+    }
+
+    /// What the Apps of a namespace are charged now.
+    fn allotment(&self, namespace: &NamespaceName, now: i64) -> Allotment {
+        let nodes = self.capacity.node_count();
+        let mut allotment = Allotment::default();
+        for entry in self.residents(namespace) {
+            allotment.add(entry, nodes, now);
+        }
+        allotment
+    }
+
+    /// Takes in what was decided for a namespace; its Apps are decided on again if that matters to them.
+    /// What was decided for an App may matter to its namespace.
+    pub(super) fn settle_home(&mut self, uid: &Uid, report: &ReportEntry, now: i64) {
+        let Some(held) = self.held.entries.get(uid) else {
+            return;
+        };
+        let entry = held.entry.clone();
+        let namespace = &entry.namespace;
+        if entry.scope.is_app() {
+            let before = self.reports.get(uid).map(|before| before.state);
+            if report.state == ReportState::Removed && before != Some(ReportState::Removed) {
+                self.wake(namespace_uid(namespace), now);
+            }
+            return;
+        }
+        let allotment = self.allotment(namespace, now);
+        let mut enclosure = Enclosure::of(namespace, &entry.limits, &allotment, &self.observed);
+        enclosure.in_force = matches!(report.state, ReportState::Healthy | ReportState::Observed);
+        let obstacle = report.reason.zip(report.message.clone());
+        enclosure.obstacle = obstacle.filter(|_| report.state == ReportState::Failed);
+        let before = self
+            .observed
+            .enclosures
+            .insert(namespace.clone(), enclosure);
+        if before.as_ref() != self.observed.enclosures.get(namespace) {
+            let here: Vec<Uid> = self
+                .residents(namespace)
+                .map(|app| app.uid.clone())
+                .collect();
+            self.dirty.extend(here);
+        }
+    }
+
+    /// Decides on Apps whose entries changed, and on the namespaces that they live in.
+    pub(super) fn stir(&mut self, changed: BTreeSet<Uid>) {
+        for uid in changed {
+            if let Some(held) = self.held.entries.get(&uid) {
+                self.dirty.insert(namespace_uid(&held.entry.namespace));
+            }
+            self.dirty.insert(uid);
+        }
+    }
+
+    /// Decides on every namespace: what their Apps are charged changed with the cluster.
+    pub(super) fn stir_homes(&mut self) {
+        let held = self.held.entries.iter();
+        let homes = held.filter(|(_, held)| !held.entry.scope.is_app());
+        self.dirty.extend(homes.map(|(uid, _)| uid.clone()));
+    }
+}
