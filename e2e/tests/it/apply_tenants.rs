@@ -120,6 +120,10 @@ async fn a_deleted_tenant_goes_after_its_apps_and_tenants_and_leaves_nothing() {
         assert!(hub.lacks("Namespace", "", namespace).await);
         let left = site.list("Deployment", namespace).await;
         assert!(left.is_empty(), "{left:?}");
+        assert!(
+            site.lacks("Namespace", "", namespace).await,
+            "in the member too"
+        );
     }
     let named = |slice: &Value| slice["spec"]["entries"].to_string().contains("\"fair");
     eventually("the ledger forgets them", async || {

@@ -235,6 +235,8 @@ const KINDS: &[(&str, &str, &str, bool)] = &[
         true,
     ),
     ("LimitRange", "v1", "limitranges", true),
+    ("Pod", "v1", "pods", true),
+    ("ReplicaSet", "apps/v1", "replicasets", true),
     ("ResourceQuota", "v1", "resourcequotas", true),
     ("QuotaLedger", "jiuzhou.io/v1alpha1", "quotaledgers", true),
     ("App", "jiuzhou.io/v1alpha1", "apps", true),

@@ -10,6 +10,7 @@ mod admit_policies;
 mod admit_rbac;
 mod admit_support;
 mod apply_claims;
+mod apply_isolation;
 mod apply_management;
 mod apply_objects;
 mod apply_quotas;

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use serde_json::{Value, json};
 
 use crate::{
+    apply_isolation, apply_tenants,
     fault_support::{
         Running, Site, Version, app, condition, deployment, fragile, mark, settings, throughout,
         uid, version,
@@ -111,6 +112,62 @@ async fn without_its_hub_a_city_repairs_restarts_from_its_memory_and_repairs_aga
     )
     .await;
     running.hub().await.ready(&tenant, "web").await;
+}
+
+#[tokio::test]
+async fn without_its_hub_a_city_keeps_a_tenant_to_its_grant_and_behind_its_walls() {
+    let (_taken, running) = fragile().await;
+    let hub = running.hub().await;
+    hub.create(&apply_tenants::tenant(
+        "jiuzhou-system",
+        "alone",
+        &json!({}),
+    ))
+    .await;
+    apply_tenants::ready(&hub, "jiuzhou-system", "alone").await;
+    hub.create(&json!({
+        "apiVersion": "jiuzhou.io/v1alpha1", "kind": "Quota",
+        "metadata": {"name": "alone.hangzhou", "namespace": "jiuzhou-system"},
+        "spec": {
+            "tenantName": "alone", "regionName": "hangzhou",
+            "resources": [{"name": "pods", "nominal": "4"}],
+        },
+    }))
+    .await;
+    hub.create(&app("alone", "web", &["hangzhou"], &[deployment("web", 2)]))
+        .await;
+    hub.ready("alone", "web").await;
+    tokio::time::sleep(SNAPSHOT).await;
+    let site = running.site("hangzhou-a").await;
+    let full = ("ResourceQuota", "alone", "jiuzhou-general");
+    let limits = |quota: &Value| quota["status"]["hard"]["pods"] == "3";
+    site.until("is in force", full, limits).await;
+    running.process("hub").kill().unwrap();
+    running.fleet.hub().apiserver().kill().unwrap();
+    for name in ["one", "two"] {
+        let pod = apply_isolation::stray("alone", name, Some("jiuzhou-general"));
+        if name == "one" {
+            site.create(&pod).await;
+        } else {
+            let message = apply_isolation::refusal(&site, &pod).await;
+            let message = message.expect("the grant is used up");
+            assert!(message.contains("exceeded quota"), "{message}");
+        }
+    }
+    apply_isolation::is_put_back(&site, "alone").await;
+    let agent = running.process("agent-hangzhou-a");
+    agent.kill().unwrap();
+    site.delete("ResourceQuota", "alone", "jiuzhou-general")
+        .await;
+    agent.start().unwrap();
+    site.until("is made again from memory", full, limits).await;
+    running.fleet.hub().restart_apiserver().await.unwrap();
+    running.process("hub").start().unwrap();
+    running.whole().await;
+    site.delete("Pod", "alone", "one").await;
+    hub.delete("Tenant", "jiuzhou-system", "alone").await;
+    hub.gone("Tenant", "jiuzhou-system", "alone").await;
+    site.gone("Namespace", "", "alone").await;
 }
 
 #[tokio::test]

@@ -10,6 +10,7 @@ mod health;
 mod hold;
 mod observed;
 mod outcome;
+mod ownership;
 mod secrets;
 
 use std::collections::BTreeSet;
@@ -25,7 +26,7 @@ pub use secrets::{Deliver, Delivered, SecretKey, Undelivered, Withdraw};
 
 use crate::allotment::Allotment;
 use crate::content::AppContent;
-use crate::object::{Kind, ObjectKey};
+use crate::object::ObjectKey;
 use crate::render::{RenderError, RenderFor, Rendered, render};
 
 /// Repairs of one object within [`FIGHT_WINDOW`] after which somebody else evidently wants it
@@ -239,86 +240,6 @@ impl<'a> Work<'a> {
             Some(Namespace::Ready) => return true,
         }
         false
-    }
-
-    fn object(&mut self, object: &Rendered) {
-        let key = &object.key;
-        if key.kind == Kind::Namespace {
-            // That it may be used was looked at before.
-            return match self.observed.objects.get(key) {
-                Some(seen) => self.keep(object, seen),
-                None => self.apply(object, None),
-            };
-        }
-        if self.observed.listing.contains(&key.kind) {
-            self.unsure = true;
-            self.state = Some(ReportState::Progressing);
-            return;
-        }
-        if !self.observed.kinds.contains(&key.kind) {
-            return self.fail(
-                Reason::CRDMissing,
-                format!(
-                    "the cluster does not know {}: install it there",
-                    key.kind.name()
-                ),
-            );
-        }
-        let access = self.observed.access.get(&(key.namespace.clone(), key.kind));
-        // What isolates a namespace is no tenant's to have.
-        match access.filter(|_| self.entry.scope.is_app()) {
-            None if !self.entry.scope.is_app() => {}
-            None if self.observing => {}
-            None => {
-                self.unsure = true;
-                let ask = Action::Ask(key.namespace.clone(), key.kind);
-                if !self.actions.contains(&ask) {
-                    self.actions.push(ask);
-                }
-                return;
-            }
-            Some(Access::Denied) => {
-                return self.fail(
-                    Reason::Forbidden,
-                    format!("tenant {} may not have a {} in this cluster: its ServiceAccount jiuzhou-tenant needs the right", key.namespace, key.kind.name()),
-                );
-            }
-            Some(Access::Allowed) => {}
-        }
-        let Some(seen) = self.observed.objects.get(key) else {
-            return self.apply(object, None);
-        };
-        let (reason, message) = match &seen.owner {
-            _ if self.is_ours(key, seen) => return self.keep(object, seen),
-            Some(owner) if self.observed.abandoned.contains(owner) => {
-                if self.entry.take_over == TakeOver::Always {
-                    return self.apply(object, Some(seen));
-                }
-                (
-                    Reason::OwnedByOther,
-                    format!(
-                        "{key} belongs to the App with UID {owner}, which the hub does not know: set spec.takeOver to Always, or delete the object"
-                    ),
-                )
-            }
-            Some(owner) => (
-                Reason::OwnedByOther,
-                format!(
-                    "{key} belongs to the App with UID {owner}: rename it or take it out of one of the two"
-                ),
-            ),
-            None if self.entry.take_over == TakeOver::Always => {
-                return self.apply(object, Some(seen));
-            }
-            None => (
-                Reason::NotManaged,
-                format!(
-                    "{key} exists and is not managed: rename it, delete it, or set spec.takeOver to Always"
-                ),
-            ),
-        };
-        self.wake(self.now + LOOK_AGAIN);
-        self.fail(reason, message);
     }
 
     /// Somebody may have stripped our labels; the object is still the one we applied.

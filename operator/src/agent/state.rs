@@ -6,6 +6,7 @@ mod hub;
 mod learn;
 mod report;
 mod rights;
+mod schedule;
 mod sweep;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -365,43 +366,8 @@ impl State {
         if let Some(at) = realized.wake_at.into_iter().chain(retry).min() {
             self.wakes.insert(uid.clone(), at);
         }
-        for action in realized.actions {
-            // Several Apps may name one Secret. They come one at a time: the next finds it delivered,
-            // and the last that gives it up finds that nobody else names it and deletes it.
-            if secret_of(&action).is_some_and(|key| !work.secrets.insert(key.clone())) {
-                self.wakes.insert(uid.clone(), now);
-                continue;
-            }
-            match action {
-                Action::Fetch { pack, .. } => {
-                    if self.fetching.insert(pack.clone()) {
-                        work.fetch.insert(pack);
-                    }
-                }
-                Action::Delete { .. } | Action::LetGo { .. } | Action::Withdraw(_) => {
-                    work.destructive.push((uid.clone(), action));
-                }
-                Action::Ask(..) | Action::CreateNamespace { .. } => {
-                    let shared = (Asker::Namespace(held.entry.namespace.clone()), action);
-                    if !work.actions.contains(&shared) {
-                        work.actions.push(shared);
-                    }
-                }
-                Action::Nudge(_) => {
-                    if let Action::Nudge(nudge) = &action {
-                        self.observed.nudged.insert(nudge.key.clone(), now);
-                    }
-                    work.actions.push((Asker::App(uid.clone()), action));
-                }
-                Action::Apply(_) | Action::Deliver(_) => {
-                    if !action.is_look() {
-                        work.traceparent =
-                            work.traceparent.take().or_else(|| held.traceparent.clone());
-                    }
-                    work.actions.push((Asker::App(uid.clone()), action));
-                }
-            }
-        }
+        let actions = std::mem::take(&mut realized.actions);
+        self.schedule(uid, actions, now, work);
         self.say_why(uid, &mut realized.report);
         self.settle_home(uid, &realized.report, now);
         let before = self.reports.get(uid);
@@ -479,21 +445,6 @@ impl State {
                     .push((asker, Action::Ask(namespace.clone(), *kind)));
             }
         }
-    }
-}
-
-/// The Secret that an action is about.
-fn secret_of(action: &Action) -> Option<&SecretKey> {
-    match action {
-        Action::Deliver(deliver) => Some(&deliver.key),
-        Action::Withdraw(withdraw) => Some(&withdraw.key),
-        Action::Fetch { .. }
-        | Action::CreateNamespace { .. }
-        | Action::Ask(..)
-        | Action::Nudge(_)
-        | Action::Apply(_)
-        | Action::Delete { .. }
-        | Action::LetGo { .. } => None,
     }
 }
 

@@ -192,9 +192,10 @@ impl View {
             .is_some_and(|v| v == label::MANAGED_BY_VALUE);
         let key = ObjectKey {
             kind,
-            namespace: match kind {
-                Kind::Namespace => name.as_str().into(),
-                _ => meta.namespace.unwrap_or_default().into(),
+            namespace: if kind == Kind::Namespace {
+                name.as_str().into()
+            } else {
+                meta.namespace.unwrap_or_default().into()
             },
             name: name.as_str().into(),
         };

@@ -1,13 +1,20 @@
 //! Step: isolation. Every namespace in which an App stands, or is about to, has an entry of its own in that
 //! cluster: what isolates it is there before the first App and stays for as long as the tenant does.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, OnceLock};
+mod baselines;
+mod enforcement;
+mod presence;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use crds::{
-    ClusterName, ContentHash, DataGrade, Entry, EntryState, IsolationSpec, NamespaceName, Reason,
-    ReportState, Scope, TakeOver, Tier, Uid, Zone,
+    ClusterName, Entry, EntryState, NamespaceName, ReportState, Scope, TakeOver, Tier, Uid,
 };
+
+pub use baselines::Baselines;
+pub use enforcement::{Enforcement, Remark};
+pub(super) use presence::Presence;
 
 use super::assignments::{Edit, pack_of, same};
 use super::memory::Planner;
@@ -15,228 +22,13 @@ use super::placement::At;
 use super::quotas::Desks;
 use super::regions::{Fleet, Standing};
 use super::tenants::Tenants;
-use crate::baseline::Baseline;
-use crate::content::hash_of;
 use crate::report::isolation_statuses;
-use crate::world::{AppLedger, AppSlot, LedgerEntry, Parked, ValidApp, World, namespace_uid};
+use crate::world::{AppLedger, World, namespace_uid};
+use baselines::enclosing;
+use enforcement::enforcement;
 
-const ZONES: [Zone; 3] = [
-    Zone::Internet,
-    Zone::ExtranetPublic,
-    Zone::ExtranetDedicated,
-];
-const GRADES: [DataGrade; 3] = [DataGrade::General, DataGrade::Important, DataGrade::Core];
 /// Resources that limit a tenant which has Quotas, but none that counts in a cluster.
 const UNGRANTED: [&str; 3] = ["cpu", "memory", "pods"];
-
-/// Baselines of zones and grades.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Baselines {
-    specs: BTreeMap<Box<str>, Arc<IsolationSpec>>,
-    known: BTreeMap<(Zone, DataGrade), Arc<Enclosing>>,
-}
-
-/// What encloses a namespace, and the content that is made of it once somebody asks.
-#[derive(Debug)]
-struct Enclosing {
-    baseline: Baseline,
-    content: OnceLock<(ContentHash, Box<str>)>,
-}
-
-impl PartialEq for Enclosing {
-    fn eq(&self, other: &Self) -> bool {
-        self.baseline == other.baseline
-    }
-}
-
-impl Enclosing {
-    fn content(&self) -> &(ContentHash, Box<str>) {
-        self.content.get_or_init(|| {
-            let data = self.baseline.content().to_data();
-            (hash_of(data.as_bytes()), data.into())
-        })
-    }
-}
-
-/// Whether an Isolation applies where data of a grade may be in a zone.
-fn applies(spec: &IsolationSpec, zone: Zone, grade: DataGrade) -> bool {
-    spec.zones.contains(&zone) && (spec.data_grades.is_empty() || spec.data_grades.contains(&grade))
-}
-
-impl Baselines {
-    fn of(world: &World) -> Self {
-        let specs = world.isolations.iter();
-        let specs: BTreeMap<_, _> = specs
-            .map(|(name, slot)| (name.clone(), slot.spec.clone()))
-            .collect();
-        let mut known = BTreeMap::new();
-        let mut equal: BTreeMap<Baseline, Arc<Enclosing>> = BTreeMap::new();
-        for zone in ZONES {
-            for grade in GRADES {
-                let here = specs.values().filter(|spec| applies(spec, zone, grade));
-                let baseline = Baseline::of(here.map(|spec| &**spec));
-                let enclosing = equal.entry(baseline.clone()).or_insert_with(|| {
-                    let content = OnceLock::new();
-                    Arc::new(Enclosing { baseline, content })
-                });
-                known.insert((zone, grade), enclosing.clone());
-            }
-        }
-        Self { specs, known }
-    }
-
-    /// What stored content is made of.
-    pub(crate) fn data(&self, content: &ContentHash) -> Option<&str> {
-        let mut known = self.known.values().map(|enclosing| enclosing.content());
-        known
-            .find(|(hash, _)| hash == content)
-            .map(|(_, data)| &**data)
-    }
-
-    /// Why an App may not run in its zone, if what it carries is not allowed there.
-    pub(crate) fn objection(
-        &self,
-        tenants: &Tenants,
-        slot: &AppSlot,
-        app: &ValidApp,
-    ) -> Option<Parked> {
-        let grade = tenants
-            .owner(&slot.namespace)
-            .map_or(DataGrade::Core, |own| own.limits.grade);
-        let baseline = &self.known.get(&(app.zone, grade))?.baseline;
-        let zone = app.zone;
-        let kind = app
-            .footprint
-            .claims
-            .iter()
-            .map(|(kind, name)| (kind.name(), name));
-        if let Some((kind, name)) = kind
-            .into_iter()
-            .find(|(kind, _)| !baseline.allows_kind(kind))
-        {
-            let message = format!(
-                "spec.manifests carry {kind} {name}, and an Isolation of zone {zone:?} does not list {kind} in allowedKinds: take it out, or have it listed"
-            );
-            return Some(Parked::new(Reason::KindNotAllowed, message));
-        }
-        let image = app
-            .footprint
-            .images
-            .iter()
-            .find(|image| !baseline.allows_image(image))?;
-        let message = format!(
-            "image {image} comes from a registry that an Isolation of zone {zone:?} does not list in allowedRegistries: take it from one that is listed, or have its own listed"
-        );
-        Some(Parked::new(Reason::RegistryNotAllowed, message))
-    }
-}
-
-/// Where an Isolation is to be in force, where it is, and what stands in its way.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Enforcement {
-    /// Namespaces in member clusters where it is to be.
-    pub wanted: usize,
-    /// Those of them where it is.
-    pub in_force: usize,
-    /// Where something stands in its way, first of all, and why.
-    pub obstacle: Option<Remark>,
-    /// Where somebody weakened it of late and it was put back, first of all.
-    pub reverted: Option<Remark>,
-}
-
-/// What a cluster tells of the isolation of a namespace.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Remark {
-    /// The namespace.
-    pub namespace: NamespaceName,
-    /// The cluster.
-    pub cluster: ClusterName,
-    /// What it is, as one word.
-    pub reason: Reason,
-    /// What it is, as a sentence without its stop.
-    pub message: String,
-}
-
-/// Where Apps stand, or are about to, by namespace.
-#[derive(Debug, Default)]
-pub(super) struct Presence {
-    /// How many in each cluster.
-    counts: BTreeMap<NamespaceName, Vec<u32>>,
-    /// Namespaces where that changed between none and some, or that something else changed for.
-    due: BTreeSet<NamespaceName>,
-    /// Clusters for which there is an edit of a namespace.
-    edited: BTreeMap<NamespaceName, Vec<ClusterName>>,
-    orphans: BTreeMap<NamespaceName, BTreeSet<At>>,
-}
-
-impl Presence {
-    /// Counts an App in these clusters.
-    pub(super) fn come(&mut self, namespace: &NamespaceName, at: &[At], clusters: usize) {
-        if at.is_empty() {
-            return;
-        }
-        let counts = self.counts.entry(namespace.clone());
-        let counts = counts.or_insert_with(|| vec![0; clusters]);
-        let mut first = false;
-        for at in at {
-            first |= counts[*at] == 0;
-            counts[*at] += 1;
-        }
-        if first {
-            self.due.insert(namespace.clone());
-        }
-    }
-
-    /// Counts an App no longer.
-    pub(super) fn go(&mut self, namespace: &NamespaceName, at: &[At]) {
-        let Some(counts) = self.counts.get_mut(namespace) else {
-            return;
-        };
-        let mut last = false;
-        for at in at {
-            counts[*at] -= 1;
-            last |= counts[*at] == 0;
-        }
-        if last {
-            self.due.insert(namespace.clone());
-        }
-    }
-
-    fn is_at(&self, namespace: &NamespaceName, at: At) -> bool {
-        let counted = self
-            .counts
-            .get(namespace)
-            .is_some_and(|counts| counts[at] > 0);
-        let orphans = self.orphans.get(namespace);
-        counted || orphans.is_some_and(|here| here.contains(&at))
-    }
-
-    fn clusters(&self, namespace: &NamespaceName) -> BTreeSet<At> {
-        let counts = self.counts.get(namespace).into_iter().flatten().enumerate();
-        let counted = counts.filter(|(_, count)| **count > 0).map(|(at, _)| at);
-        let orphans = self.orphans.get(namespace).into_iter().flatten();
-        counted.chain(orphans.copied()).collect()
-    }
-
-    /// Takes in where Apps stand that are gone at the hub.
-    fn see_orphans(&mut self, world: &World, fleet: &Fleet) {
-        let before = std::mem::take(&mut self.orphans);
-        for uid in &world.orphans {
-            let ledger = world.ledger(uid).into_iter();
-            for (cluster, held) in ledger.flat_map(|ledger| &ledger.entries) {
-                let here = self
-                    .orphans
-                    .entry(held.entry.namespace.clone())
-                    .or_default();
-                here.extend(fleet.position(cluster));
-            }
-        }
-        let changed = |name: &&NamespaceName| before.get(*name) != self.orphans.get(*name);
-        let names = before.keys().chain(self.orphans.keys());
-        let changed: Vec<_> = names.filter(changed).cloned().collect();
-        self.due.extend(changed);
-    }
-}
 
 impl Planner {
     /// Changed Isolations change what Apps may carry, and how every namespace is enclosed.
@@ -440,79 +232,4 @@ impl Home<'_> {
         }
         names.into_iter().collect()
     }
-}
-
-/// What encloses a namespace in a cluster: the baseline of the zone, for the highest grade of data that may
-/// be there.
-fn enclosing<'b>(
-    fleet: &Fleet,
-    baselines: &'b Baselines,
-    tenants: &Tenants,
-    namespace: &NamespaceName,
-    at: At,
-) -> Option<&'b Enclosing> {
-    let cluster = fleet.clusters[at].cluster.as_ref().ok()?;
-    let grade = tenants
-        .owner(namespace)
-        .map_or(DataGrade::Core, |own| own.limits.grade);
-    let key = (cluster.zone, grade.min(cluster.max_data_grade));
-    baselines.known.get(&key).map(|known| &**known)
-}
-
-/// Where each Isolation is to be in force, and where it is.
-fn enforcement(
-    world: &World,
-    fleet: &Fleet,
-    baselines: &Baselines,
-    tenants: &Tenants,
-) -> BTreeMap<Box<str>, Enforcement> {
-    let mut all: BTreeMap<Box<str>, Enforcement> = baselines
-        .specs
-        .keys()
-        .map(|name| (name.clone(), Enforcement::default()))
-        .collect();
-    if all.is_empty() {
-        return all;
-    }
-    for (namespace, uid) in &world.enclosed {
-        let Some(ledger) = world.ledger(uid) else {
-            continue;
-        };
-        let present = |(_, held): &(&ClusterName, &LedgerEntry)| held.entry.state.is_present();
-        for (name, held) in ledger.entries.iter().filter(present) {
-            let cluster = fleet.position(name).map(|at| &fleet.clusters[at].cluster);
-            let Some(Ok(cluster)) = cluster else { continue };
-            let grade = tenants
-                .owner(namespace)
-                .map_or(DataGrade::Core, |own| own.limits.grade);
-            let grade = grade.min(cluster.max_data_grade);
-            let report = ledger.reports.get(name);
-            let report = report.filter(|report| report.generation >= held.entry.generation);
-            let specs = baselines.specs.iter();
-            for (isolation, _) in specs.filter(|(_, spec)| applies(spec, cluster.zone, grade)) {
-                let sum = all.entry(isolation.clone()).or_default();
-                sum.wanted += 1;
-                let well = |state| matches!(state, ReportState::Healthy | ReportState::Observed);
-                sum.in_force += usize::from(report.is_some_and(|report| well(report.state)));
-                let Some(report) = report else { continue };
-                let (place, reason) = match report.state {
-                    ReportState::Failed => {
-                        let reason = report.reason.unwrap_or(Reason::InProgress);
-                        (&mut sum.obstacle, reason)
-                    }
-                    state if well(state) => (&mut sum.reverted, Reason::Drifted),
-                    _ => continue,
-                };
-                if let (None, Some(message)) = (&place, &report.message) {
-                    *place = Some(Remark {
-                        namespace: namespace.clone(),
-                        cluster: name.clone(),
-                        reason,
-                        message: message.clone(),
-                    });
-                }
-            }
-        }
-    }
-    all
 }

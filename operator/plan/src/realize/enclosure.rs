@@ -218,12 +218,11 @@ impl Work<'_> {
         if enclosure.is_some_and(|enclosure| enclosure.in_force) {
             return true;
         }
-        match enclosure.and_then(|enclosure| enclosure.obstacle.clone()) {
-            Some((reason, message)) => self.fail(reason, message),
-            None => {
-                self.state = Some(ReportState::Progressing);
-                self.message = Some(format!("namespace {name} is being isolated first"));
-            }
+        if let Some((reason, message)) = enclosure.and_then(|known| known.obstacle.clone()) {
+            self.fail(reason, message);
+        } else {
+            self.state = Some(ReportState::Progressing);
+            self.message = Some(format!("namespace {name} is being isolated first"));
         }
         false
     }

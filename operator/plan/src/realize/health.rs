@@ -36,13 +36,7 @@ impl Health {
         spec_replicas: Option<i32>,
         status: &Value,
     ) -> Self {
-        let number = |field: &str| {
-            status
-                .get(field)
-                .and_then(Value::as_i64)
-                .and_then(|n| i32::try_from(n).ok())
-                .unwrap_or(0)
-        };
+        let number = |field: &str| number(status, field);
         let observed = status
             .get("observedGeneration")
             .and_then(Value::as_i64)
@@ -51,35 +45,9 @@ impl Health {
         match kind {
             Kind::Deployment => {
                 let wanted = spec_replicas.unwrap_or(1);
-                let ready = number("readyReplicas");
-                let done = observed
-                    && number("updatedReplicas") >= wanted
-                    && number("availableReplicas") >= wanted
-                    && number("replicas") <= number("updatedReplicas");
-                let failure = observed
-                    .then(|| deadline_exceeded(name, wanted, ready, status))
-                    .flatten();
-                Self {
-                    verdict: verdict(done, failure),
-                    wanted,
-                    ready,
-                    refused: has_condition(status, "ReplicaFailure", "True"),
-                }
+                deployment(name, wanted, observed, status)
             }
-            Kind::StatefulSet => {
-                let wanted = spec_replicas.unwrap_or(1);
-                let revision = |field: &str| status.get(field).and_then(Value::as_str);
-                let current = revision("currentRevision") == revision("updateRevision")
-                    || number("updatedReplicas") >= wanted;
-                let done = observed && current && number("readyReplicas") >= wanted;
-                Self {
-                    verdict: verdict(done, None),
-                    wanted,
-                    ready: number("readyReplicas"),
-                    // It has no condition of its own for that.
-                    refused: observed && number("replicas") < wanted,
-                }
-            }
+            Kind::StatefulSet => stateful_set(spec_replicas.unwrap_or(1), observed, status),
             Kind::DaemonSet => {
                 let wanted = number("desiredNumberScheduled");
                 let done = observed
@@ -126,6 +94,44 @@ impl Health {
             Verdict::Failed(why) => Some(why),
             Verdict::None | Verdict::Well | Verdict::Progressing => None,
         }
+    }
+}
+
+fn number(status: &Value, field: &str) -> i32 {
+    let number = status.get(field).and_then(Value::as_i64);
+    number.and_then(|n| i32::try_from(n).ok()).unwrap_or(0)
+}
+
+fn deployment(name: &str, wanted: i32, observed: bool, status: &Value) -> Health {
+    let number = |field: &str| number(status, field);
+    let ready = number("readyReplicas");
+    let done = observed
+        && number("updatedReplicas") >= wanted
+        && number("availableReplicas") >= wanted
+        && number("replicas") <= number("updatedReplicas");
+    let failure = observed
+        .then(|| deadline_exceeded(name, wanted, ready, status))
+        .flatten();
+    Health {
+        verdict: verdict(done, failure),
+        wanted,
+        ready,
+        refused: has_condition(status, "ReplicaFailure", "True"),
+    }
+}
+
+fn stateful_set(wanted: i32, observed: bool, status: &Value) -> Health {
+    let number = |field: &str| number(status, field);
+    let revision = |field: &str| status.get(field).and_then(Value::as_str);
+    let current = revision("currentRevision") == revision("updateRevision")
+        || number("updatedReplicas") >= wanted;
+    let done = observed && current && number("readyReplicas") >= wanted;
+    Health {
+        verdict: verdict(done, None),
+        wanted,
+        ready: number("readyReplicas"),
+        // It has no condition of its own for that.
+        refused: observed && number("replicas") < wanted,
     }
 }
 

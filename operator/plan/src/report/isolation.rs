@@ -13,14 +13,14 @@ pub(crate) fn isolation_statuses(
     world: &World,
     enforcement: &BTreeMap<Box<str>, Enforcement>,
 ) -> BTreeMap<Box<str>, IsolationStatus> {
-    let one = |(name, found): (&Box<str>, &Enforcement)| {
+    let all = enforcement.iter().filter_map(|(name, found)| {
         let slot = world.isolations.get(name)?;
         let status = status(world, slot, found);
         let mut old = (*slot.status).clone();
         old.leader_epoch = None;
         (status != old).then(|| (name.clone(), status))
-    };
-    enforcement.iter().filter_map(one).collect()
+    });
+    all.collect()
 }
 
 fn status(world: &World, slot: &IsolationSlot, found: &Enforcement) -> IsolationStatus {

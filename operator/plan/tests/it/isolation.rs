@@ -191,10 +191,10 @@ fn an_isolation_holds_in_its_zones_and_grades_and_nowhere_else() {
     let strict = json!({"podSecurity": "Restricted", "dataGrades": ["Important"]});
     province.set_isolation("important", &strict);
     province.edit_cluster("ningbo-a", |c| {
-        c.spec.max_data_grade = crds::DataGrade::General
+        c.spec.max_data_grade = crds::DataGrade::General;
     });
     province.edit_cluster("quzhou-a", |c| {
-        c.spec.max_data_grade = crds::DataGrade::Important
+        c.spec.max_data_grade = crds::DataGrade::Important;
     });
     province.settle();
     assert_eq!(

@@ -92,15 +92,20 @@ impl State {
                     self.observed.kinds.insert(kind);
                     self.dirty.extend(self.held.entries.keys().cloned());
                 }
+                if kind == Kind::NetworkPolicy {
+                    self.stir_homes();
+                }
                 self.unsorted = true;
             }
             Change::Applied((key, seen)) => {
+                self.stir_stranger(&key);
                 let known = |owner: &crds::Uid| self.held.entries.contains_key(owner);
                 let unknown = !seen.owner.as_ref().is_none_or(known);
                 self.unsorted |= unknown || !self.abandoned.is_empty();
                 self.dirty.extend(self.observed.see(key, *seen));
             }
             Change::Deleted((key, seen)) => {
+                self.stir_stranger(&key);
                 // A late echo of an object that was meanwhile created anew says nothing.
                 if self
                     .observed

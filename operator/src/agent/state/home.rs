@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use crds::{Entry, NamespaceName, ReportEntry, ReportState, Uid};
 use plan::allotment::Allotment;
+use plan::object::{Kind, ObjectKey};
 use plan::realize::{ContentState, Enclosure, Realized, isolate};
 use plan::world::namespace_uid;
 
@@ -96,6 +97,14 @@ impl State {
             if let Some(held) = self.held.entries.get(&uid) {
                 self.dirty.insert(namespace_uid(&held.entry.namespace));
             }
+            self.dirty.insert(uid);
+        }
+    }
+
+    /// Decides on a namespace in which a policy came, went or changed, whosever it is.
+    pub(super) fn stir_stranger(&mut self, key: &ObjectKey) {
+        let uid = namespace_uid(&key.namespace);
+        if key.kind == Kind::NetworkPolicy && self.held.entries.contains_key(&uid) {
             self.dirty.insert(uid);
         }
     }
