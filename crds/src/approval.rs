@@ -4,7 +4,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::name::ContentHash;
+use crate::name::{ContentHash, NamespaceName};
 use crate::scalar::Timestamp;
 
 /// An Approval is one named person's decision on one exact content.
@@ -23,12 +23,13 @@ use crate::scalar::Timestamp;
 )]
 #[serde(rename_all = "camelCase")]
 pub struct ApprovalSpec {
-    /// Object whose change is decided on, in the Approval's namespace.
+    /// Object whose change is decided on.
     pub target: ApprovalTarget,
-    /// Step that is decided on, for example the name of a rollout wave.
+    /// Step that is decided on: the name of a rollout wave of an App, or `cross-zone` of a Link.
     #[schemars(length(min = 1, max = 63))]
     pub step: String,
-    /// Hash of exactly the content that is decided on, from the target's `status.rollout.contentHash`.
+    /// Hash of exactly the content that is decided on, from the `status.rollout.contentHash` of an App or
+    /// the `status.contentHash` of a Link.
     pub content_hash: ContentHash,
     /// User name of the person who decides; must be the user who creates the Approval.
     #[schemars(length(min = 1, max = 253))]
@@ -53,6 +54,9 @@ pub struct ApprovalTarget {
     /// Name of the object.
     #[schemars(length(min = 1, max = 253))]
     pub name: String,
+    /// Namespace of a Link; everything else is in the Approval's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<NamespaceName>,
 }
 
 /// What an Approval says.

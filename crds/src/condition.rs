@@ -59,7 +59,7 @@ pub enum ConditionType {
     CapacityReported,
     /// Tenant: its namespace is there and its administrators have their rights in it.
     NamespaceReady,
-    /// Quota: what it says is in force.
+    /// Quota, Link: what it says is in force.
     Accepted,
     /// App: accepted for placement, and within the Quotas of its tenant.
     Admitted,
@@ -148,6 +148,16 @@ reasons! {
     WorkloadAmbiguous,
     /// A manifest is of a kind that Apps may not carry.
     KindNotAllowed,
+    /// An App that a Link names is not there.
+    AppMissing,
+    /// No LinkGrant of the other side lets the Link through.
+    GrantMissing,
+    /// The Link would let less sensitive Apps reach more sensitive data.
+    GradeExceeded,
+    /// It is over.
+    Expired,
+    /// An Approval of the wrong person, or a rejection, stands in the way.
+    ApprovalRejected,
     /// An image comes from a registry that the Isolation of its zone does not allow.
     RegistryNotAllowed,
     /// Somebody changed by hand what isolates a namespace.

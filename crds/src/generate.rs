@@ -5,8 +5,8 @@ use kube::CustomResourceExt;
 use serde_json::{Value, json};
 
 use crate::{
-    App, Approval, AssignmentSlice, ClusterReport, Content, Isolation, MemberCluster, Quota,
-    QuotaLedger, Region, ReportSlice, Tenant,
+    App, Approval, AssignmentSlice, ClusterReport, Content, Isolation, Link, LinkGrant,
+    MemberCluster, Quota, QuotaLedger, Region, ReportSlice, Tenant,
 };
 
 /// All CRDs, in the order in which users meet the kinds.
@@ -17,6 +17,8 @@ pub fn all() -> Vec<CustomResourceDefinition> {
         Tenant::crd(),
         Quota::crd(),
         Isolation::crd(),
+        Link::crd(),
+        LinkGrant::crd(),
         App::crd(),
         Approval::crd(),
         AssignmentSlice::crd(),

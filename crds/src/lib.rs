@@ -3,8 +3,8 @@
 //! One file per kind. The Rust types are the only source: the YAML under `crds/yaml/` is generated
 //! from them and a test fails when it drifts. This crate knows no client and does no I/O.
 //!
-//! What users write: [`Region`], [`MemberCluster`], [`Tenant`], [`Quota`], [`Isolation`], [`App`],
-//! [`Approval`].
+//! What users write: [`Region`], [`MemberCluster`], [`Tenant`], [`Quota`], [`Isolation`], [`Link`],
+//! [`LinkGrant`], [`App`], [`Approval`].
 //! What the loops exchange: [`AssignmentSlice`] and [`Content`] (hub to agent), [`ReportSlice`] and
 //! [`ClusterReport`] (agent to hub). What the hub remembers for itself: [`QuotaLedger`].
 
@@ -25,6 +25,7 @@ mod condition;
 mod content;
 mod generate;
 mod isolation;
+mod link;
 mod lint;
 mod member_cluster;
 mod name;
@@ -56,6 +57,10 @@ pub use isolation::{
     AllowedKind, Egress, Isolation, IsolationSpec, IsolationStatus, OnDrift, PodSecurity,
 };
 pub use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+pub use link::{
+    Link, LinkGrant, LinkGrantFrom, LinkGrantSpec, LinkGrantTo, LinkPort, LinkSource, LinkSpec,
+    LinkStatus, LinkTarget, Protocol,
+};
 pub use lint::{Finding, lint};
 pub use member_cluster::{
     Connection, ConnectionSpec, Form, LocalConnection, Management, MemberCluster,
@@ -119,6 +124,10 @@ pub mod label {
     pub const REGISTRIES: &str = "jiuzhou.io/allowed-registries";
     /// Annotation on a namespace in a member cluster: what happens when its isolation is weakened by hand.
     pub const ON_DRIFT: &str = "jiuzhou.io/on-drift";
+    /// Annotation on what isolates a namespace: it ends at this time, whether or not the hub is there.
+    pub const NOT_AFTER: &str = "jiuzhou.io/not-after";
+    /// Annotation on a NetworkPolicy in a member cluster: the Link that it follows from.
+    pub const LINK: &str = "jiuzhou.io/link";
     /// Annotation: until this time the agent leaves the object's replicas alone.
     pub const HOLD_UNTIL: &str = "jiuzhou.io/hold-until";
     /// Annotation: epoch of the hub leader that wrote the object.

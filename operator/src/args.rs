@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use crds::ClusterName;
 
-use crate::cli::Format;
+use crate::cli::{Format, Named, Target};
 
 /// One cloud of many regions.
 #[derive(Debug, Parser)]
@@ -33,6 +33,10 @@ pub enum Command {
     Explain(ExplainArguments),
     /// Plan a changed world against today's: what moves, what is refused. Nothing is written.
     Simulate(SimulateArguments),
+    /// Say whether one end may talk to another, and by which rule; asks the cluster that both are in.
+    Reach(ReachArguments),
+    /// Apply a file of several kinds in one go, and wait until everything in it is Ready.
+    Apply(ApplyArguments),
     /// Check manifests offline, with the messages the API server would give.
     Lint(LintArguments),
     /// Print all custom resource definitions as YAML.
@@ -105,6 +109,32 @@ pub struct SimulateArguments {
     #[arg(long, value_name = "TIME")]
     pub at: Option<jiff::Timestamp>,
     /// How to read the hub.
+    #[command(flatten)]
+    pub read: ReadArguments,
+}
+
+/// Flags of `jiuzhou reach`.
+#[derive(Debug, Args)]
+pub struct ReachArguments {
+    /// Who connects: NAMESPACE/APP, NAMESPACE/pod/NAME or an address.
+    pub from: Named,
+    /// Who is connected to, as in identity/sso:8443 or 192.0.2.1:53/UDP.
+    pub to: Target,
+    /// How to read the cluster that both are in: not the hub, but the cluster itself.
+    #[command(flatten)]
+    pub read: ReadArguments,
+}
+
+/// Flags of `jiuzhou apply`.
+#[derive(Debug, Args)]
+pub struct ApplyArguments {
+    /// Files to apply; - for standard input.
+    #[arg(short = 'f', long = "filename", required = true)]
+    pub files: Vec<PathBuf>,
+    /// How long to wait until everything is Ready.
+    #[arg(long, default_value = "5m", value_parser = span)]
+    pub timeout: Duration,
+    /// How to reach the hub.
     #[command(flatten)]
     pub read: ReadArguments,
 }

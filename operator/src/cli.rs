@@ -1,9 +1,11 @@
 //! The command line for people and pipelines.
 
+mod apply;
 mod capacity;
 mod explain;
 mod lint;
 mod output;
+mod reach;
 mod simulate;
 mod status;
 mod table;
@@ -19,8 +21,12 @@ use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
 
 pub use lint::lint;
 pub use output::Format;
+pub use reach::{Named, Target};
 
-use crate::args::{CapacityArguments, ExplainArguments, ReadArguments, SimulateArguments};
+use crate::args::{
+    ApplyArguments, CapacityArguments, ExplainArguments, ReachArguments, ReadArguments,
+    SimulateArguments,
+};
 use simulate::Change;
 
 /// A command that reads the hub ends by then: a list of each kind of a large province takes seconds.
@@ -50,6 +56,25 @@ pub async fn capacity(arguments: &CapacityArguments) -> anyhow::Result<ExitCode>
     let CapacityArguments { by, read } = arguments;
     let answer = async { capacity::capacity(&connect(read).await?, *by, read.output).await };
     within(DEADLINE, answer).await
+}
+
+/// `jiuzhou reach`.
+pub async fn reach(arguments: &ReachArguments) -> anyhow::Result<ExitCode> {
+    let ReachArguments { from, to, read } = arguments;
+    let answer = async { reach::reach(&connect(read).await?, from, to, read.output).await };
+    within(DEADLINE, answer).await
+}
+
+/// `jiuzhou apply`.
+pub async fn apply(arguments: &ApplyArguments) -> anyhow::Result<ExitCode> {
+    let client = connect(&arguments.read).await?;
+    apply::apply(
+        &client,
+        &arguments.files,
+        arguments.timeout,
+        arguments.read.output,
+    )
+    .await
 }
 
 /// `jiuzhou explain app`.

@@ -9,7 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
-use crds::{App, Approval, Isolation, MemberCluster, Quota, Region, Tenant};
+use crds::{App, Approval, Isolation, Link, LinkGrant, MemberCluster, Quota, Region, Tenant};
 use jsonschema::Validator;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use serde_json::Value;
@@ -74,6 +74,8 @@ fn typed(kind: &str, object: &Value) -> Result<(), String> {
         Tenant,
         Quota,
         Isolation,
+        Link,
+        LinkGrant,
         App,
         Approval
     )

@@ -140,6 +140,8 @@ async fn tables_show_at_most_seven_columns_and_a_value_for_a_fresh_object() {
         "tenants",
         "quotas",
         "isolations",
+        "links",
+        "linkgrants",
         "apps",
         "approvals",
     ] {

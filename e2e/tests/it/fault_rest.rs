@@ -73,6 +73,8 @@ async fn writes(running: &Running) -> BTreeMap<String, String> {
                 "quotas",
                 "quotaledgers",
                 "isolations",
+                "links",
+                "linkgrants",
                 "networkpolicies",
                 "limitranges",
                 "resourcequotas",

@@ -228,6 +228,9 @@ const KINDS: &[(&str, &str, &str, bool)] = &[
     ("Tenant", "jiuzhou.io/v1alpha1", "tenants", true),
     ("Quota", "jiuzhou.io/v1alpha1", "quotas", true),
     ("Isolation", "jiuzhou.io/v1alpha1", "isolations", false),
+    ("Link", "jiuzhou.io/v1alpha1", "links", true),
+    ("LinkGrant", "jiuzhou.io/v1alpha1", "linkgrants", true),
+    ("Approval", "jiuzhou.io/v1alpha1", "approvals", true),
     (
         "NetworkPolicy",
         "networking.k8s.io/v1",

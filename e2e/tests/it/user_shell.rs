@@ -2,7 +2,10 @@
 
 use std::process::{Command, Output};
 
-use e2e::province::{binary, install};
+use e2e::{
+    fleet::Cluster,
+    province::{binary, install},
+};
 use serde_json::{Value, json};
 
 use crate::fault_support::{Running, Site, app, province, settings};
@@ -12,13 +15,18 @@ const WIDTH: usize = 100;
 
 /// Runs a command of the operator against the hub, as its administrator.
 async fn jiuzhou(running: &Running, arguments: &[&str]) -> Output {
+    jiuzhou_at(running.fleet.hub(), arguments).await
+}
+
+/// Runs a command of the operator against a cluster, as its administrator.
+pub(crate) async fn jiuzhou_at(cluster: &Cluster, arguments: &[&str]) -> Output {
     let binary = tokio::task::spawn_blocking(binary::jiuzhou);
     let binary = binary.await.expect("it ends").expect("it builds");
     let mut command = Command::new(binary);
     command
         .args(arguments)
         .arg("--kubeconfig")
-        .arg(running.fleet.hub().kubeconfig_file());
+        .arg(cluster.kubeconfig_file());
     let output = tokio::task::spawn_blocking(move || command.output());
     output.await.expect("it ends").expect("it runs")
 }
@@ -125,6 +133,7 @@ async fn the_kinds_have_the_short_names_that_the_guide_gives() {
     assert_eq!(short("tenants"), json!(["tn"]));
     assert_eq!(short("quotas"), json!(["qt"]));
     assert_eq!(short("isolations"), json!(["iso"]));
+    assert_eq!(short("links"), json!(["lnk"]));
 }
 
 #[tokio::test]

@@ -19,6 +19,7 @@ pub mod object;
 pub mod pack;
 pub mod province;
 pub mod quota;
+pub mod reach;
 pub mod realize;
 pub mod render;
 pub mod report;

@@ -3,6 +3,7 @@
 mod assignments;
 mod contents;
 mod isolation;
+mod links;
 mod memory;
 mod placement;
 mod quotas;
@@ -21,6 +22,7 @@ use crds::{AssignmentSliceSpec, ClusterName, ContentItem, Entry, NamespaceName, 
 pub use assignments::copy_name;
 pub(crate) use assignments::{Edit, Edits};
 pub use isolation::{Baselines, Enforcement, Remark};
+pub use links::Links;
 pub use memory::Planner;
 pub use placement::Refusal;
 pub(crate) use placement::{Class, Consequence, Load, Placed, Room, wants};
@@ -155,6 +157,7 @@ impl Planner {
         self.place(world);
         self.grant(world);
         self.account_for_orphans(world);
+        self.see_links(world, &mut wake);
         self.isolate(world);
         self.report_on_fleet(world);
         self.write_down(world, &mut wake)

@@ -5,6 +5,7 @@ mod app;
 mod explain;
 mod fleet;
 mod isolation;
+mod link;
 mod quota;
 mod tenant;
 mod verdict;
@@ -13,8 +14,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crds::{
-    ClusterName, IsolationStatus, MemberClusterStatus, QuotaStatus, RegionName, RegionStatus,
-    TenantStatus, Uid,
+    ClusterName, IsolationStatus, LinkStatus, MemberClusterStatus, QuotaStatus, RegionName,
+    RegionStatus, TenantStatus, Uid,
 };
 
 pub(crate) use app::{AppFacts, app_report, differs};
@@ -22,11 +23,12 @@ pub use app::{AppReport, TargetReport, Waiting};
 pub use explain::{Answer, Hold, Left, Run, Share, Undecided, Whole, Why};
 pub(crate) use fleet::{cluster_status, region_status};
 pub(crate) use isolation::isolation_statuses;
+pub(crate) use link::link_statuses;
 pub(crate) use quota::quota_statuses;
 pub(crate) use tenant::tenant_statuses;
 
-use crate::province::{Baselines, Enforcement, Fleet, Granting, Source, Tenants};
-use crate::world::{QuotaKey, TenantKey};
+use crate::province::{Baselines, Enforcement, Fleet, Granting, Links, Source, Tenants};
+use crate::world::{LinkKey, QuotaKey, TenantKey};
 
 /// What was decided and why, for every object.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -40,6 +42,10 @@ pub struct PlanReport {
     pub quotas: Arc<Granting>,
     /// What isolates namespaces, as the decisions saw it.
     pub baselines: Arc<Baselines>,
+    /// Links as the decisions saw them.
+    pub links: Arc<Links>,
+    /// Statuses of Links that differ from the ones last written.
+    pub link_statuses: BTreeMap<LinkKey, LinkStatus>,
     /// Where Isolations are in force.
     pub enforcement: BTreeMap<Box<str>, Enforcement>,
     /// Statuses of Isolations that differ from the ones last written.

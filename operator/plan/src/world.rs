@@ -7,6 +7,7 @@
 //! ```text
 //! Region ──parent──> Region          MemberCluster ──regionName──> Region
 //! App ──placement──> Region*         Approval ──target, contentHash──> App
+//! Link ──from, to──> App             LinkGrant ──to──> App
 //! Quota ──tenantName, regionName──> Tenant, Region      QuotaLedger: what of Quotas is in force
 //! AssignmentSlice (the ledger) ──uid──> App      ReportSlice ──uid──> App
 //! ```
@@ -19,6 +20,7 @@ mod gate;
 mod isolations;
 mod journal;
 mod ledger;
+mod links;
 mod quotas;
 mod tenants;
 
@@ -26,7 +28,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crds::{
-    AppName, Approval, ClusterName, ClusterReportSpec, ContentHash, NamespaceName, RegionName, Uid,
+    AppName, Approval, ClusterName, ClusterReportSpec, ContentHash, LinkGrantSpec, NamespaceName,
+    RegionName, Uid,
 };
 
 pub use app::{AppSlot, AppState, Scale, ValidApp, ValidWave};
@@ -39,6 +42,7 @@ pub use isolations::{IsolationSlot, namespace_uid};
 use journal::{Journal, Uses};
 pub(crate) use ledger::older;
 pub use ledger::{AppLedger, LedgerEntry, SliceState};
+pub use links::{LinkKey, LinkSlot};
 pub(crate) use quotas::quota_name;
 pub use quotas::{Accepted, GrantKey, Grants, QuotaKey, QuotaLedgerState, QuotaSlot};
 pub(crate) use tenants::home_of;
@@ -126,6 +130,12 @@ pub struct World {
     pub(crate) isolations: BTreeMap<Box<str>, IsolationSlot>,
     /// Grows with every change of what Isolations ask for.
     pub(crate) isolation_changes: u64,
+    pub(crate) links: BTreeMap<LinkKey, LinkSlot>,
+    pub(crate) link_grants: BTreeMap<LinkKey, Arc<LinkGrantSpec>>,
+    /// Grows with every change of what Links depend on.
+    pub(crate) link_changes: u64,
+    /// Grows with every Link that is heard of, a status of our own included.
+    pub(crate) link_echoes: u64,
     /// Namespaces that stand in the ledger, with what stands for them.
     pub(crate) enclosed: BTreeMap<NamespaceName, Uid>,
     /// Apps that are gone but stand in the ledger.
@@ -178,6 +188,10 @@ impl World {
             ledger_changes: 0,
             isolations: BTreeMap::new(),
             isolation_changes: 0,
+            links: BTreeMap::new(),
+            link_grants: BTreeMap::new(),
+            link_changes: 0,
+            link_echoes: 0,
             enclosed: BTreeMap::new(),
             orphans: BTreeSet::new(),
             uses: Uses::default(),
@@ -207,6 +221,7 @@ impl World {
             NamespaceName::from(approval.metadata.namespace.clone().unwrap_or_default());
         let name = approval.metadata.name.clone().unwrap_or_default();
         self.remove_approval(&namespace, &name);
+        self.touch_link(&approval);
         let target = AppName::from(approval.spec.target.name.as_str());
         self.approvals
             .insert((namespace.clone(), name.into()), Arc::new(approval));
@@ -216,6 +231,7 @@ impl World {
     /// Forgets an Approval that was deleted.
     pub fn remove_approval(&mut self, namespace: &NamespaceName, name: &str) {
         if let Some(gone) = self.approvals.remove(&(namespace.clone(), name.into())) {
+            self.touch_link(&gone);
             let target = AppName::from(gone.spec.target.name.as_str());
             self.touch_named(namespace, &target);
         }

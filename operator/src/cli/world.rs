@@ -1,8 +1,9 @@
 //! The world as the command line sees it: one list per kind, and the plan is computed here.
 
 use crds::{
-    App, Approval, AssignmentSlice, CONTENT_NAMESPACE, ClusterReport, Isolation, MemberCluster,
-    Quota, QuotaLedger, Region, ReportSlice, SYSTEM_NAMESPACE, Tenant, Uid, cluster_of_namespace,
+    App, Approval, AssignmentSlice, CONTENT_NAMESPACE, ClusterReport, Isolation, Link, LinkGrant,
+    MemberCluster, Quota, QuotaLedger, Region, ReportSlice, SYSTEM_NAMESPACE, Tenant, Uid,
+    cluster_of_namespace,
 };
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
 use kube::api::ListParams;
@@ -53,6 +54,14 @@ pub(super) async fn read(client: &Client) -> Result<World, kube::Error> {
         .await?
         .into_iter()
         .for_each(|o| world.apply_isolation(o));
+    list::<Link>(client)
+        .await?
+        .into_iter()
+        .for_each(|o| world.apply_link(o));
+    list::<LinkGrant>(client)
+        .await?
+        .into_iter()
+        .for_each(|o| world.apply_link_grant(o));
     list::<Approval>(client)
         .await?
         .into_iter()

@@ -4,8 +4,8 @@ use std::fmt::Debug;
 
 use crds::{
     App, Approval, AssignmentSlice, CONTENT_NAMESPACE, ClusterName, ClusterReport, ContentHash,
-    Isolation, MemberCluster, NamespaceName, Quota, QuotaLedger, Region, ReportSlice,
-    SYSTEM_NAMESPACE, Tenant, label,
+    Isolation, Link, LinkGrant, MemberCluster, NamespaceName, Quota, QuotaLedger, Region,
+    ReportSlice, SYSTEM_NAMESPACE, Tenant, label,
 };
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
@@ -45,6 +45,8 @@ pub(super) enum Heard {
     Tenants(Change<DeserializeGuard<Tenant>>),
     Quotas(Change<DeserializeGuard<Quota>>),
     Isolations(Change<DeserializeGuard<Isolation>>),
+    Links(Change<DeserializeGuard<Link>>),
+    LinkGrants(Change<DeserializeGuard<LinkGrant>>),
     QuotaLedgers(Change<DeserializeGuard<QuotaLedger>>),
     /// RoleBindings that the hub made.
     Bindings(Change<RoleBinding>),
@@ -104,6 +106,8 @@ pub(super) fn watches(
     all.every(Api::all(client.clone()), Heard::Tenants);
     all.every(Api::all(client.clone()), Heard::Quotas);
     all.every(Api::all(client.clone()), Heard::Isolations);
+    all.every(Api::all(client.clone()), Heard::Links);
+    all.every(Api::all(client.clone()), Heard::LinkGrants);
     let system = || Api::namespaced(client.clone(), SYSTEM_NAMESPACE);
     all.every(system(), Heard::QuotaLedgers);
     all.one(

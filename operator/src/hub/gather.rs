@@ -139,6 +139,24 @@ impl Gathered {
                 |g, o| g.world.apply_isolation(o),
                 |g, name| g.world.remove_isolation(name),
             ),
+            Heard::Links(change) => self.take(
+                change,
+                "links",
+                |g, o| g.world.apply_link(o),
+                |g, name| {
+                    let (namespace, name) = split(name);
+                    g.world.remove_link(&namespace.into(), name);
+                },
+            ),
+            Heard::LinkGrants(change) => self.take(
+                change,
+                "linkgrants",
+                |g, o| g.world.apply_link_grant(o),
+                |g, name| {
+                    let (namespace, name) = split(name);
+                    g.world.remove_link_grant(&namespace.into(), name);
+                },
+            ),
             Heard::QuotaLedgers(change) => self.take(
                 change,
                 QUOTA_LEDGERS,

@@ -32,6 +32,7 @@ impl Running {
         news.of_fleet(world, report);
         news.of_tenants(world, report);
         news.of_isolations(world, report);
+        news.of_links(world, report);
         board::show(&self.hub.metrics.board, report, &self.gathered);
     }
 }
@@ -130,6 +131,22 @@ impl News<'_> {
                 &status.conditions,
             );
             self.want(owner, Status::Isolation(Box::new(status.clone())));
+        }
+    }
+
+    fn of_links(&mut self, world: &World, report: &PlanReport) {
+        for (key, slot) in world.links() {
+            let Some(status) = report.link_statuses.get(key) else {
+                continue;
+            };
+            let owner = Owner::Link(key.clone(), slot.uid.clone());
+            let regarding = || ObjectReference {
+                namespace: Some(key.0.to_string()),
+                ..regarding("Link", &key.1, &slot.uid)
+            };
+            let old = &slot.status.conditions;
+            self.announce(&owner, regarding, old, &status.conditions);
+            self.want(owner, Status::Link(Box::new(status.clone())));
         }
     }
 

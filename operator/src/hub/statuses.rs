@@ -6,14 +6,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crds::{
-    App, AppStatus, ClusterName, Isolation, IsolationStatus, MemberCluster, MemberClusterStatus,
-    Quota, QuotaStatus, Region, RegionName, RegionStatus, Tenant, TenantStatus, Uid,
+    App, AppStatus, ClusterName, Isolation, IsolationStatus, Link, LinkStatus, MemberCluster,
+    MemberClusterStatus, Quota, QuotaStatus, Region, RegionName, RegionStatus, Tenant,
+    TenantStatus, Uid,
 };
 use futures::{StreamExt as _, stream};
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client};
 use plan::report::AppReport;
-use plan::world::{QuotaKey, TenantKey};
+use plan::world::{LinkKey, QuotaKey, TenantKey};
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -50,6 +51,7 @@ pub(super) enum Owner {
     Tenant(TenantKey, Uid),
     Quota(QuotaKey, Uid),
     Isolation(Box<str>, Uid),
+    Link(LinkKey, Uid),
     App(Uid),
 }
 
@@ -62,6 +64,7 @@ pub(super) enum Status {
     Tenant(Box<TenantStatus>),
     Quota(Box<QuotaStatus>),
     Isolation(Box<IsolationStatus>),
+    Link(Box<LinkStatus>),
 }
 
 /// Statuses that wait to be written: one per object, the newest.
@@ -180,7 +183,8 @@ impl Statuses {
             | Owner::Cluster(..)
             | Owner::Tenant(..)
             | Owner::Quota(..)
-            | Owner::Isolation(..) => true,
+            | Owner::Isolation(..)
+            | Owner::Link(..) => true,
         });
         for uid in apps {
             let owner = Owner::App(uid.clone());
@@ -270,6 +274,7 @@ async fn write_one(
         Status::Tenant(status) => json!(status),
         Status::Quota(status) => json!(status),
         Status::Isolation(status) => json!(status),
+        Status::Link(status) => json!(status),
     };
     body["leaderEpoch"] = json!(epoch);
     let object = |kind: &str, metadata: Value| {
@@ -315,13 +320,20 @@ async fn write_one(
             let patch = object("Isolation", json!({"name": name, "uid": uid}));
             api.patch_status(name, &params, &patch).await?;
         }
+        (Owner::Link((namespace, name), uid), _) => {
+            let api: Api<Link> = Api::namespaced(client.clone(), namespace.as_str());
+            let metadata = json!({"name": name, "namespace": namespace, "uid": uid});
+            api.patch_status(name, &params, &object("Link", metadata))
+                .await?;
+        }
         (
             Owner::App(_),
             Status::Region(_)
             | Status::Cluster(_)
             | Status::Tenant(_)
             | Status::Quota(_)
-            | Status::Isolation(_),
+            | Status::Isolation(_)
+            | Status::Link(_),
         ) => {}
     }
     Ok(())

@@ -8,7 +8,6 @@ use crds::{
 use hmac::{Hmac, Mac};
 use sha2::Sha256;
 
-use super::isolation::Baselines;
 use super::regions::Wake;
 use super::{ContentWrite, Edit};
 use crate::content::{hex, stored_bytes};
@@ -21,10 +20,10 @@ const PACK_ITEMS_MAX: usize = 50;
 pub(super) type Packs = BTreeMap<(NamespaceName, ContentHash), String>;
 
 /// Packs all contents that edits need and the store does not have.
-pub(super) fn store(
-    world: &World,
-    baselines: &Baselines,
-    edits: &BTreeMap<ClusterName, BTreeMap<Uid, Edit>>,
+pub(super) fn store<'a>(
+    world: &'a World,
+    isolating: impl Fn(&Entry) -> Option<&'a str>,
+    edits: &'a BTreeMap<ClusterName, BTreeMap<Uid, Edit>>,
     writes: &mut Vec<ContentWrite>,
 ) -> Packs {
     // What isolates a tenant outlives its Apps, and so does its pack.
@@ -35,7 +34,7 @@ pub(super) fn store(
         if !entry.pack.is_empty() || world.pack_of(&entry.namespace, &entry.content).is_some() {
             continue;
         }
-        if let Some(data) = data(world, baselines, entry) {
+        if let Some(data) = data(world, &isolating, entry) {
             missing
                 .entry((&entry.namespace, entry.scope.is_app()))
                 .or_default()
@@ -66,9 +65,13 @@ pub(super) fn store(
 }
 
 /// The content of an entry, if it is what is wanted now.
-fn data<'a>(world: &'a World, baselines: &'a Baselines, entry: &Entry) -> Option<&'a str> {
+fn data<'a>(
+    world: &'a World,
+    isolating: impl Fn(&Entry) -> Option<&'a str>,
+    entry: &Entry,
+) -> Option<&'a str> {
     match entry.scope {
-        Scope::Namespace => baselines.data(&entry.content),
+        Scope::Namespace => isolating(entry),
         Scope::App => {
             let app = world.app(&entry.uid)?.state.as_ref().ok()?;
             (app.content == entry.content).then_some(&*app.data)

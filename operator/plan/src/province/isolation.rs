@@ -5,11 +5,12 @@ mod baselines;
 mod enforcement;
 mod presence;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crds::{
-    ClusterName, Entry, EntryState, NamespaceName, ReportState, Scope, TakeOver, Tier, Uid,
+    ClusterName, ContentHash, Entry, EntryState, NamespaceName, ReportState, Scope, TakeOver, Tier,
+    Uid,
 };
 
 pub use baselines::Baselines;
@@ -17,20 +18,51 @@ pub use enforcement::{Enforcement, Remark};
 pub(super) use presence::Presence;
 
 use super::assignments::{Edit, pack_of, same};
+use super::links::Links;
 use super::memory::Planner;
 use super::placement::At;
 use super::quotas::Desks;
-use super::regions::{Fleet, Standing};
+use super::regions::{Fleet, Standing, Wake};
 use super::tenants::Tenants;
-use crate::report::isolation_statuses;
+use crate::baseline::Baseline;
+use crate::content::hash_of;
+use crate::report::{isolation_statuses, link_statuses};
 use crate::world::{AppLedger, World, namespace_uid};
 use baselines::enclosing;
 use enforcement::enforcement;
+use serde_json::Value;
 
 /// Resources that limit a tenant which has Quotas, but none that counts in a cluster.
 const UNGRANTED: [&str; 3] = ["cpu", "memory", "pods"];
 
+/// Contents of namespaces with Links that are to be stored, by namespace.
+#[derive(Debug, Default)]
+pub(super) struct Linked(BTreeMap<NamespaceName, BTreeMap<ContentHash, Box<str>>>);
+
+impl Linked {
+    /// The content of a namespace's entry.
+    pub(super) fn data(&self, entry: &Entry) -> Option<&str> {
+        let mine = self.0.get(&entry.namespace)?;
+        mine.get(&entry.content).map(|data| &**data)
+    }
+}
+
 impl Planner {
+    /// Changed Links, or one that ends, change what passes the borders of namespaces.
+    pub(super) fn see_links(&mut self, world: &World, wake: &mut Wake) {
+        let same = self.links_seen.replace(world.link_changes) == Some(world.link_changes);
+        let over = self.report.links.ends.is_some_and(|ends| ends <= world.now);
+        if !same || over {
+            let before = std::mem::replace(&mut self.report.links, Arc::new(Links::of(world)));
+            let differ = self.report.links.differences(&before);
+            self.presence.due.extend(differ);
+            self.links_told = None;
+        }
+        if let Some(ends) = self.report.links.ends {
+            wake.at(ends);
+        }
+    }
+
     /// Changed Isolations change what Apps may carry, and how every namespace is enclosed.
     pub(super) fn see_isolations(&mut self, world: &World) {
         if self.isolations_seen.replace(world.isolation_changes) == Some(world.isolation_changes) {
@@ -84,6 +116,10 @@ impl Planner {
             self.report.enforcement =
                 enforcement(world, &fleet, &self.report.baselines, &self.report.tenants);
         }
+        let echoes = world.link_echoes;
+        if !due.is_empty() || self.links_told.replace(echoes) != Some(echoes) {
+            self.report.link_statuses = link_statuses(world, &self.report.links);
+        }
         self.report.isolation_statuses = isolation_statuses(world, &self.report.enforcement);
     }
 
@@ -95,7 +131,7 @@ impl Planner {
             }
         }
         let desks = self.book.desks(world, fleet, namespace);
-        let place = Home {
+        let mut place = Home {
             world,
             fleet,
             baselines: &self.report.baselines,
@@ -104,6 +140,13 @@ impl Planner {
             namespace,
             uid: &uid,
             ledger: world.ledger(&uid),
+            policies: self
+                .report
+                .links
+                .policies
+                .get(namespace)
+                .map_or(&[], Vec::as_slice),
+            made: Vec::new(),
             clearing: world
                 .namespaces
                 .get(namespace)
@@ -126,6 +169,13 @@ impl Planner {
                 edited.push(name);
             }
         }
+        let made = place.made.into_iter().map(|(_, content)| content);
+        let made: BTreeMap<ContentHash, Box<str>> = made.collect();
+        if made.is_empty() || edited.is_empty() {
+            self.linked.0.remove(namespace);
+        } else {
+            self.linked.0.insert(namespace.clone(), made);
+        }
         if !edited.is_empty() {
             self.presence.edited.insert(namespace.clone(), edited);
         }
@@ -142,13 +192,17 @@ struct Home<'a> {
     namespace: &'a NamespaceName,
     uid: &'a Uid,
     ledger: Option<&'a AppLedger>,
+    /// Policies that follow from Links.
+    policies: &'a [Value],
+    /// Contents with those, by the baseline that they are added to.
+    made: Vec<(Baseline, (ContentHash, Box<str>))>,
     /// Whether its tenant is being deleted.
     clearing: bool,
 }
 
 impl Home<'_> {
     /// What is to be written about it in a cluster; `used` says whether an App is there.
-    fn edit(&self, at: At, used: bool) -> Option<Edit> {
+    fn edit(&mut self, at: At, used: bool) -> Option<Edit> {
         let view = &self.fleet.clusters[at];
         let held = self
             .ledger
@@ -198,10 +252,8 @@ impl Home<'_> {
         })
     }
 
-    fn entry(&self, at: At, held: Option<&Entry>) -> Option<Entry> {
-        let (fleet, baselines) = (self.fleet, self.baselines);
-        let enclosing = enclosing(fleet, baselines, self.tenants, self.namespace, at)?;
-        let (content, _) = enclosing.content();
+    fn entry(&mut self, at: At, held: Option<&Entry>) -> Option<Entry> {
+        let content = &self.content(at)?;
         Some(Entry {
             uid: self.uid.clone(),
             scope: Scope::Namespace,
@@ -219,6 +271,29 @@ impl Home<'_> {
             limits: self.limits(at),
             charge: Arc::default(),
         })
+    }
+
+    /// The baseline of the zone, and what Links add to it.
+    fn content(&mut self, at: At) -> Option<ContentHash> {
+        let (fleet, baselines) = (self.fleet, self.baselines);
+        let enclosing = enclosing(fleet, baselines, self.tenants, self.namespace, at)?;
+        if self.policies.is_empty() {
+            return Some(enclosing.content().0.clone());
+        }
+        let known = self
+            .made
+            .iter()
+            .find(|(baseline, _)| *baseline == enclosing.baseline);
+        if let Some((_, (hash, _))) = known {
+            return Some(hash.clone());
+        }
+        let mut content = enclosing.baseline.content();
+        content.manifests.extend(self.policies.iter().cloned());
+        let data = content.to_data();
+        let hash = hash_of(data.as_bytes());
+        let made = (hash.clone(), data.into());
+        self.made.push((enclosing.baseline.clone(), made));
+        Some(hash)
     }
 
     fn limits(&self, at: At) -> Vec<String> {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crds::{ClusterName, NamespaceName, Tier, Uid};
 
 use super::assignments::{Edit, Edits};
-use super::isolation::Presence;
+use super::isolation::{Linked, Presence};
 use super::placement::{self, At, Class, Payer, Placed};
 use super::quotas::{Book, QuotaWrite};
 use super::reclaim::Cuts;
@@ -56,6 +56,11 @@ pub struct Planner {
     pub(super) isolations_seen: Option<u64>,
     /// The state of tenants and of what is in force for which namespaces were enclosed last.
     pub(super) enclosed_for: Option<(u64, u64)>,
+    /// The state of Links that was looked at last, and of their statuses.
+    pub(super) links_seen: Option<u64>,
+    pub(super) links_told: Option<u64>,
+    /// Contents of namespaces with Links that are to be stored.
+    pub(super) linked: Linked,
     /// Whether all namespaces are to be looked at again.
     pub(super) enclosed_anew: bool,
     /// What an App without a tenant may use.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crds::{ClusterName, MemberClusterStatus, Reason, Uid};
+use crds::{ClusterName, Entry, MemberClusterStatus, Reason, Uid};
 
 use super::Plan;
 use super::assignments::{self, Edit, Edits};
@@ -272,7 +272,8 @@ impl Planner {
         }
         let mut plan = Plan::default();
         let baselines = self.report.baselines.clone();
-        let packs = contents::store(world, &baselines, &self.edits, &mut plan.contents);
+        let isolating = |entry: &Entry| self.linked.data(entry).or(baselines.data(&entry.content));
+        let packs = contents::store(world, isolating, &self.edits, &mut plan.contents);
         let mut scribe = Scribe {
             world,
             packs: &packs,

@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crds::{NamespaceName, Reason, ReportState, Tier, label};
+use crds::{NamespaceName, Reason, ReportState, Tier, Timestamp, label};
+use serde_json::{Value, json};
 
 use super::action::Nudge;
 use super::observed::Limited;
@@ -95,7 +96,9 @@ impl Work<'_> {
             return;
         };
         let limits = allotment.manifests(&self.entry.limits);
-        let manifests = content.manifests.iter().cloned().chain(limits);
+        let policies = content.manifests.iter().cloned();
+        let policies: Vec<Value> = policies.map(|one| self.close(one)).collect();
+        let manifests = policies.into_iter().chain(limits);
         let objects = match render_isolation(self.entry, manifests) {
             Ok(objects) => objects,
             Err(error) => return self.refuse(&error),
@@ -113,6 +116,22 @@ impl Work<'_> {
         self.prune(&objects);
         self.strangers();
         self.tell_repairs(&objects);
+    }
+
+    /// What ends by itself lets nothing through from then on. It goes when the hub says so.
+    fn close(&mut self, mut manifest: Value) -> Value {
+        let note = &manifest["metadata"]["annotations"][label::NOT_AFTER];
+        let end = note.as_str().and_then(|at| at.parse::<Timestamp>().ok());
+        match end.map(Timestamp::millis) {
+            Some(end) if end <= self.now => {
+                for direction in ["ingress", "egress"] {
+                    manifest["spec"][direction] = json!([]);
+                }
+            }
+            Some(end) => self.wake(end),
+            None => {}
+        }
+        manifest
     }
 
     /// What somebody changed by hand and was put back is told for a while.
@@ -176,7 +195,9 @@ impl Work<'_> {
                 self.state = Some(ReportState::Removing);
                 self.message = Some(format!("namespace {name} is still terminating"));
             }
-            Some(Namespace::Ready | Namespace::Unbound) if self.observed.home => self.removed(),
+            Some(Namespace::Ready | Namespace::Unbound) if self.observed.home => {
+                self.let_go_but(|kind| kind != Kind::Namespace);
+            }
             Some(Namespace::Ready | Namespace::Unbound) => {
                 self.state = Some(ReportState::Removing);
                 if let Some(seen) = seen.filter(|seen| !seen.deleting) {
@@ -193,11 +214,16 @@ impl Work<'_> {
     /// Lets a namespace go with its cluster: what keeps others out stays, and the limits of a grant that
     /// ends here go.
     pub(super) fn open_up(&mut self) {
+        self.let_go_but(|kind| matches!(kind, Kind::LimitRange | Kind::ResourceQuota));
+    }
+
+    /// Deletes what isolates a namespace of some kinds, and lets the rest go.
+    fn let_go_but(&mut self, deletes: impl Fn(Kind) -> bool) {
         self.unsure = !self.observed.listing.is_empty();
         let mut left = self.unsure;
         for key in self.observed.objects_of(&self.entry.uid) {
             left = true;
-            if matches!(key.kind, Kind::LimitRange | Kind::ResourceQuota) {
+            if deletes(key.kind) {
                 self.delete(key);
             } else if let Some(seen) = self.observed.objects.get(key) {
                 let (key, uid) = (key.clone(), seen.uid.clone());
@@ -281,3 +307,6 @@ impl Work<'_> {
         !waits
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -30,6 +30,10 @@ pub struct AppSlot {
     pub created: i64,
     /// Whether it lives, is being deleted, and whether our finalizer holds it.
     pub life: AppState,
+    /// Network zone, valid or not.
+    pub zone: Zone,
+    /// Data grade, valid or not.
+    pub grade: DataGrade,
     /// The valid App, or why it is parked.
     pub state: Verdict<ValidApp>,
     /// Who changed the spec since its content was last rolled out completely, as stamped at admission;
@@ -205,6 +209,8 @@ impl World {
     fn put_app(&mut self, slot: AppSlot) {
         let uid = slot.uid.clone();
         let before = self.apps.get(&uid).cloned();
+        let face = |slot: &AppSlot| (slot.zone, slot.grade, slot.life.is_alive());
+        self.link_changes += u64::from(before.as_ref().map(face) != Some(face(&slot)));
         let moved = before.as_ref().is_none_or(|b| {
             b.footprint.claims != slot.footprint.claims || b.state.is_ok() != slot.state.is_ok()
         });
@@ -229,6 +235,7 @@ impl World {
         let Some(gone) = self.apps.remove(uid) else {
             return;
         };
+        self.link_changes += 1;
         self.drop_claims(&gone);
         self.uses.replace(gone.hashes(), []);
         let key = (gone.namespace, gone.name);
@@ -313,6 +320,8 @@ impl AppSlot {
                 .as_ref()
                 .map_or(0, |t| t.0.as_millisecond()),
             life: life_of(app),
+            zone: app.spec.zone,
+            grade: app.spec.data_grade,
             state,
             changed_by: annotation(app, label::CHANGED_BY).map(Into::into),
             status: Arc::new(app.status.clone().unwrap_or_default()),

@@ -177,6 +177,11 @@ fn check_manifest(
         );
         return Err(invalid(message));
     }
+    if name.starts_with(OURS) {
+        return Err(invalid(format!(
+            "spec.manifests[{index}].metadata.name {name} must not begin with {OURS}: such objects are the platform's"
+        )));
+    }
     if pod_field(manifest, "priorityClassName").is_some() {
         return Err(invalid(format!(
             "spec.manifests[{index}] must not set priorityClassName: spec.tier says what of a cluster's pods is kept first"
@@ -209,6 +214,9 @@ fn is_object_name(name: &str) -> bool {
     name.len() <= 253 && name.split('.').all(label)
 }
 
+/// What names of the platform's own objects in a tenant's namespace begin with.
+const OURS: &str = "jiuzhou-";
+
 /// A field of the pods that a manifest makes.
 fn pod_field<'m>(manifest: &'m Value, field: &str) -> Option<&'m Value> {
     manifest
@@ -227,6 +235,12 @@ fn forbidden_field(kind: Kind, manifest: &Value) -> Option<&'static str> {
     ] {
         if manifest.pointer(pointer).is_some() {
             return Some(field);
+        }
+    }
+    for field in ["serviceAccountName", "serviceAccount"] {
+        let account = pod_field(manifest, field).and_then(Value::as_str);
+        if account.is_some_and(|account| account.starts_with(OURS)) {
+            return Some("serviceAccountName of the platform");
         }
     }
     for field in ["priority", "nodeName"] {

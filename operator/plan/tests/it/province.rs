@@ -11,12 +11,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crds::{
     APP_FINALIZER, App, AppSpec, Approval, AssignmentSlice, ClusterName, ClusterReport, Condition,
-    ConditionType, ContentHash, Entry, Isolation, MemberCluster, Quota, QuotaLedger, Reason,
+    ConditionType, ContentHash, Entry, Isolation, Link, MemberCluster, Quota, QuotaLedger, Reason,
     Region, RegionName, Tenant, Uid, find_condition,
 };
 use plan::province::{Plan, Refusal, SliceWrite};
 use plan::report::AppReport;
-use plan::world::{Hub, NamespaceSlot, QuotaKey, Settings, StoredContent, TenantKey};
+use plan::world::{Hub, LinkKey, NamespaceSlot, QuotaKey, Settings, StoredContent, TenantKey};
 use plan::{Planner, World, check, plan as decide};
 use serde_json::{Value, json};
 
@@ -38,6 +38,7 @@ pub(crate) struct Province {
     pub(crate) tenants: BTreeMap<TenantKey, Tenant>,
     pub(crate) quotas: BTreeMap<QuotaKey, Quota>,
     pub(crate) isolations: BTreeMap<String, Isolation>,
+    pub(crate) links: BTreeMap<LinkKey, Link>,
     pub(crate) quota_ledgers: BTreeMap<RegionName, QuotaLedger>,
     pub(crate) agents: BTreeMap<ClusterName, Agent>,
     pub(crate) slices: BTreeMap<(ClusterName, String), AssignmentSlice>,
@@ -95,6 +96,7 @@ impl Province {
             tenants: BTreeMap::new(),
             quotas: BTreeMap::new(),
             isolations: BTreeMap::new(),
+            links: BTreeMap::new(),
             quota_ledgers: BTreeMap::new(),
             agents: BTreeMap::new(),
             slices: BTreeMap::new(),
@@ -582,6 +584,7 @@ impl Province {
         self.write_tenant_statuses(&report.tenant_statuses);
         self.write_quota_statuses(&report.quota_statuses);
         self.write_isolation_statuses(&report.isolation_statuses);
+        self.write_link_statuses(&report.link_statuses);
         self.status_writes > before
     }
 

@@ -29,7 +29,7 @@ pub struct Baselines {
 /// What encloses a namespace, and the content that is made of it once somebody asks.
 #[derive(Debug)]
 pub(super) struct Enclosing {
-    baseline: Baseline,
+    pub(super) baseline: Baseline,
     content: OnceLock<(ContentHash, Box<str>)>,
 }
 

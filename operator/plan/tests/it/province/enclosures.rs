@@ -1,9 +1,12 @@
-//! Isolations of the simulated province, and what it says about namespaces in members.
+//! Isolations and Links of the simulated province, and what it says about namespaces in members.
 
 use std::collections::BTreeMap;
 
-use crds::{Condition, ConditionType, Entry, Isolation, IsolationStatus, find_condition};
-use plan::world::namespace_uid;
+use crds::{
+    Approval, Condition, ConditionType, Entry, Isolation, IsolationStatus, Link, LinkGrant,
+    LinkStatus, find_condition,
+};
+use plan::world::{LinkKey, namespace_uid};
 use serde_json::{Value, json};
 
 use super::Province;
@@ -67,5 +70,88 @@ impl Province {
     pub(crate) fn enclosure(&self, namespace: &str, cluster: &str) -> Option<&Entry> {
         let ledger = self.world.ledger(&namespace_uid(&namespace.into()))?;
         ledger.entries.get(cluster).map(|held| &*held.entry)
+    }
+
+    /// A Link from an App of health to App sso of police, made by ann, created or changed.
+    pub(crate) fn set_link(&mut self, name: &str, edit: impl FnOnce(&mut Value)) {
+        let key: LinkKey = ("health".into(), name.into());
+        let before = self.links.get(&key);
+        let generation = before.map_or(1, |b| b.metadata.generation.unwrap() + 1);
+        let mut link = json!({
+            "apiVersion": "jiuzhou.io/v1alpha1", "kind": "Link",
+            "metadata": {
+                "name": name, "namespace": "health", "generation": generation,
+                "uid": format!("link-{name}"), "annotations": {"jiuzhou.io/changed-by": "ann"},
+            },
+            "spec": {
+                "from": {"appNames": ["web"]},
+                "to": {"namespace": "police", "appName": "sso", "ports": [{"port": 8443}]},
+                "reason": "who somebody is", "owner": {"unit": "health"},
+                "expires": super::draft::time(self.world.now + 3_600_000),
+            },
+        });
+        edit(&mut link);
+        let mut link: Link = serde_json::from_value(link).unwrap();
+        link.status = before.and_then(|before| before.status.clone());
+        self.world.apply_link(link.clone());
+        self.links.insert(key, link);
+    }
+
+    pub(crate) fn delete_link(&mut self, name: &str) {
+        self.links.remove(&("health".into(), name.into())).unwrap();
+        self.world.remove_link(&"health".into(), name);
+    }
+
+    /// Police lets Links of a namespace reach App sso.
+    pub(crate) fn consent(&mut self, from: &str) {
+        let grant: LinkGrant = serde_json::from_value(json!({
+            "apiVersion": "jiuzhou.io/v1alpha1", "kind": "LinkGrant",
+            "metadata": {"name": "grant", "namespace": "police"},
+            "spec": {"from": [{"namespace": from}], "to": [{"appName": "sso"}]},
+        }))
+        .unwrap();
+        self.world.apply_link_grant(grant);
+    }
+
+    /// Somebody says yes or no to a Link as it is now.
+    pub(crate) fn decide_link(&mut self, name: &str, by: &str, decision: &str) {
+        let key: LinkKey = ("health".into(), name.into());
+        let hash = self.links[&key]
+            .status
+            .as_ref()
+            .unwrap()
+            .content_hash
+            .clone();
+        let approval: Approval = serde_json::from_value(json!({
+            "apiVersion": "jiuzhou.io/v1alpha1", "kind": "Approval",
+            "metadata": {"name": format!("{name}-{by}"), "namespace": "jiuzhou-system"},
+            "spec": {
+                "target": {"kind": "Link", "namespace": "health", "name": name},
+                "step": "cross-zone", "contentHash": hash, "approver": by, "decision": decision,
+                "expires": super::draft::time(self.world.now + 600_000),
+            },
+        }))
+        .unwrap();
+        self.approvals.push(approval.clone());
+        self.world.apply_approval(approval);
+    }
+
+    pub(crate) fn link_condition(&self, name: &str, kind: ConditionType) -> Option<&Condition> {
+        let status = self.links[&("health".into(), name.into())]
+            .status
+            .as_ref()?;
+        find_condition(&status.conditions, kind)
+    }
+
+    pub(super) fn write_link_statuses(&mut self, statuses: &BTreeMap<LinkKey, LinkStatus>) {
+        for (key, status) in statuses {
+            let link = self.links.get_mut(key).unwrap();
+            link.status = Some(LinkStatus {
+                leader_epoch: Some(self.world.hub.leader_epoch),
+                ..status.clone()
+            });
+            self.world.apply_link(link.clone());
+            self.status_writes += 1;
+        }
     }
 }

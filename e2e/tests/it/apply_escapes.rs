@@ -1,0 +1,371 @@
+//! Ways out of a tenant, through every kind that those who run one may write. None lands.
+
+use futures::future::join_all;
+use http::Method;
+use kube::Client;
+use serde_json::{Value, json};
+
+use crate::{
+    admit_support::{account, call, path},
+    apply_tenants::{ready, tenant},
+    fault_support::{Site, app, condition, deployment, province, settings},
+    support::eventually,
+};
+
+const ROOT: &str = "jiuzhou-system";
+const HOME: &str = "prison";
+
+/// A manifest of a kind that no App may carry, or that is more than it seems.
+fn kind(version: &str, kind: &str) -> Value {
+    json!({"apiVersion": version, "kind": kind, "metadata": {"name": "way-out"}})
+}
+
+fn with(mut manifest: Value, pointer: &str, value: Value) -> Value {
+    let (parent, field) = pointer.rsplit_once('/').expect("a pointer");
+    let parent = manifest.pointer_mut(parent).expect("the parent is there");
+    parent[field] = value;
+    manifest
+}
+
+fn service(spec: &Value) -> Value {
+    json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "way-out"}, "spec": spec})
+}
+
+/// Objects that reach beyond the tenant by what they are.
+fn manifests() -> Vec<Value> {
+    let pod = || deployment("way-out", 1);
+    let meta = |field: &str, value: Value| {
+        with(
+            settings("way-out", "x"),
+            &format!("/metadata/{field}"),
+            value,
+        )
+    };
+    let spec =
+        |field: &str, value: Value| with(pod(), &format!("/spec/template/spec/{field}"), value);
+    let rbac = "rbac.authorization.k8s.io/v1";
+    vec![
+        kind(rbac, "Role"),
+        kind(rbac, "ClusterRole"),
+        kind(rbac, "RoleBinding"),
+        kind(rbac, "ClusterRoleBinding"),
+        kind("networking.k8s.io/v1", "NetworkPolicy"),
+        kind("networking.k8s.io/v1", "Ingress"),
+        kind("discovery.k8s.io/v1", "EndpointSlice"),
+        kind("v1", "Endpoints"),
+        kind("v1", "Namespace"),
+        kind("v1", "Secret"),
+        kind("v1", "Pod"),
+        kind("v1", "Node"),
+        kind("v1", "PersistentVolume"),
+        kind("v1", "ResourceQuota"),
+        kind("v1", "LimitRange"),
+        kind("v1", "Event"),
+        kind("apps/v1", "ReplicaSet"),
+        kind("apps/v1", "deployments"),
+        kind("apps/v1", "Deployment.apps"),
+        kind("extensions/v1beta1", "Deployment"),
+        kind("scheduling.k8s.io/v1", "PriorityClass"),
+        kind("storage.k8s.io/v1", "StorageClass"),
+        kind("coordination.k8s.io/v1", "Lease"),
+        kind("certificates.k8s.io/v1", "CertificateSigningRequest"),
+        kind(
+            "admissionregistration.k8s.io/v1",
+            "ValidatingAdmissionPolicy",
+        ),
+        kind(
+            "admissionregistration.k8s.io/v1",
+            "MutatingWebhookConfiguration",
+        ),
+        kind("apiextensions.k8s.io/v1", "CustomResourceDefinition"),
+        kind("apiregistration.k8s.io/v1", "APIService"),
+        kind("jiuzhou.io/v1alpha1", "App"),
+        kind("jiuzhou.io/v1alpha1", "AssignmentSlice"),
+        service(&json!({"type": "ExternalName", "externalName": "kubernetes.default.svc"})),
+        service(&json!({"ports": [{"port": 80}], "externalIPs": ["10.0.0.1"]})),
+        meta("namespace", json!("kube-system")),
+        meta("namespace", json!("prison-yard")),
+        meta(
+            "ownerReferences",
+            json!([{"apiVersion": "v1", "kind": "Node", "name": "n", "uid": "u"}]),
+        ),
+        meta("finalizers", json!(["example.com/for-ever"])),
+        meta("managedFields", json!([{}])),
+        meta("name", json!("../../kube-system/configmaps/way-out")),
+        meta("name", json!("jiuzhou-way-out")),
+        spec("priorityClassName", json!("system-node-critical")),
+        spec("priorityClassName", json!("jiuzhou-core")),
+        spec("priority", json!(2_000_000_000)),
+        spec("nodeName", json!("hangzhou-a-0")),
+        spec("serviceAccountName", json!("jiuzhou-tenant")),
+        spec("serviceAccount", json!("jiuzhou-agent")),
+    ]
+}
+
+/// Changes by an override that a manifest may not bring either.
+fn overrides() -> Vec<Value> {
+    let add = |path: &str, value: Value| json!([{"op": "add", "path": path, "value": value}]);
+    vec![
+        add("/metadata/namespace", json!("kube-system")),
+        add("/metadata/name", json!("other")),
+        add("/kind", json!("DaemonSet")),
+        add("/metadata/ownerReferences", json!([{"kind": "Node"}])),
+        add("/metadata/finalizers", json!(["example.com/for-ever"])),
+        add("/spec/template/spec/nodeName", json!("hangzhou-a-0")),
+        add(
+            "/spec/template/spec/serviceAccountName",
+            json!("jiuzhou-tenant"),
+        ),
+    ]
+}
+
+/// Pods that Kubernetes would run if nobody held the namespace to a standard.
+fn pods() -> Vec<Value> {
+    let spec = |field: &str, value: Value| {
+        with(
+            deployment("way-out", 1),
+            &format!("/spec/template/spec/{field}"),
+            value,
+        )
+    };
+    let container = |value: Value| {
+        let at = "/spec/template/spec/containers/0/securityContext";
+        with(deployment("way-out", 1), at, value)
+    };
+    vec![
+        spec("hostNetwork", json!(true)),
+        spec("hostPID", json!(true)),
+        spec("hostIPC", json!(true)),
+        spec(
+            "volumes",
+            json!([{"name": "node", "hostPath": {"path": "/"}}]),
+        ),
+        container(json!({"privileged": true})),
+        container(json!({"capabilities": {"add": ["SYS_ADMIN"]}})),
+    ]
+}
+
+/// Links, Quotas and Tenants that reach beyond what is theirs.
+fn others() -> Vec<Value> {
+    let ours = |kind: &str, namespace: &str, name: &str, spec: Value| {
+        json!({
+            "apiVersion": "jiuzhou.io/v1alpha1", "kind": kind,
+            "metadata": {"name": name, "namespace": namespace}, "spec": spec,
+        })
+    };
+    let link = |field: &str, value: Value| {
+        let spec = json!({
+            "from": {"appNames": ["cell"]},
+            "to": {"namespace": "kube-system", "appName": "dns", "ports": [{"port": 53}]},
+            "reason": "out", "owner": {"unit": "prison"}, "expires": "2099-01-01T00:00:00Z",
+        });
+        ours(
+            "Link",
+            HOME,
+            "way-out",
+            with(json!({"spec": spec}), &format!("/spec/{field}"), value)["spec"].clone(),
+        )
+    };
+    let quota = |namespace: &str, name: &str, resource: Value| {
+        let (tenant, region) = name.split_once('.').expect("tenant and region");
+        ours(
+            "Quota",
+            namespace,
+            name,
+            json!({
+                "tenantName": tenant, "regionName": region, "resources": [resource],
+            }),
+        )
+    };
+    let pods = |nominal: &str| json!({"name": "pods", "nominal": nominal});
+    let tenant = |namespace: &str, name: &str, spec: Value| ours("Tenant", namespace, name, spec);
+    let named = || json!({"displayName": "way out"});
+    vec![
+        link("reason", json!("no consent of the other side")),
+        link("to/namespace", json!("prison")),
+        link("to/addresses", json!(["0.0.0.0/0"])),
+        link("to/addresses", json!(["::/0"])),
+        link("to/addresses", json!(["169.254.169.254"])),
+        link("from/appNames", json!(["*"])),
+        link("expires", json!("2001-01-01T00:00:00Z")),
+        quota(ROOT, "prison.quzhou", pods("999")),
+        quota(HOME, "yard.quzhou", pods("999")),
+        quota(HOME, "yard.quzhou", pods("-1")),
+        quota(
+            HOME,
+            "yard.quzhou",
+            json!({"name": "pods", "nominal": "1", "lendingLimit": "2"}),
+        ),
+        quota(HOME, "yard.ningbo", pods("1")),
+        tenant(ROOT, "escaped", named()),
+        tenant(HOME, "kube", named()),
+        tenant(HOME, "a-b", named()),
+        tenant(
+            HOME,
+            "far",
+            json!({"displayName": "x", "regions": ["ningbo"]}),
+        ),
+        tenant(
+            HOME,
+            "net",
+            json!({"displayName": "x", "zones": ["Internet"]}),
+        ),
+        tenant(
+            HOME,
+            "top",
+            json!({"displayName": "x", "administrators": [{"kind": "Group", "name": "system:masters"}]}),
+        ),
+        ours(
+            "Isolation",
+            "",
+            "lax",
+            json!({"zones": ["ExtranetPublic"], "podSecurity": "Privileged"}),
+        ),
+        ours(
+            "LinkGrant",
+            "default",
+            "way-in",
+            json!({"from": [{"namespace": HOME}], "to": [{"appName": "x"}]}),
+        ),
+    ]
+}
+
+/// What an API server or a condition says against an object; `None` when it is let through.
+async fn refusal(warden: &Client, hub: &Site, object: &Value) -> Option<String> {
+    if let Err(refusal) = call(warden, Method::POST, &path(object, false), Some(object)).await {
+        return Some(refusal.message);
+    }
+    let text = |pointer: &str| {
+        object
+            .pointer(pointer)
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+    };
+    let (kind, namespace) = (text("/kind"), text("/metadata/namespace"));
+    let name = text("/metadata/name");
+    let judged = hub
+        .until("is judged", (kind, namespace, name), |now| {
+            let current = now["status"]["observedGeneration"] == now["metadata"]["generation"];
+            let settled = condition(now, "Reconciling").is_none_or(|(status, ..)| status != "True");
+            current && settled
+        })
+        .await;
+    let (status, _, message) = condition(&judged, "Ready").expect("it is judged");
+    let refused = (status != "True").then(|| message.to_owned());
+    hub.delete(kind, namespace, name).await;
+    hub.gone(kind, namespace, name).await;
+    refused
+}
+
+#[tokio::test]
+async fn no_way_out_of_a_tenant_lands() {
+    let running = province().await;
+    let hub = running.hub().await;
+    let by = json!({
+        "regions": ["quzhou"], "zones": ["ExtranetPublic"],
+        "administrators": [{"kind": "ServiceAccount", "name": "warden"}],
+    });
+    hub.create(&tenant(ROOT, HOME, &by)).await;
+    ready(&hub, ROOT, HOME).await;
+    let quota = json!({
+        "apiVersion": "jiuzhou.io/v1alpha1", "kind": "Quota",
+        "metadata": {"name": "prison.quzhou", "namespace": ROOT},
+        "spec": {"tenantName": HOME, "regionName": "quzhou", "resources": [{"name": "pods", "nominal": "90"}]},
+    });
+    hub.create(&quota).await;
+    hub.create(&json!({
+        "apiVersion": "v1", "kind": "ServiceAccount",
+        "metadata": {"name": "warden", "namespace": HOME},
+    }))
+    .await;
+    let warden = account(running.fleet.hub(), HOME, "warden").await;
+    let yard = tenant(HOME, "yard", &json!({}));
+    eventually("the warden may", async || {
+        call(&warden, Method::POST, &path(&yard, false), Some(&yard))
+            .await
+            .ok()
+    })
+    .await;
+    ready(&hub, HOME, "yard").await;
+    hub.create(&app(HOME, "cell", &["quzhou"], &[deployment("cell", 1)]))
+        .await;
+    hub.ready(HOME, "cell").await;
+
+    let mut attempts = Vec::new();
+    for (number, manifest) in manifests().into_iter().enumerate() {
+        attempts.push(app(
+            HOME,
+            &format!("manifest-{number}"),
+            &["quzhou"],
+            &[manifest],
+        ));
+    }
+    for (number, patch) in overrides().into_iter().enumerate() {
+        let name = format!("override-{number}");
+        let mut object = app(HOME, &name, &["quzhou"], &[deployment(&name, 1)]);
+        let target = json!({"group": "apps", "kind": "Deployment", "name": name});
+        object["spec"]["overrides"] =
+            json!([{"regions": {"within": ["quzhou"]}, "target": target, "patch": patch}]);
+        attempts.push(object);
+    }
+    attempts.extend(others());
+    assert!(attempts.len() >= 40, "{}", attempts.len());
+    let mut landed = Vec::new();
+    for batch in attempts.chunks(8) {
+        // Those of one name would be in each other's way.
+        let names: std::collections::BTreeSet<String> =
+            batch.iter().map(|object| path(object, true)).collect();
+        if names.len() == batch.len() {
+            let answers = join_all(batch.iter().map(|one| refusal(&warden, &hub, one))).await;
+            let pairs = batch.iter().zip(answers);
+            landed.extend(
+                pairs
+                    .filter(|(_, answer)| answer.is_none())
+                    .map(|(one, _)| one.clone()),
+            );
+        } else {
+            for one in batch {
+                if refusal(&warden, &hub, one).await.is_none() {
+                    landed.push(one.clone());
+                }
+            }
+        }
+    }
+    assert!(landed.is_empty(), "{landed:#?}");
+
+    // What is refused only as a pod is applied, and no pod comes of it.
+    let site = running.site("quzhou-a").await;
+    for (number, manifest) in pods().into_iter().enumerate() {
+        let name = format!("pod-{number}");
+        hub.create(&app(HOME, &name, &["quzhou"], &[manifest]))
+            .await;
+        site.until(
+            "has its pods refused",
+            ("Deployment", HOME, "way-out"),
+            |found| {
+                let conditions = found["status"]["conditions"].as_array();
+                let mut conditions = conditions.into_iter().flatten();
+                conditions.any(|c| c["type"] == "ReplicaFailure" && c["status"] == "True")
+            },
+        )
+        .await;
+        let ours = |pod: &&Value| pod["metadata"]["labels"]["jiuzhou.io/app"] == name.as_str();
+        assert_eq!(
+            site.list("Pod", HOME).await.iter().find(ours),
+            None,
+            "{name}"
+        );
+        hub.delete("App", HOME, &name).await;
+        hub.gone("App", HOME, &name).await;
+    }
+    // And nobody else noticed.
+    hub.ready(HOME, "cell").await;
+    for kind in ["ConfigMap", "Secret", "Service"] {
+        for namespace in ["kube-system", "prison-yard", HOME] {
+            assert!(
+                site.lacks(kind, namespace, "way-out").await,
+                "{kind} in {namespace}"
+            );
+        }
+    }
+}

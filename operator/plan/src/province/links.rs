@@ -1,0 +1,234 @@
+//! Step: links. Which declared paths between namespaces are in force, and the policies that follow.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crds::{
+    AppName, ApprovalDecision, DataGrade, LinkPort, LinkSpec, NamespaceName, Reason,
+    SYSTEM_NAMESPACE, Timestamp, Zone, label,
+};
+use serde_json::{Value, json};
+
+use crate::world::{LinkKey, LinkSlot, Parked, World};
+
+/// What an Approval of a Link between zones calls its step.
+const STEP: &str = "cross-zone";
+
+/// Links, as decisions see them.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Links {
+    /// Whether each is in force, and if not, why.
+    pub verdicts: BTreeMap<LinkKey, Result<(), Parked>>,
+    /// Policies of each namespace that follow from those that are.
+    pub(crate) policies: BTreeMap<NamespaceName, Vec<Value>>,
+    /// When something ends by itself, in milliseconds since the Unix epoch.
+    pub(crate) ends: Option<i64>,
+}
+
+impl Links {
+    /// All Links, and what follows from them.
+    pub(crate) fn of(world: &World) -> Self {
+        let mut links = Self::default();
+        for (key, slot) in &world.links {
+            let verdict = judge(world, key, slot);
+            if let Ok(until) = &verdict {
+                links.ends = Some(
+                    links
+                        .ends
+                        .map_or(until.millis(), |ends| ends.min(until.millis())),
+                );
+                if let Ok(spec) = &slot.state {
+                    links.open(key, spec, *until);
+                }
+            }
+            links.verdicts.insert(key.clone(), verdict.map(|_| ()));
+        }
+        links
+    }
+
+    /// The policies of the two sides. A selector that matches nothing in a cluster opens nothing there.
+    fn open(&mut self, (home, name): &LinkKey, spec: &LinkSpec, until: Timestamp) {
+        if spec.to.namespace == *home {
+            // Apps of one namespace reach each other anyway.
+            return;
+        }
+        let ports: Vec<Value> = spec.to.ports.iter().map(port).collect();
+        let from = json!({"matchExpressions": [
+            {"key": label::APP, "operator": "In", "values": spec.from.app_names},
+        ]});
+        let to = json!({"matchLabels": {label::APP: spec.to.app_name}});
+        let (mut sources, mut targets) =
+            (vec![peer(home, &from)], vec![peer(&spec.to.namespace, &to)]);
+        sources.extend(spec.from.addresses.iter().map(block));
+        targets.extend(spec.to.addresses.iter().map(block));
+        let note = json!({
+            label::LINK: format!("{home}/{name}"), label::NOT_AFTER: until.to_string(),
+        });
+        let policy = |name: String, spec: Value| {
+            json!({
+                "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
+                "metadata": {"name": name, "annotations": note}, "spec": spec,
+            })
+        };
+        let egress = policy(
+            format!("jiuzhou-link-to.{name}"),
+            json!({
+                "podSelector": from, "policyTypes": ["Egress"], "ingress": [],
+                "egress": [{"to": targets, "ports": ports}],
+            }),
+        );
+        let ingress = policy(
+            format!("jiuzhou-link-from.{home}.{name}"),
+            json!({
+                "podSelector": to, "policyTypes": ["Ingress"], "egress": [],
+                "ingress": [{"from": sources, "ports": ports}],
+            }),
+        );
+        self.policies.entry(home.clone()).or_default().push(egress);
+        let target = self.policies.entry(spec.to.namespace.clone());
+        target.or_default().push(ingress);
+    }
+
+    /// Namespaces for which other policies follow than before.
+    pub(crate) fn differences(&self, before: &Self) -> BTreeSet<NamespaceName> {
+        let names = self.policies.keys().chain(before.policies.keys());
+        let differs =
+            |name: &&NamespaceName| self.policies.get(*name) != before.policies.get(*name);
+        names.filter(differs).cloned().collect()
+    }
+}
+
+fn port(port: &LinkPort) -> Value {
+    let mut one = json!({"port": port.port, "protocol": format!("{:?}", port.protocol)});
+    if let Some(end) = port.end_port {
+        one["endPort"] = json!(end);
+    }
+    one
+}
+
+fn peer(namespace: &NamespaceName, pods: &Value) -> Value {
+    json!({
+        "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}},
+        "podSelector": pods,
+    })
+}
+
+fn block(range: &String) -> Value {
+    json!({"ipBlock": {"cidr": range}})
+}
+
+/// Until when a Link is in force, or why it is not.
+fn judge(world: &World, key: &LinkKey, slot: &LinkSlot) -> Result<Timestamp, Parked> {
+    let spec = match &slot.state {
+        Ok(spec) => spec,
+        Err(parked) => return Err(parked.clone()),
+    };
+    if spec.expires.millis() <= world.now {
+        let message = format!(
+            "spec.expires {} is past: set a later end, or delete the Link",
+            spec.expires
+        );
+        return Err(Parked::new(Reason::Expired, message));
+    }
+    let home = &key.0;
+    let target = &spec.to.namespace;
+    let to = face(world, target, &spec.to.app_name).ok_or_else(|| {
+        let name = &spec.to.app_name;
+        missing(format!("spec.to names App {name} of namespace {target}"))
+    })?;
+    let mut crosses = false;
+    for name in &spec.from.app_names {
+        let from = face(world, home, name)
+            .ok_or_else(|| missing(format!("spec.from.appNames names App {name}")))?;
+        if from.1 < to.1 {
+            let message = format!(
+                "App {name} of data grade {:?} would reach App {} of {:?}: raise its spec.dataGrade, or take it out of spec.from.appNames",
+                from.1, spec.to.app_name, to.1
+            );
+            return Err(Parked::new(Reason::GradeExceeded, message));
+        }
+        crosses |= from.0 != to.0;
+    }
+    granted(world, home, spec)?;
+    if crosses {
+        let until = approved(world, key, slot)?;
+        return Ok(until.min(spec.expires));
+    }
+    Ok(spec.expires)
+}
+
+fn missing(what: String) -> Parked {
+    let message = format!("{what}, which is not there: create it, or correct the name");
+    Parked::new(Reason::AppMissing, message)
+}
+
+/// Zone and grade of an App, whether or not it is parked.
+fn face(world: &World, namespace: &NamespaceName, name: &AppName) -> Option<(Zone, DataGrade)> {
+    let all = world.apps_named(namespace, name).into_iter();
+    let newest = all.max_by_key(|slot| (slot.life.is_alive(), slot.created))?;
+    Some((newest.zone, newest.grade))
+}
+
+fn granted(world: &World, home: &NamespaceName, spec: &LinkSpec) -> Result<(), Parked> {
+    let target = &spec.to.namespace;
+    let mut grants = world.link_grants_of(target);
+    let consents = |grant: &crds::LinkGrantSpec| {
+        grant.from.iter().any(|from| from.namespace == *home)
+            && grant.to.iter().any(|to| to.app_name == spec.to.app_name)
+    };
+    if target == home || grants.any(consents) {
+        return Ok(());
+    }
+    let message = format!(
+        "namespace {target} has no LinkGrant from namespace {home} to App {}: whoever runs {target} creates one",
+        spec.to.app_name
+    );
+    Err(Parked::new(Reason::GrantMissing, message))
+}
+
+/// Until when a Link to another zone is approved, by somebody who had no hand in it.
+fn approved(world: &World, (home, name): &LinkKey, slot: &LinkSlot) -> Result<Timestamp, Parked> {
+    let system = NamespaceName::from(SYSTEM_NAMESPACE);
+    let all = world.approvals.range((system.clone(), "".into())..);
+    let here = all.take_while(|((namespace, _), _)| *namespace == system);
+    let (mut until, mut own) = (None, None);
+    for (_, approval) in here {
+        let spec = &approval.spec;
+        let fits = spec.target.kind == "Link"
+            && spec.target.namespace.as_ref() == Some(home)
+            && spec.target.name == **name
+            && spec.step == STEP
+            && spec.content_hash == slot.hash
+            && spec.expires.millis() > world.now;
+        if !fits {
+            continue;
+        }
+        if spec.decision == ApprovalDecision::Reject {
+            let message = format!("{} rejected it: {}", spec.approver, reason(approval));
+            return Err(Parked::new(Reason::ApprovalRejected, message));
+        }
+        let by = spec.approver.as_str();
+        let theirs = slot
+            .authors
+            .as_ref()
+            .is_none_or(|authors| authors.contains(by));
+        if theirs {
+            own = Some(by.to_owned());
+        } else {
+            until = until.max(Some(spec.expires));
+        }
+    }
+    until.ok_or_else(|| {
+        let hint = own.map_or_else(String::new, |by| {
+            format!("; that of {by} does not count, who had a hand in the Link")
+        });
+        let message = format!(
+            "it crosses zones and waits for an Approval in namespace {SYSTEM_NAMESPACE} with target kind Link, namespace {home}, name {name}, step {STEP}, contentHash {}{hint}",
+            slot.hash
+        );
+        Parked::new(Reason::ApprovalRequired, message)
+    })
+}
+
+fn reason(approval: &crds::Approval) -> &str {
+    approval.spec.reason.as_deref().unwrap_or("no reason given")
+}

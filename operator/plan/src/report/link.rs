@@ -1,0 +1,89 @@
+//! Statuses of Links.
+
+use std::collections::BTreeMap;
+
+use crds::{ConditionStatus, ConditionType, LinkStatus, NamespaceName, Reason, ReportState};
+
+use super::fleet::Setter;
+use crate::province::Links;
+use crate::world::{LinkKey, LinkSlot, Parked, World, namespace_uid};
+
+/// Statuses that differ from the ones last written.
+pub(crate) fn link_statuses(world: &World, links: &Links) -> BTreeMap<LinkKey, LinkStatus> {
+    let all = links.verdicts.iter().filter_map(|(key, verdict)| {
+        let slot = world.links.get(key)?;
+        let status = status(world, key, slot, verdict.as_ref().err());
+        let mut old = (*slot.status).clone();
+        old.leader_epoch = None;
+        (status != old).then(|| (key.clone(), status))
+    });
+    all.collect()
+}
+
+fn status(world: &World, key: &LinkKey, slot: &LinkSlot, parked: Option<&Parked>) -> LinkStatus {
+    use ConditionStatus::{False, True};
+    use ConditionType::{Accepted, Ready, Reconciling, Stalled};
+    let set = Setter {
+        old: &slot.status.conditions,
+        generation: slot.generation,
+        now: world.now,
+    };
+    let conditions = if let Some(parked) = parked {
+        let message = format!("{}. It lets nothing through.", parked.message);
+        let waits = parked.reason == Reason::ApprovalRequired;
+        let kind = if waits { Reconciling } else { Stalled };
+        vec![
+            set.to(Ready, False, parked.reason, message.clone()),
+            set.to(kind, True, parked.reason, message.clone()),
+            set.to(Accepted, False, parked.reason, message),
+        ]
+    } else {
+        let target = slot.state.as_ref().ok().map(|spec| &spec.to.namespace);
+        let (wanted, in_force) = enforced(world, &key.0, target);
+        let so_far = format!(
+            "In force in {in_force} of {wanted} places where one of the two namespaces is."
+        );
+        let accepted = set.to(
+            Accepted,
+            True,
+            Reason::AsExpected,
+            "Both sides agree.".to_owned(),
+        );
+        if in_force < wanted {
+            vec![
+                set.to(Ready, False, Reason::InProgress, so_far.clone()),
+                set.to(Reconciling, True, Reason::InProgress, so_far),
+                accepted,
+            ]
+        } else {
+            vec![set.to(Ready, True, Reason::AsExpected, so_far), accepted]
+        }
+    };
+    LinkStatus {
+        observed_generation: Some(slot.generation),
+        leader_epoch: None,
+        conditions,
+        content_hash: Some(slot.hash.clone()),
+    }
+}
+
+/// Where the two namespaces are isolated, and where as decided last.
+fn enforced(world: &World, home: &NamespaceName, target: Option<&NamespaceName>) -> (usize, usize) {
+    let (mut wanted, mut in_force) = (0, 0);
+    for namespace in std::iter::once(home).chain(target) {
+        let Some(ledger) = world.ledger(&namespace_uid(namespace)) else {
+            continue;
+        };
+        let entries = ledger.entries.iter();
+        for (cluster, held) in entries.filter(|(_, held)| held.entry.state.is_present()) {
+            let report = ledger.reports.get(cluster);
+            let well = report.is_some_and(|report| {
+                report.generation >= held.entry.generation
+                    && matches!(report.state, ReportState::Healthy | ReportState::Observed)
+            });
+            wanted += 1;
+            in_force += usize::from(well);
+        }
+    }
+    (wanted, in_force)
+}

@@ -1,0 +1,308 @@
+//! `jiuzhou apply`: several kinds in one go, in the order in which they need each other, until all of
+//! them are Ready.
+
+use std::io::{Read as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use kube::api::{DynamicObject, Patch, PatchParams};
+use kube::{Api, Client, ResourceExt as _, discovery};
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use super::documents;
+use super::output::{Format, Paint, columns, number};
+
+/// Field manager of what people apply with this command.
+const MANAGER: &str = "jiuzhou-apply";
+/// Pause between two looks.
+const PAUSE: Duration = Duration::from_millis(500);
+/// Kinds in the order in which they need each other; what is not named comes before Apps.
+const ORDER: [&str; 6] = [
+    "Namespace",
+    "Region",
+    "MemberCluster",
+    "Isolation",
+    "Tenant",
+    "Quota",
+];
+const LAST: [&str; 3] = ["LinkGrant", "App", "Link"];
+
+/// One object of a file.
+struct Item {
+    object: DynamicObject,
+    api: Api<DynamicObject>,
+    /// Whether its kind tells by a condition when it is Ready.
+    tells: bool,
+}
+
+/// Why an object is not as it should be.
+struct Trouble {
+    what: String,
+    reason: String,
+    message: String,
+}
+
+/// Applies files and waits until everything in them is Ready.
+pub(super) async fn apply(
+    client: &Client,
+    files: &[PathBuf],
+    timeout: Duration,
+    format: Format,
+) -> anyhow::Result<ExitCode> {
+    let end = Instant::now() + timeout;
+    let mut objects = Vec::new();
+    for file in files {
+        objects.extend(read(file)?);
+    }
+    if objects.is_empty() {
+        bail!("the files hold no objects");
+    }
+    objects.sort_by_key(rank);
+    let mut items = Vec::new();
+    let mut troubles = Vec::new();
+    for object in objects {
+        let what = shown(&object);
+        match one(client, object, end).await {
+            Ok(item) => {
+                tell(format, &format!("{what} applied"))?;
+                items.push(item);
+            }
+            Err(error) => {
+                let message = format!("{error:#}");
+                tell(format, &format!("{what} not applied: {message}"))?;
+                let reason = "NotApplied".to_owned();
+                troubles.push(Trouble {
+                    what,
+                    reason,
+                    message,
+                });
+            }
+        }
+    }
+    let count = items.len();
+    troubles.extend(until_ready(items, end, format).await?);
+    finish(count, &troubles, format)
+}
+
+fn read(file: &Path) -> anyhow::Result<Vec<DynamicObject>> {
+    let text = if file == Path::new("-") {
+        let mut text = String::new();
+        std::io::stdin().read_to_string(&mut text)?;
+        text
+    } else {
+        std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?
+    };
+    let one = |document: &str| {
+        serde_saphyr::from_str(document)
+            .with_context(|| format!("{} holds what is no object", file.display()))
+    };
+    documents(&text).map(one).collect()
+}
+
+/// What comes first, by kind, and of Tenants the outer ones.
+fn rank(object: &DynamicObject) -> (usize, usize) {
+    let kind = object
+        .types
+        .as_ref()
+        .map_or("", |types| types.kind.as_str());
+    let at = |list: &[&str]| list.iter().position(|known| *known == kind);
+    let place = match (at(&ORDER), at(&LAST)) {
+        (Some(first), _) => first,
+        (None, Some(last)) => ORDER.len() + 1 + last,
+        (None, None) => ORDER.len(),
+    };
+    let depth = object.namespace().map_or(0, |name| match name.as_str() {
+        crds::SYSTEM_NAMESPACE => 0,
+        name => name.matches('-').count() + 1,
+    });
+    (place, if kind == "Tenant" { depth } else { 0 })
+}
+
+fn shown(object: &DynamicObject) -> String {
+    let kind = object
+        .types
+        .as_ref()
+        .map_or("", |types| types.kind.as_str());
+    match object.namespace() {
+        Some(namespace) => format!("{kind} {namespace}/{}", object.name_any()),
+        None => format!("{kind} {}", object.name_any()),
+    }
+}
+
+/// Applies an object, once its namespace is there.
+async fn one(client: &Client, object: DynamicObject, end: Instant) -> anyhow::Result<Item> {
+    let types = object
+        .types
+        .clone()
+        .context("it has no apiVersion and kind")?;
+    let gvk = (&types).try_into()?;
+    let (resource, capabilities) = discovery::pinned_kind(client, &gvk)
+        .await
+        .with_context(|| format!("the hub does not know {}", types.kind))?;
+    let api: Api<DynamicObject> = match (&capabilities.scope, object.namespace()) {
+        (discovery::Scope::Namespaced, Some(namespace)) => {
+            Api::namespaced_with(client.clone(), &namespace, &resource)
+        }
+        (discovery::Scope::Namespaced, None) => bail!("metadata.namespace must say where it lives"),
+        (discovery::Scope::Cluster, _) => Api::all_with(client.clone(), &resource),
+    };
+    let params = PatchParams::apply(MANAGER).validation_strict();
+    let name = object.name_any();
+    loop {
+        match api.patch(&name, &params, &Patch::Apply(&object)).await {
+            Ok(object) => {
+                let tells = types.api_version.starts_with(crds::GROUP)
+                    && !matches!(types.kind.as_str(), "Approval" | "LinkGrant");
+                return Ok(Item { object, api, tells });
+            }
+            // The namespace of a Tenant comes a moment after the Tenant.
+            Err(kube::Error::Api(status))
+                if status.is_not_found() && Instant::now() + PAUSE < end =>
+            {
+                tokio::time::sleep(PAUSE).await;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Waits until everything is Ready; what is not in time is returned with what it waits on.
+async fn until_ready(
+    items: Vec<Item>,
+    end: Instant,
+    format: Format,
+) -> anyhow::Result<Vec<Trouble>> {
+    let mut waiting: Vec<(Item, Option<Trouble>)> = items
+        .into_iter()
+        .filter(|item| item.tells)
+        .map(|item| (item, None))
+        .collect();
+    loop {
+        let mut still = Vec::new();
+        for (item, before) in waiting {
+            let what = shown(&item.object);
+            let Some(trouble) = look(&item, &what).await else {
+                tell(format, &format!("{what} is Ready"))?;
+                continue;
+            };
+            // Long work shows what it waits on, once for each cause.
+            if before.is_none_or(|before| before.reason != trouble.reason) {
+                tell(
+                    format,
+                    &format!("{what} waits: {} {}", trouble.reason, trouble.message),
+                )?;
+            }
+            still.push((item, Some(trouble)));
+        }
+        waiting = still;
+        if waiting.is_empty() || Instant::now() + PAUSE > end {
+            return Ok(waiting
+                .into_iter()
+                .filter_map(|(_, trouble)| trouble)
+                .collect());
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// Why an object is not Ready as it is written now.
+async fn look(item: &Item, what: &str) -> Option<Trouble> {
+    let trouble = |reason: &str, message: &str| {
+        Some(Trouble {
+            what: what.to_owned(),
+            reason: reason.to_owned(),
+            message: message.to_owned(),
+        })
+    };
+    let now = match item.api.get(&item.object.name_any()).await {
+        Ok(now) => now,
+        Err(error) => return trouble("Unknown", &error.to_string()),
+    };
+    let status = &now.data["status"];
+    let conditions = status["conditions"].as_array().cloned().unwrap_or_default();
+    let ready = conditions.iter().find(|c| c["type"] == "Ready");
+    let text = |field: &str| ready.and_then(|c| c[field].as_str()).unwrap_or_default();
+    let current = status["observedGeneration"] == json!(now.metadata.generation);
+    if current && text("status") == "True" {
+        return None;
+    }
+    trouble(
+        if current { text("reason") } else { "Pending" },
+        text("message"),
+    )
+}
+
+/// A line of progress, for people alone.
+fn tell(format: Format, line: &str) -> anyhow::Result<()> {
+    if format == Format::Table {
+        let cut = columns().map_or(line.len(), |columns| columns.min(line.len()));
+        let cut = (0..=cut)
+            .rev()
+            .find(|at| line.is_char_boundary(*at))
+            .unwrap_or(0);
+        writeln!(std::io::stdout().lock(), "{}", &line[..cut])?;
+    }
+    Ok(())
+}
+
+fn finish(count: usize, troubles: &[Trouble], format: Format) -> anyhow::Result<ExitCode> {
+    let mut out = std::io::stdout().lock();
+    match format {
+        Format::Json => {
+            let one =
+                |t: &Trouble| json!({"object": t.what, "reason": t.reason, "message": t.message});
+            let notready: Vec<Value> = troubles.iter().map(one).collect();
+            let value = json!({
+                "apiVersion": "cli.jiuzhou.io/v1", "kind": "Applied",
+                "applied": count, "notReady": notready,
+            });
+            writeln!(out, "{value:#}")?;
+        }
+        Format::Table => {
+            let paint = Paint::stdout();
+            for trouble in troubles {
+                let what = paint.bad(&trouble.what);
+                writeln!(out, "{what}: {}: {}", trouble.reason, trouble.message)?;
+            }
+            let (all, late) = (number(count, "object"), troubles.len());
+            writeln!(out, "{all} applied, {late} not Ready")?;
+        }
+    }
+    Ok(if troubles.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn object(kind: &str, namespace: &str, name: &str) -> DynamicObject {
+        serde_json::from_value(json!({
+            "apiVersion": "jiuzhou.io/v1alpha1", "kind": kind,
+            "metadata": {"name": name, "namespace": namespace},
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn kinds_come_in_the_order_in_which_they_need_each_other() {
+        let mut all = [
+            object("Link", "health", "l"),
+            object("App", "health", "a"),
+            object("Secret", "health", "s"),
+            object("Tenant", "health", "inner"),
+            object("Quota", "jiuzhou-system", "q"),
+            object("Tenant", "jiuzhou-system", "health"),
+            object("Namespace", "", "health"),
+        ];
+        all.sort_by_key(rank);
+        let names: Vec<String> = all.iter().map(kube::ResourceExt::name_any).collect();
+        assert_eq!(names, ["health", "health", "inner", "q", "s", "a", "l"]);
+    }
+}
