@@ -291,6 +291,10 @@ async fn no_way_out_of_a_tenant_lands() {
         .await;
     hub.ready(HOME, "cell").await;
 
+    let control = app(HOME, "control", &["quzhou"], &[settings("control", "x")]);
+    let told = refusal(&warden, &hub, &control).await;
+    assert_eq!(told, None, "what is allowed is let through");
+
     let mut attempts = Vec::new();
     for (number, manifest) in manifests().into_iter().enumerate() {
         attempts.push(app(

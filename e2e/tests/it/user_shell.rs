@@ -8,7 +8,7 @@ use e2e::{
 };
 use serde_json::{Value, json};
 
-use crate::fault_support::{Running, Site, app, province, settings};
+use crate::fault_support::{Running, Site, app, condition, fragile, province, settings};
 
 /// Columns of a terminal that is not wide.
 const WIDTH: usize = 100;
@@ -198,4 +198,86 @@ async fn simulate_says_what_a_lost_region_would_move_and_writes_nothing() {
     assert_eq!(output.status.code(), Some(1));
     let error = String::from_utf8_lossy(&output.stderr);
     assert!(error.contains("atlantis"), "{error}");
+}
+
+/// The file of the guide, and the objects in it that tell when they are Ready.
+const LAUNCH: &str = include_str!("../../../crds/examples/emergency-launch.yaml");
+const LAUNCHED: [(&str, &str, &str); 5] = [
+    ("Quota", "jiuzhou-system", "health.zhejiang"),
+    ("Isolation", "", "extranet-public"),
+    ("App", "identity", "sso"),
+    ("App", "health", "health-code"),
+    ("Link", "health", "health-to-identity"),
+];
+
+async fn take_back_the_launch(hub: &Site) {
+    hub.delete("Isolation", "", "extranet-public").await;
+    hub.delete("Quota", "jiuzhou-system", "health.zhejiang")
+        .await;
+    for tenant in ["health", "identity"] {
+        hub.delete("Tenant", "jiuzhou-system", tenant).await;
+    }
+    for tenant in ["health", "identity"] {
+        hub.gone("Tenant", "jiuzhou-system", tenant).await;
+        hub.gone("Namespace", "", tenant).await;
+    }
+    hub.gone("Quota", "jiuzhou-system", "health.zhejiang").await;
+}
+
+#[tokio::test]
+async fn a_launch_in_one_file_converges_by_one_command_of_ours_or_of_kubectl() {
+    let (_taken, running) = fragile().await;
+    let hub = running.hub().await;
+    let file = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../crds/examples/emergency-launch.yaml"
+    );
+    let told = said(running, &["apply", "-f", file]).await;
+    assert!(
+        told.contains("Link health/health-to-identity is Ready"),
+        "{told}"
+    );
+    assert!(
+        told.trim_end().ends_with("10 objects applied, 0 not Ready"),
+        "{told}"
+    );
+    let again = said_json(running, &["apply", "-f", file]).await;
+    assert_eq!(again["applied"], 10);
+    assert_eq!(again["notReady"], json!([]));
+    take_back_the_launch(&hub).await;
+    // Once, from the top to the bottom, and nobody comes back to it.
+    install::apply(&hub.client, LAUNCH)
+        .await
+        .expect("it is taken");
+    for object in LAUNCHED {
+        hub.until("is Ready", object, |found| {
+            condition(found, "Ready").is_some_and(|(status, ..)| status == "True")
+        })
+        .await;
+    }
+    take_back_the_launch(&hub).await;
+}
+
+#[tokio::test]
+async fn apply_tells_what_each_object_waits_on_and_fails_when_its_time_is_over() {
+    let running = province().await;
+    let tenant = running.tenant("late").await;
+    let mut impossible = app(&tenant, "web", &["hangzhou"], &[settings("web", "one")]);
+    impossible["spec"]["protectionLevel"] = json!(5);
+    let file = std::env::temp_dir().join(format!("jiuzhou-late-{}.json", std::process::id()));
+    std::fs::write(&file, impossible.to_string()).expect("it is written");
+    let name = file.to_str().expect("UTF-8");
+    let output = jiuzhou(running, &["apply", "-f", name, "--timeout", "4s"]).await;
+    std::fs::remove_file(&file).expect("it is there");
+    assert_eq!(output.status.code(), Some(1));
+    let told = String::from_utf8(output.stdout).expect("UTF-8");
+    assert!(
+        told.contains(&format!("App {tenant}/web applied")),
+        "{told}"
+    );
+    assert!(
+        told.contains(&format!("App {tenant}/web: NoClusterQualifies:")),
+        "{told}"
+    );
+    assert!(told.contains("1 object applied, 1 not Ready"), "{told}");
 }
