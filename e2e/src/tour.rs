@@ -2,6 +2,7 @@
 //! Every step ends with its evidence or ends the tour with its name.
 
 mod act;
+mod launch;
 mod look;
 mod quota;
 mod steps;
@@ -124,6 +125,21 @@ async fn play(stage: &mut Stage) -> Result<usize> {
         quota::take_back(stage)
     );
     step!("the app is deleted everywhere", steps::delete(stage));
+    step!(
+        "a launch in one file: tenants, a grant, walls, a link and the apps",
+        launch::launch(stage)
+    );
+    step!("what is declared passes, and nothing else", async {
+        launch::refuse(stage)
+    });
+    step!(
+        "a wall that is torn down in a member is put back, and a pod of its own finds no room",
+        launch::hold(stage)
+    );
+    step!(
+        "the tenants go, with everything that was theirs",
+        launch::clear(stage)
+    );
     Ok(done)
 }
 

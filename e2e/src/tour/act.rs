@@ -1,6 +1,10 @@
 //! What a person does to the province in the steps, and the command line they use.
 
-use std::{process::Command, time::Duration};
+use std::{
+    path::Path,
+    process::{Command, Output},
+    time::Duration,
+};
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::apps::v1::Deployment;
@@ -84,13 +88,29 @@ async fn edit(stage: &Stage, operations: &Value) -> Result<()> {
     Ok(())
 }
 
+/// Runs the command line against a cluster, and says whether it ended well.
+pub(super) fn jiuzhou_at(
+    stage: &Stage,
+    cluster: &str,
+    arguments: &[&str],
+) -> Result<(String, bool)> {
+    let kubeconfig = stage.fleet.cluster(cluster)?.kubeconfig_file();
+    let output = run(stage, kubeconfig, arguments)?;
+    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    Ok((told, output.status.success()))
+}
+
+fn run(stage: &Stage, kubeconfig: &Path, arguments: &[&str]) -> Result<Output> {
+    Command::new(&stage.province.binary)
+        .args(arguments)
+        .env("KUBECONFIG", kubeconfig)
+        .output()
+        .context("run jiuzhou")
+}
+
 /// Runs the command line as a person would.
 pub(super) fn jiuzhou(stage: &Stage, arguments: &[&str]) -> Result<String> {
-    let output = Command::new(&stage.province.binary)
-        .args(arguments)
-        .env("KUBECONFIG", stage.fleet.hub().kubeconfig_file())
-        .output()
-        .context("run jiuzhou")?;
+    let output = run(stage, stage.fleet.hub().kubeconfig_file(), arguments)?;
     ensure!(
         output.status.success(),
         "jiuzhou {} failed: {}",

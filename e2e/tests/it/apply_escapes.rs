@@ -6,9 +6,9 @@ use kube::Client;
 use serde_json::{Value, json};
 
 use crate::{
-    admit_support::{account, call, path},
+    admit_support::{account, account_object, call, path},
     apply_tenants::{ready, tenant},
-    fault_support::{Site, app, condition, deployment, province, settings},
+    fault_support::{Running, Site, app, condition, deployment, province, settings},
     support::eventually,
 };
 
@@ -145,41 +145,27 @@ fn pods() -> Vec<Value> {
     ]
 }
 
-/// Links, Quotas and Tenants that reach beyond what is theirs.
-fn others() -> Vec<Value> {
-    let ours = |kind: &str, namespace: &str, name: &str, spec: Value| {
-        json!({
-            "apiVersion": "jiuzhou.io/v1alpha1", "kind": kind,
-            "metadata": {"name": name, "namespace": namespace}, "spec": spec,
-        })
-    };
-    let link = |field: &str, value: Value| {
+fn ours(kind: &str, namespace: &str, name: &str, spec: &Value) -> Value {
+    json!({
+        "apiVersion": "jiuzhou.io/v1alpha1", "kind": kind,
+        "metadata": {"name": name, "namespace": namespace}, "spec": spec,
+    })
+}
+
+/// Links that reach beyond what the other side agreed to.
+fn links() -> Vec<Value> {
+    let link = |pointer: &str, value: Value| {
         let spec = json!({
             "from": {"appNames": ["cell"]},
             "to": {"namespace": "kube-system", "appName": "dns", "ports": [{"port": 53}]},
             "reason": "out", "owner": {"unit": "prison"}, "expires": "2099-01-01T00:00:00Z",
         });
-        ours(
-            "Link",
-            HOME,
-            "way-out",
-            with(json!({"spec": spec}), &format!("/spec/{field}"), value)["spec"].clone(),
+        with(
+            ours("Link", HOME, "way-out", &spec),
+            &format!("/spec/{pointer}"),
+            value,
         )
     };
-    let quota = |namespace: &str, name: &str, resource: Value| {
-        let (tenant, region) = name.split_once('.').expect("tenant and region");
-        ours(
-            "Quota",
-            namespace,
-            name,
-            json!({
-                "tenantName": tenant, "regionName": region, "resources": [resource],
-            }),
-        )
-    };
-    let pods = |nominal: &str| json!({"name": "pods", "nominal": nominal});
-    let tenant = |namespace: &str, name: &str, spec: Value| ours("Tenant", namespace, name, spec);
-    let named = || json!({"displayName": "way out"});
     vec![
         link("reason", json!("no consent of the other side")),
         link("to/namespace", json!("prison")),
@@ -188,45 +174,42 @@ fn others() -> Vec<Value> {
         link("to/addresses", json!(["169.254.169.254"])),
         link("from/appNames", json!(["*"])),
         link("expires", json!("2001-01-01T00:00:00Z")),
+    ]
+}
+
+/// Quotas, Tenants and more that reach beyond what was given.
+fn others() -> Vec<Value> {
+    let quota = |namespace: &str, name: &str, resource: Value| {
+        let (tenant, region) = name.split_once('.').expect("tenant and region");
+        let spec = json!({"tenantName": tenant, "regionName": region, "resources": [resource]});
+        ours("Quota", namespace, name, &spec)
+    };
+    let pods = |nominal: &str| json!({"name": "pods", "nominal": nominal});
+    let tenant = |namespace: &str, name: &str, more: Value| {
+        let mut spec = json!({"displayName": "way out"});
+        for (field, value) in more.as_object().into_iter().flatten() {
+            spec[field] = value.clone();
+        }
+        ours("Tenant", namespace, name, &spec)
+    };
+    let masters = json!({"administrators": [{"kind": "Group", "name": "system:masters"}]});
+    let lends = json!({"name": "pods", "nominal": "1", "lendingLimit": "2"});
+    let lax = json!({"zones": ["ExtranetPublic"], "podSecurity": "Privileged"});
+    let into = json!({"from": [{"namespace": HOME}], "to": [{"appName": "x"}]});
+    vec![
         quota(ROOT, "prison.quzhou", pods("999")),
         quota(HOME, "yard.quzhou", pods("999")),
         quota(HOME, "yard.quzhou", pods("-1")),
-        quota(
-            HOME,
-            "yard.quzhou",
-            json!({"name": "pods", "nominal": "1", "lendingLimit": "2"}),
-        ),
+        quota(HOME, "yard.quzhou", lends),
         quota(HOME, "yard.ningbo", pods("1")),
-        tenant(ROOT, "escaped", named()),
-        tenant(HOME, "kube", named()),
-        tenant(HOME, "a-b", named()),
-        tenant(
-            HOME,
-            "far",
-            json!({"displayName": "x", "regions": ["ningbo"]}),
-        ),
-        tenant(
-            HOME,
-            "net",
-            json!({"displayName": "x", "zones": ["Internet"]}),
-        ),
-        tenant(
-            HOME,
-            "top",
-            json!({"displayName": "x", "administrators": [{"kind": "Group", "name": "system:masters"}]}),
-        ),
-        ours(
-            "Isolation",
-            "",
-            "lax",
-            json!({"zones": ["ExtranetPublic"], "podSecurity": "Privileged"}),
-        ),
-        ours(
-            "LinkGrant",
-            "default",
-            "way-in",
-            json!({"from": [{"namespace": HOME}], "to": [{"appName": "x"}]}),
-        ),
+        tenant(ROOT, "escaped", json!({})),
+        tenant(HOME, "kube", json!({})),
+        tenant(HOME, "a-b", json!({})),
+        tenant(HOME, "far", json!({"regions": ["ningbo"]})),
+        tenant(HOME, "net", json!({"zones": ["Internet"]})),
+        tenant(HOME, "top", masters),
+        ours("Isolation", "", "lax", &lax),
+        ours("LinkGrant", "default", "way-in", &into),
     ]
 }
 
@@ -257,27 +240,19 @@ async fn refusal(warden: &Client, hub: &Site, object: &Value) -> Option<String> 
     refused
 }
 
-#[tokio::test]
-async fn no_way_out_of_a_tenant_lands() {
-    let running = province().await;
-    let hub = running.hub().await;
+/// A tenant with a grant, an inner tenant and an App, and the account that runs it.
+async fn imprison(running: &Running, hub: &Site) -> Client {
     let by = json!({
         "regions": ["quzhou"], "zones": ["ExtranetPublic"],
         "administrators": [{"kind": "ServiceAccount", "name": "warden"}],
     });
     hub.create(&tenant(ROOT, HOME, &by)).await;
-    ready(&hub, ROOT, HOME).await;
-    let quota = json!({
-        "apiVersion": "jiuzhou.io/v1alpha1", "kind": "Quota",
-        "metadata": {"name": "prison.quzhou", "namespace": ROOT},
-        "spec": {"tenantName": HOME, "regionName": "quzhou", "resources": [{"name": "pods", "nominal": "90"}]},
-    });
-    hub.create(&quota).await;
-    hub.create(&json!({
-        "apiVersion": "v1", "kind": "ServiceAccount",
-        "metadata": {"name": "warden", "namespace": HOME},
-    }))
-    .await;
+    ready(hub, ROOT, HOME).await;
+    let pods = json!([{"name": "pods", "nominal": "90"}]);
+    let spec = json!({"tenantName": HOME, "regionName": "quzhou", "resources": pods});
+    hub.create(&ours("Quota", ROOT, "prison.quzhou", &spec))
+        .await;
+    hub.create(&account_object(HOME, "warden")).await;
     let warden = account(running.fleet.hub(), HOME, "warden").await;
     let yard = tenant(HOME, "yard", &json!({}));
     eventually("the warden may", async || {
@@ -286,90 +261,90 @@ async fn no_way_out_of_a_tenant_lands() {
             .ok()
     })
     .await;
-    ready(&hub, HOME, "yard").await;
+    ready(hub, HOME, "yard").await;
     hub.create(&app(HOME, "cell", &["quzhou"], &[deployment("cell", 1)]))
         .await;
     hub.ready(HOME, "cell").await;
+    warden
+}
 
-    let control = app(HOME, "control", &["quzhou"], &[settings("control", "x")]);
-    let told = refusal(&warden, &hub, &control).await;
-    assert_eq!(told, None, "what is allowed is let through");
-
+/// Everything that is tried through the API server.
+fn attempts() -> Vec<Value> {
     let mut attempts = Vec::new();
     for (number, manifest) in manifests().into_iter().enumerate() {
-        attempts.push(app(
-            HOME,
-            &format!("manifest-{number}"),
-            &["quzhou"],
-            &[manifest],
-        ));
+        let name = format!("manifest-{number}");
+        attempts.push(app(HOME, &name, &["quzhou"], &[manifest]));
     }
     for (number, patch) in overrides().into_iter().enumerate() {
         let name = format!("override-{number}");
         let mut object = app(HOME, &name, &["quzhou"], &[deployment(&name, 1)]);
         let target = json!({"group": "apps", "kind": "Deployment", "name": name});
-        object["spec"]["overrides"] =
-            json!([{"regions": {"within": ["quzhou"]}, "target": target, "patch": patch}]);
+        let change = json!({"regions": {"within": ["quzhou"]}, "target": target, "patch": patch});
+        object["spec"]["overrides"] = json!([change]);
         attempts.push(object);
     }
-    attempts.extend(others());
-    assert!(attempts.len() >= 40, "{}", attempts.len());
+    attempts
+}
+
+#[tokio::test]
+async fn no_way_out_of_a_tenant_lands() {
+    let running = province().await;
+    let hub = running.hub().await;
+    let warden = imprison(running, &hub).await;
+    let control = app(HOME, "control", &["quzhou"], &[settings("control", "x")]);
+    let told = refusal(&warden, &hub, &control).await;
+    assert_eq!(told, None, "what is allowed is let through");
+
+    let (side_by_side, in_turn) = (attempts(), [links(), others()].concat());
+    let count = side_by_side.len() + in_turn.len() + pods().len();
+    assert!(count >= 40, "{count}");
     let mut landed = Vec::new();
-    for batch in attempts.chunks(8) {
-        // Those of one name would be in each other's way.
-        let names: std::collections::BTreeSet<String> =
-            batch.iter().map(|object| path(object, true)).collect();
-        if names.len() == batch.len() {
-            let answers = join_all(batch.iter().map(|one| refusal(&warden, &hub, one))).await;
-            let pairs = batch.iter().zip(answers);
-            landed.extend(
-                pairs
-                    .filter(|(_, answer)| answer.is_none())
-                    .map(|(one, _)| one.clone()),
-            );
-        } else {
-            for one in batch {
-                if refusal(&warden, &hub, one).await.is_none() {
-                    landed.push(one.clone());
-                }
-            }
+    for batch in side_by_side.chunks(8) {
+        let answers = join_all(batch.iter().map(|one| refusal(&warden, &hub, one))).await;
+        let pairs = batch.iter().zip(answers);
+        landed.extend(
+            pairs
+                .filter(|(_, answer)| answer.is_none())
+                .map(|(one, _)| one),
+        );
+    }
+    // Those of one name would be in each other's way.
+    for one in &in_turn {
+        if refusal(&warden, &hub, one).await.is_none() {
+            landed.push(one);
         }
     }
     assert!(landed.is_empty(), "{landed:#?}");
 
-    // What is refused only as a pod is applied, and no pod comes of it.
     let site = running.site("quzhou-a").await;
-    for (number, manifest) in pods().into_iter().enumerate() {
-        let name = format!("pod-{number}");
-        hub.create(&app(HOME, &name, &["quzhou"], &[manifest]))
-            .await;
-        site.until(
-            "has its pods refused",
-            ("Deployment", HOME, "way-out"),
-            |found| {
-                let conditions = found["status"]["conditions"].as_array();
-                let mut conditions = conditions.into_iter().flatten();
-                conditions.any(|c| c["type"] == "ReplicaFailure" && c["status"] == "True")
-            },
-        )
-        .await;
-        let ours = |pod: &&Value| pod["metadata"]["labels"]["jiuzhou.io/app"] == name.as_str();
-        assert_eq!(
-            site.list("Pod", HOME).await.iter().find(ours),
-            None,
-            "{name}"
-        );
-        hub.delete("App", HOME, &name).await;
-        hub.gone("App", HOME, &name).await;
-    }
+    no_pod_comes(&hub, &site).await;
     // And nobody else noticed.
     hub.ready(HOME, "cell").await;
     for kind in ["ConfigMap", "Secret", "Service"] {
         for namespace in ["kube-system", "prison-yard", HOME] {
-            assert!(
-                site.lacks(kind, namespace, "way-out").await,
-                "{kind} in {namespace}"
-            );
+            let nothing = site.lacks(kind, namespace, "way-out").await;
+            assert!(nothing, "{kind} in {namespace}");
         }
+    }
+}
+
+/// What is refused only as a pod is applied, and no pod comes of it.
+async fn no_pod_comes(hub: &Site, site: &Site) {
+    for (number, manifest) in pods().into_iter().enumerate() {
+        let name = format!("pod-{number}");
+        hub.create(&app(HOME, &name, &["quzhou"], &[manifest]))
+            .await;
+        let deployment = ("Deployment", HOME, "way-out");
+        site.until("has its pods refused", deployment, |found| {
+            let conditions = found["status"]["conditions"].as_array();
+            let mut conditions = conditions.into_iter().flatten();
+            conditions.any(|c| c["type"] == "ReplicaFailure" && c["status"] == "True")
+        })
+        .await;
+        let ours = |pod: &&Value| pod["metadata"]["labels"]["jiuzhou.io/app"] == name.as_str();
+        let pods = site.list("Pod", HOME).await;
+        assert_eq!(pods.iter().find(ours), None, "{name}");
+        hub.delete("App", HOME, &name).await;
+        hub.gone("App", HOME, &name).await;
     }
 }

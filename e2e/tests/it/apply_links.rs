@@ -1,6 +1,7 @@
 //! Links on a living province: both sides agree, and only what is declared passes.
 
 use http::Method;
+use kube::Client;
 use serde_json::{Value, json};
 
 use crate::{
@@ -113,81 +114,79 @@ async fn what_both_sides_declare_passes_and_nothing_else() {
     .await;
 }
 
+async fn post(client: &Client, object: &Value) -> Result<Value, String> {
+    let answer = call(client, Method::POST, &path(object, false), Some(object)).await;
+    answer.map_err(|refusal| refusal.message)
+}
+
+/// Two tenants with an App each in two zones, and the account that runs both.
+async fn two_zones(running: &Running, hub: &Site) -> Client {
+    let by = json!({"administrators": [{"kind": "ServiceAccount", "name": "clerk"}]});
+    for name in ["bureau", "registry"] {
+        hub.create(&tenant(ROOT, name, &by)).await;
+        ready(hub, ROOT, name).await;
+        hub.create(&account_object(name, "clerk")).await;
+    }
+    let mut web = app("bureau", "web", &["hangzhou"], &[deployment("web", 1)]);
+    web["spec"]["zone"] = json!("Internet");
+    hub.create(&web).await;
+    let sso = app("registry", "sso", &["hangzhou"], &[deployment("sso", 1)]);
+    hub.create(&sso).await;
+    hub.create(&grant("registry", "bureau")).await;
+    account(running.fleet.hub(), "bureau", "clerk").await
+}
+
+/// The yes of somebody to Link cross as it is.
+fn approval(name: &str, by: &str, hash: &Value) -> Value {
+    json!({
+        "apiVersion": "jiuzhou.io/v1alpha1", "kind": "Approval",
+        "metadata": {"name": name, "namespace": ROOT},
+        "spec": {
+            "target": {"kind": "Link", "namespace": "bureau", "name": "cross"},
+            "step": "cross-zone", "contentHash": hash, "approver": by,
+            "decision": "Approve", "expires": "2099-01-01T00:00:00Z",
+        },
+    })
+}
+
 #[tokio::test]
 async fn a_link_between_zones_takes_the_yes_of_somebody_else_who_may() {
     let running = province().await;
     let hub = running.hub().await;
-    let by = json!({"administrators": [{"kind": "ServiceAccount", "name": "clerk"}]});
-    for name in ["bureau", "registry"] {
-        hub.create(&tenant(ROOT, name, &by)).await;
-        ready(&hub, ROOT, name).await;
-        hub.create(&account_object(name, "clerk")).await;
-    }
-    let clerk = account(running.fleet.hub(), "bureau", "clerk").await;
-    let mut web = app("bureau", "web", &["hangzhou"], &[deployment("web", 1)]);
-    web["spec"]["zone"] = json!("Internet");
-    hub.create(&web).await;
-    hub.create(&app(
-        "registry",
-        "sso",
-        &["hangzhou"],
-        &[deployment("sso", 1)],
-    ))
-    .await;
-    hub.create(&grant("registry", "bureau")).await;
+    let clerk = two_zones(running, &hub).await;
     let mut crossing = link("bureau", "cross", "registry");
     // A name of somebody else's as the author does not stand.
     crossing["metadata"]["annotations"] = json!({"jiuzhou.io/changed-by": "nobody"});
-    let post = async |client: &kube::Client, object: &Value| {
-        let answer = call(client, Method::POST, &path(object, false), Some(object)).await;
-        answer.map_err(|refusal| refusal.message)
-    };
     eventually("the clerk may", async || post(&clerk, &crossing).await.ok()).await;
     let message = says(&hub, "bureau", "cross", "ApprovalRequired").await;
     assert!(
         message.contains("waits for an Approval in namespace jiuzhou-system"),
         "{message}"
     );
-    let stored = hub
-        .get("Link", "bureau", "cross")
-        .await
-        .expect("it is there");
+    let stored = hub.get("Link", "bureau", "cross").await;
+    let stored = stored.expect("it is there");
     let author = "system:serviceaccount:bureau:clerk";
     assert_eq!(
         stored["metadata"]["annotations"]["jiuzhou.io/changed-by"],
         author
     );
     let hash = &stored["status"]["contentHash"];
-    let approval = |name: &str, by: &str| {
-        json!({
-            "apiVersion": "jiuzhou.io/v1alpha1", "kind": "Approval",
-            "metadata": {"name": name, "namespace": ROOT},
-            "spec": {
-                "target": {"kind": "Link", "namespace": "bureau", "name": "cross"},
-                "step": "cross-zone", "contentHash": hash, "approver": by,
-                "decision": "Approve", "expires": "2099-01-01T00:00:00Z",
-            },
-        })
-    };
-    let refused = post(&clerk, &approval("own", author)).await;
-    assert!(
-        refused
-            .expect_err("it is not the clerk's to approve")
-            .contains("forbidden")
-    );
+    let refused = post(&clerk, &approval("own", author, hash)).await;
+    let refused = refused.expect_err("it is not the clerk's to approve");
+    assert!(refused.contains("forbidden"), "{refused}");
     hub.create(&account_object(ROOT, "security")).await;
     let role = binding(ROOT, "jiuzhou-security-approver", (ROOT, "security"));
     created(&hub.client, &role).await;
     let security = account(running.fleet.hub(), ROOT, "security").await;
     let somebody = format!("system:serviceaccount:{ROOT}:security");
     let message = eventually("the role is in force", async || {
-        let refused = post(&security, &approval("forged", "mayor")).await;
+        let refused = post(&security, &approval("forged", "mayor", hash)).await;
         let message = refused.expect_err("nobody signs for another");
         message.contains("spec.approver").then_some(message)
     })
     .await;
     assert!(message.contains(&somebody), "{message}");
-    post(&security, &approval("yes", &somebody))
+    post(&security, &approval("yes", &somebody, hash))
         .await
         .expect("it is the security administrator's to approve");
     says(&hub, "bureau", "cross", "AsExpected").await;

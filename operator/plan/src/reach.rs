@@ -18,22 +18,12 @@ pub struct Policy {
     spec: Spec,
 }
 
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
 struct Meta {
     name: String,
     namespace: String,
     annotations: BTreeMap<String, String>,
-}
-
-impl Default for Meta {
-    fn default() -> Self {
-        Self {
-            name: String::new(),
-            namespace: String::new(),
-            annotations: BTreeMap::new(),
-        }
-    }
 }
 
 #[derive(Clone, Debug, PartialEq, Deserialize)]

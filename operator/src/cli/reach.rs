@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::io::Write as _;
 use std::net::IpAddr;
 use std::process::ExitCode;
 use std::str::FromStr;
@@ -128,9 +129,10 @@ pub(super) async fn reach(
     let Some(shown) = refused.or(answers.first()) else {
         anyhow::bail!("nothing to ask about: neither end stands for anything");
     };
+    let mut out = std::io::stdout().lock();
     match format {
-        Format::Json => println!("{:#}", as_json(from, to, passes, shown)),
-        Format::Table => print!("{}", as_text(from, to, &sources, &targets, shown)),
+        Format::Json => writeln!(out, "{:#}", as_json(from, to, passes, shown))?,
+        Format::Table => write!(out, "{}", as_text(from, to, &sources, &targets, shown))?,
     }
     Ok(if passes {
         ExitCode::SUCCESS

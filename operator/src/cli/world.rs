@@ -30,42 +30,15 @@ pub(super) async fn read(client: &Client) -> Result<World, kube::Error> {
             NamespaceSlot::of(&namespace.metadata),
         );
     }
-    list::<Region>(client)
-        .await?
-        .iter()
-        .for_each(|o| world.apply_region(o));
-    list::<MemberCluster>(client)
-        .await?
-        .iter()
-        .for_each(|o| world.apply_cluster(o));
-    list::<Tenant>(client)
-        .await?
-        .iter()
-        .for_each(|o| world.apply_tenant(o));
-    list::<Quota>(client)
-        .await?
-        .iter()
-        .for_each(|o| world.apply_quota(o));
-    list::<QuotaLedger>(client)
-        .await?
-        .iter()
-        .for_each(|o| world.apply_quota_ledger(o));
-    list::<Isolation>(client)
-        .await?
-        .into_iter()
-        .for_each(|o| world.apply_isolation(o));
-    list::<Link>(client)
-        .await?
-        .into_iter()
-        .for_each(|o| world.apply_link(o));
-    list::<LinkGrant>(client)
-        .await?
-        .into_iter()
-        .for_each(|o| world.apply_link_grant(o));
-    list::<Approval>(client)
-        .await?
-        .into_iter()
-        .for_each(|o| world.apply_approval(o));
+    each::<Region>(client, |o| world.apply_region(&o)).await?;
+    each::<MemberCluster>(client, |o| world.apply_cluster(&o)).await?;
+    each::<Tenant>(client, |o| world.apply_tenant(&o)).await?;
+    each::<Quota>(client, |o| world.apply_quota(&o)).await?;
+    each::<QuotaLedger>(client, |o| world.apply_quota_ledger(&o)).await?;
+    each::<Isolation>(client, |o| world.apply_isolation(o)).await?;
+    each::<Link>(client, |o| world.apply_link(o)).await?;
+    each::<LinkGrant>(client, |o| world.apply_link_grant(o)).await?;
+    each::<Approval>(client, |o| world.apply_approval(o)).await?;
     for slice in list::<AssignmentSlice>(client).await? {
         if let Some(cluster) = slice.namespace().and_then(|n| cluster_of_namespace(&n)) {
             world.apply_slice(&cluster, slice, None);
@@ -85,11 +58,17 @@ pub(super) async fn read(client: &Client) -> Result<World, kube::Error> {
     for content in contents.list(&ListParams::default()).await?.items {
         world.apply_content(&content.name_any(), crate::hub::stored(&content));
     }
-    list::<App>(client)
-        .await?
-        .iter()
-        .for_each(|o| world.apply_app(o));
+    each::<App>(client, |o| world.apply_app(&o)).await?;
     Ok(world)
+}
+
+/// Takes in all objects of a kind.
+async fn each<K>(client: &Client, take: impl FnMut(K)) -> Result<(), kube::Error>
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug,
+{
+    list::<K>(client).await?.into_iter().for_each(take);
+    Ok(())
 }
 
 /// Lists all objects of a kind.

@@ -11,11 +11,12 @@ use crds::{
     TenantStatus, Uid,
 };
 use futures::{StreamExt as _, stream};
-use kube::api::{Patch, PatchParams};
+use kube::api::{DynamicObject, Patch, PatchParams};
+use kube::core::ApiResource;
 use kube::{Api, Client};
 use plan::report::AppReport;
 use plan::world::{LinkKey, QuotaKey, TenantKey};
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -277,66 +278,77 @@ async fn write_one(
         Status::Link(status) => json!(status),
     };
     body["leaderEpoch"] = json!(epoch);
-    let object = |kind: &str, metadata: Value| {
-        Patch::Apply(
-            json!({"apiVersion": "jiuzhou.io/v1alpha1", "kind": kind, "metadata": metadata, "status": body}),
-        )
+    let Some(place) = place(owner, status) else {
+        return Ok(());
     };
-    match (owner, status) {
-        (Owner::App(uid), Status::App(at)) => {
-            let api: Api<App> = Api::namespaced(client.clone(), at.namespace.as_str());
-            let metadata = json!({"name": at.name, "namespace": at.namespace, "uid": uid});
-            let patch = object("App", metadata);
-            api.patch_status(at.name.as_str(), &params, &patch).await?;
+    let mut metadata = json!({"name": place.name, "uid": place.uid});
+    let api: Api<DynamicObject> = match place.namespace {
+        Some(namespace) => {
+            metadata["namespace"] = json!(namespace);
+            Api::namespaced_with(client.clone(), namespace, &place.resource)
         }
-        (Owner::Region(name, uid), _) => {
-            let api: Api<Region> = Api::all(client.clone());
-            let patch = object("Region", json!({"name": name, "uid": uid}));
-            api.patch_status(name.as_str(), &params, &patch).await?;
-        }
-        (Owner::Cluster(name, uid), _) => {
-            let api: Api<MemberCluster> = Api::all(client.clone());
-            let patch = object("MemberCluster", json!({"name": name, "uid": uid}));
-            api.patch_status(name.as_str(), &params, &patch).await?;
-        }
-        (Owner::Tenant((home, name), uid), _) => {
-            let api: Api<Tenant> = Api::namespaced(client.clone(), home.as_str());
-            let patch = object(
-                "Tenant",
-                json!({"name": name, "namespace": home, "uid": uid}),
-            );
-            api.patch_status(name.as_str(), &params, &patch).await?;
-        }
-        (Owner::Quota((home, name), uid), _) => {
-            let api: Api<Quota> = Api::namespaced(client.clone(), home.as_str());
-            let patch = object(
-                "Quota",
-                json!({"name": name, "namespace": home, "uid": uid}),
-            );
-            api.patch_status(name, &params, &patch).await?;
-        }
-        (Owner::Isolation(name, uid), _) => {
-            let api: Api<Isolation> = Api::all(client.clone());
-            let patch = object("Isolation", json!({"name": name, "uid": uid}));
-            api.patch_status(name, &params, &patch).await?;
-        }
-        (Owner::Link((namespace, name), uid), _) => {
-            let api: Api<Link> = Api::namespaced(client.clone(), namespace.as_str());
-            let metadata = json!({"name": name, "namespace": namespace, "uid": uid});
-            api.patch_status(name, &params, &object("Link", metadata))
-                .await?;
-        }
-        (
-            Owner::App(_),
-            Status::Region(_)
-            | Status::Cluster(_)
-            | Status::Tenant(_)
-            | Status::Quota(_)
-            | Status::Isolation(_)
-            | Status::Link(_),
-        ) => {}
-    }
+        None => Api::all_with(client.clone(), &place.resource),
+    };
+    let patch = Patch::Apply(json!({
+        "apiVersion": place.resource.api_version, "kind": place.resource.kind,
+        "metadata": metadata, "status": body,
+    }));
+    api.patch_status(place.name, &params, &patch).await?;
     Ok(())
+}
+
+/// Where an object is.
+struct Place<'a> {
+    resource: ApiResource,
+    namespace: Option<&'a str>,
+    name: &'a str,
+    uid: &'a Uid,
+}
+
+/// Where the object of a status is; `None` when the status is no App's, whose owner is one.
+fn place<'a>(owner: &'a Owner, status: &'a Status) -> Option<Place<'a>> {
+    let at = |resource, namespace, name, uid| Place {
+        resource,
+        namespace,
+        name,
+        uid,
+    };
+    Some(match owner {
+        Owner::App(uid) => {
+            let Status::App(app) = status else {
+                return None;
+            };
+            let namespace = Some(app.namespace.as_str());
+            at(
+                ApiResource::erase::<App>(&()),
+                namespace,
+                app.name.as_str(),
+                uid,
+            )
+        }
+        Owner::Region(name, uid) => at(ApiResource::erase::<Region>(&()), None, name.as_str(), uid),
+        Owner::Cluster(name, uid) => {
+            let resource = ApiResource::erase::<MemberCluster>(&());
+            at(resource, None, name.as_str(), uid)
+        }
+        Owner::Tenant((home, name), uid) => {
+            let resource = ApiResource::erase::<Tenant>(&());
+            at(resource, Some(home.as_str()), name.as_str(), uid)
+        }
+        Owner::Quota((home, name), uid) => at(
+            ApiResource::erase::<Quota>(&()),
+            Some(home.as_str()),
+            name,
+            uid,
+        ),
+        Owner::Isolation(name, uid) => at(ApiResource::erase::<Isolation>(&()), None, name, uid),
+        Owner::Link((home, name), uid) => at(
+            ApiResource::erase::<Link>(&()),
+            Some(home.as_str()),
+            name,
+            uid,
+        ),
+    })
 }
 
 #[cfg(test)]

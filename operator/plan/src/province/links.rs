@@ -133,12 +133,12 @@ fn judge(world: &World, key: &LinkKey, slot: &LinkSlot) -> Result<Timestamp, Par
     let target = &spec.to.namespace;
     let to = face(world, target, &spec.to.app_name).ok_or_else(|| {
         let name = &spec.to.app_name;
-        missing(format!("spec.to names App {name} of namespace {target}"))
+        missing(&format!("spec.to names App {name} of namespace {target}"))
     })?;
     let mut crosses = false;
     for name in &spec.from.app_names {
         let from = face(world, home, name)
-            .ok_or_else(|| missing(format!("spec.from.appNames names App {name}")))?;
+            .ok_or_else(|| missing(&format!("spec.from.appNames names App {name}")))?;
         if from.1 < to.1 {
             let message = format!(
                 "App {name} of data grade {:?} would reach App {} of {:?}: raise its spec.dataGrade, or take it out of spec.from.appNames",
@@ -156,7 +156,7 @@ fn judge(world: &World, key: &LinkKey, slot: &LinkSlot) -> Result<Timestamp, Par
     Ok(spec.expires)
 }
 
-fn missing(what: String) -> Parked {
+fn missing(what: &str) -> Parked {
     let message = format!("{what}, which is not there: create it, or correct the name");
     Parked::new(Reason::AppMissing, message)
 }

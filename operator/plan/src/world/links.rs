@@ -35,6 +35,9 @@ pub struct LinkSlot {
 
 impl World {
     /// Takes in a Link.
+    ///
+    /// # Panics
+    /// Never: a Link holds nothing that JSON cannot say.
     pub fn apply_link(&mut self, link: Link) {
         let meta = &link.metadata;
         let notes = meta.annotations.as_ref();

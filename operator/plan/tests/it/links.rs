@@ -131,7 +131,7 @@ fn a_link_to_or_from_an_app_that_is_not_there_opens_nothing() {
         "App ssl of namespace police",
     );
     province.set_link("id", |link| {
-        link["spec"]["from"]["appNames"] = json!(["web", "wap"])
+        link["spec"]["from"]["appNames"] = json!(["web", "wap"]);
     });
     refused(&mut province, Reason::AppMissing, "App wap");
 }
@@ -174,7 +174,7 @@ fn a_link_between_zones_needs_the_yes_of_somebody_who_had_no_hand_in_it() {
     assert_eq!(ready.status, ConditionStatus::True, "{}", ready.message);
     // Another port is another Link.
     province.set_link("id", |link| {
-        link["spec"]["to"]["ports"] = json!([{"port": 22}])
+        link["spec"]["to"]["ports"] = json!([{"port": 22}]);
     });
     refused(
         &mut province,
@@ -211,7 +211,7 @@ fn a_link_whose_authors_are_not_known_cannot_be_approved() {
 fn a_bad_link_stops_only_itself() {
     let mut province = linked();
     province.set_link("bad", |link| {
-        link["spec"]["to"]["addresses"] = json!(["0.0.0.0/0"])
+        link["spec"]["to"]["addresses"] = json!(["0.0.0.0/0"]);
     });
     province.settle();
     let bad = province

@@ -250,7 +250,7 @@ fn what_somebody_deletes_is_made_again_and_told_for_a_while() {
     bed.carry_out();
     let deny = key(Kind::NetworkPolicy, "jiuzhou-default-deny");
     bed.observed.lose(&deny);
-    assert_eq!(bed.carry_out(), [deny.clone()]);
+    assert_eq!(bed.carry_out(), std::slice::from_ref(&deny));
     bed.observed.settled.get_mut(&deny).unwrap().repaired(NOW);
     let told = bed.decide().report;
     assert_eq!(told.state, ReportState::Healthy);
@@ -292,13 +292,16 @@ fn a_namespace_goes_after_the_last_app_and_never_in_the_hubs_own_cluster() {
     let itself = ObjectKey::namespace(&"health".into());
     let deletes = |bed: &Bed| {
         let actions = bed.decide().actions.into_iter();
-        let keys = actions.filter_map(|action| match action {
-            Action::Delete { key, .. } => Some(key),
-            _ => None,
+        let keys = actions.filter_map(|action| {
+            if let Action::Delete { key, .. } = action {
+                Some(key)
+            } else {
+                None
+            }
         });
         keys.collect::<Vec<_>>()
     };
-    assert_eq!(deletes(&bed), [itself.clone()]);
+    assert_eq!(deletes(&bed), std::slice::from_ref(&itself));
     bed.observed.home = true;
     let kept = deletes(&bed);
     assert!(!kept.is_empty() && !kept.contains(&itself), "{kept:?}");
@@ -313,10 +316,12 @@ fn in_a_cluster_that_is_released_the_limits_go_and_the_walls_stay() {
     bed.home.state = EntryState::Released;
     for action in bed.decide().actions {
         let limits = |key: &ObjectKey| matches!(key.kind, Kind::LimitRange | Kind::ResourceQuota);
-        match action {
-            Action::Delete { key, .. } => assert!(limits(&key), "{key}"),
-            Action::LetGo { key, .. } => assert!(!limits(&key), "{key}"),
-            other => panic!("{other:?}"),
+        if let Action::Delete { key, .. } = action {
+            assert!(limits(&key), "{key}");
+        } else if let Action::LetGo { key, .. } = action {
+            assert!(!limits(&key), "{key}");
+        } else {
+            panic!("{action:?}");
         }
     }
 }
@@ -327,9 +332,12 @@ fn pods_that_were_refused_are_tried_again_when_there_is_room_and_not_all_the_tim
     bed.carry_out();
     let web = key(Kind::Deployment, "web");
     let actions = bed.app().actions;
-    let apply = actions.into_iter().find_map(|action| match action {
-        Action::Apply(apply) => Some(apply),
-        _ => None,
+    let apply = actions.into_iter().find_map(|action| {
+        if let Action::Apply(apply) = action {
+            Some(apply)
+        } else {
+            None
+        }
     });
     let apply = apply.unwrap();
     let mut refused = Health::default();
