@@ -381,7 +381,7 @@ fn province(clusters: usize) -> Result<World> {
     }
     for tenant in 0..TENANTS {
         world.apply_namespace(
-            format!("tenant-{tenant:02}").into(),
+            &format!("tenant-{tenant:02}").into(),
             plan::world::NamespaceSlot::plain(format!("ns-{tenant}").into()),
         );
     }

@@ -126,7 +126,7 @@ fn tenant(world: &mut World, home: &str, name: &str, own: &str) -> Result<()> {
         owner: Some(uid.as_str().into()),
         ..NamespaceSlot::plain(format!("ns-{own}").into())
     };
-    world.apply_namespace(own.into(), slot);
+    world.apply_namespace(&own.into(), slot);
     Ok(())
 }
 

@@ -35,7 +35,7 @@ const FILE: &str = concat!(
 );
 const ROOT: &str = "jiuzhou-system";
 const CITY: &str = "hangzhou-a";
-/// On which health-code listens.
+/// On which venue-code listens.
 const PORT: u16 = 8080;
 
 /// One file, one command, and everything in it is Ready.
@@ -57,7 +57,7 @@ pub(super) async fn launch(stage: &mut Stage) -> Result<String> {
 /// Asks a pod what it says.
 async fn get(address: SocketAddr) -> Result<String> {
     let mut stream = TcpStream::connect(address).await?;
-    let request = "GET / HTTP/1.1\r\nhost: health-code\r\nconnection: close\r\n\r\n";
+    let request = "GET / HTTP/1.1\r\nhost: venue-code\r\nconnection: close\r\n\r\n";
     stream.write_all(request.as_bytes()).await?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await?;
@@ -67,8 +67,8 @@ async fn get(address: SocketAddr) -> Result<String> {
 /// How many pods run, and where the first of them is served.
 async fn running(stage: &Stage) -> Result<(usize, Ipv4Addr)> {
     let client = stage.fleet.cluster(CITY)?.client().await?;
-    let pods: Api<Pod> = Api::namespaced(client, "health");
-    let of_app = ListParams::default().labels("jiuzhou.io/app=health-code");
+    let pods: Api<Pod> = Api::namespaced(client, "venue");
+    let of_app = ListParams::default().labels("jiuzhou.io/app=venue-code");
     let all = pods.list(&of_app).await?.items;
     let runs = |pod: &&Pod| {
         let status = pod.status.as_ref();
@@ -77,7 +77,7 @@ async fn running(stage: &Stage) -> Result<(usize, Ipv4Addr)> {
     let running: Vec<&Pod> = all.iter().filter(runs).collect();
     let first = running.first();
     let address = first.and_then(|pod| pod.status.as_ref()?.pod_ip.as_deref());
-    let address = address.context("no pod of health-code runs")?.parse()?;
+    let address = address.context("no pod of venue-code runs")?.parse()?;
     let served = twin(address).context("the pod has no address of the sandbox")?;
     Ok((running.len(), served))
 }
@@ -86,9 +86,9 @@ async fn running(stage: &Stage) -> Result<(usize, Ipv4Addr)> {
 pub(super) fn refuse(stage: &Stage) -> Result<String> {
     let mut evidence = String::new();
     for (from, to, passes) in [
-        ("health/health-code", "identity/sso:8443", true),
-        ("health/health-code", "identity/sso:22", false),
-        ("identity/sso", "health/health-code:8080", false),
+        ("venue/venue-code", "identity/sso:8443", true),
+        ("venue/venue-code", "identity/sso:22", false),
+        ("identity/sso", "venue/venue-code:8080", false),
         ("192.0.2.1", "identity/sso:8443", false),
     ] {
         let (told, found) = jiuzhou_at(stage, CITY, &["reach", from, to])?;
@@ -102,7 +102,7 @@ pub(super) fn refuse(stage: &Stage) -> Result<String> {
 /// Somebody tears a wall down and starts pods of their own in a member.
 pub(super) async fn hold(stage: &mut Stage) -> Result<String> {
     let client = stage.fleet.cluster(CITY)?.client().await?;
-    let policies: Api<NetworkPolicy> = Api::namespaced(client.clone(), "health");
+    let policies: Api<NetworkPolicy> = Api::namespaced(client.clone(), "venue");
     policies
         .delete("jiuzhou-default-deny", &DeleteParams::default())
         .await?;
@@ -113,7 +113,7 @@ pub(super) async fn hold(stage: &mut Stage) -> Result<String> {
     })
     .await?;
     let back = began.elapsed();
-    let pods: Api<Pod> = Api::namespaced(client.clone(), "health");
+    let pods: Api<Pod> = Api::namespaced(client.clone(), "venue");
     let stray: Pod = serde_json::from_value(json!({
         "metadata": {"name": "stray"},
         "spec": {
@@ -125,7 +125,7 @@ pub(super) async fn hold(stage: &mut Stage) -> Result<String> {
     let refused = refused
         .err()
         .context("a pod that nobody was granted was taken")?;
-    let quotas: Api<ResourceQuota> = Api::namespaced(client, "health");
+    let quotas: Api<ResourceQuota> = Api::namespaced(client, "venue");
     let core = quotas.get("jiuzhou-core").await?.status.unwrap_or_default();
     let isolations: Api<Isolation> = Api::all(stage.fleet.hub().client().await?);
     let told = until("the Isolation tells so", || async {
@@ -153,10 +153,10 @@ pub(super) async fn clear(stage: &mut Stage) -> Result<String> {
         .delete("extranet-public", &DeleteParams::default())
         .await?;
     let began = Instant::now();
-    for name in ["health", "identity"] {
+    for name in ["venue", "identity"] {
         tenants.delete(name, &DeleteParams::default()).await?;
     }
-    for name in ["health", "identity"] {
+    for name in ["venue", "identity"] {
         until("the Tenant is gone", || async {
             let left = tenants.get_opt(name).await?;
             Ok(left.map_or(Ok(()), |left| Err(format!("{:?}", left.status))))

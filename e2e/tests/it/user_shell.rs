@@ -203,25 +203,25 @@ async fn simulate_says_what_a_lost_region_would_move_and_writes_nothing() {
 /// The file of the guide, and the objects in it that tell when they are Ready.
 const LAUNCH: &str = include_str!("../../../crds/examples/emergency-launch.yaml");
 const LAUNCHED: [(&str, &str, &str); 5] = [
-    ("Quota", "jiuzhou-system", "health.zhejiang"),
+    ("Quota", "jiuzhou-system", "venue.zhejiang"),
     ("Isolation", "", "extranet-public"),
     ("App", "identity", "sso"),
-    ("App", "health", "health-code"),
-    ("Link", "health", "health-to-identity"),
+    ("App", "venue", "venue-code"),
+    ("Link", "venue", "venue-to-identity"),
 ];
 
 async fn take_back_the_launch(hub: &Site) {
     hub.delete("Isolation", "", "extranet-public").await;
-    hub.delete("Quota", "jiuzhou-system", "health.zhejiang")
+    hub.delete("Quota", "jiuzhou-system", "venue.zhejiang")
         .await;
-    for tenant in ["health", "identity"] {
+    for tenant in ["venue", "identity"] {
         hub.delete("Tenant", "jiuzhou-system", tenant).await;
     }
-    for tenant in ["health", "identity"] {
+    for tenant in ["venue", "identity"] {
         hub.gone("Tenant", "jiuzhou-system", tenant).await;
         hub.gone("Namespace", "", tenant).await;
     }
-    hub.gone("Quota", "jiuzhou-system", "health.zhejiang").await;
+    hub.gone("Quota", "jiuzhou-system", "venue.zhejiang").await;
 }
 
 #[tokio::test]
@@ -234,7 +234,7 @@ async fn a_launch_in_one_file_converges_by_one_command_of_ours_or_of_kubectl() {
     );
     let told = said(running, &["apply", "-f", file]).await;
     assert!(
-        told.contains("Link health/health-to-identity is Ready"),
+        told.contains("Link venue/venue-to-identity is Ready"),
         "{told}"
     );
     assert!(

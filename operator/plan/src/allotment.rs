@@ -16,15 +16,20 @@ use crate::province::Load;
 pub struct Allotment {
     /// For their pods, by tier.
     pub pods: BTreeMap<Tier, Resources>,
-    /// For everything else.
+    /// For everything that is counted without regard to tiers.
     pub objects: Resources,
 }
 
-/// Whether a resource is counted by objects that have no tier.
+/// Whether a resource is counted without regard to tiers: what objects without a tier use, and what the
+/// API server counts for no PriorityClass apart.
 fn has_no_tier(resource: &str) -> bool {
     matches!(
         resource,
-        "services" | "services.loadbalancers" | "persistentvolumeclaims" | "storage"
+        "services"
+            | "services.loadbalancers"
+            | "persistentvolumeclaims"
+            | "storage"
+            | "ephemeral-storage"
     )
 }
 

@@ -31,6 +31,10 @@ pub fn spare(world: &World, mut plan: Plan, findings: &[Finding]) -> Option<Plan
         plan.quotas
             .retain(|write| !matches!(write, QuotaWrite::Ledger { .. }));
     }
+    plan.collect.retain(|name| {
+        let kept = |finding: &Finding| matches!(finding, Finding::Collected(kept) if kept == name);
+        !findings.iter().any(kept)
+    });
     let slices = plan.slices.into_iter();
     plan.slices = slices
         .filter_map(|write| write.keeping(world, |entry| apps.contains(&entry.uid)))

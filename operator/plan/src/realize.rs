@@ -20,7 +20,7 @@ use crds::{Entry, EntryState, HpaBounds, Management, Reason, ReportEntry, Report
 pub use action::{Action, Apply, Nudge};
 pub use enclosure::Enclosure;
 pub use health::Health;
-pub use observed::{Access, Limited, Namespace, Observed, Refused, Seen, Settled, Stamp};
+pub use observed::{Access, Limited, Namespace, Nudged, Observed, Refused, Seen, Settled, Stamp};
 pub use outcome::shorten;
 pub use secrets::{Deliver, Delivered, SecretKey, Undelivered, Withdraw};
 

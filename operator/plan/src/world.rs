@@ -132,6 +132,8 @@ pub struct World {
     pub(crate) isolation_changes: u64,
     pub(crate) links: BTreeMap<LinkKey, LinkSlot>,
     pub(crate) link_grants: BTreeMap<LinkKey, Arc<LinkGrantSpec>>,
+    /// Apps that Links name, or named.
+    pub(crate) linked_apps: BTreeSet<(NamespaceName, AppName)>,
     /// Grows with every change of what Links depend on.
     pub(crate) link_changes: u64,
     /// Grows with every Link that is heard of, a status of our own included.
@@ -190,6 +192,7 @@ impl World {
             isolation_changes: 0,
             links: BTreeMap::new(),
             link_grants: BTreeMap::new(),
+            linked_apps: BTreeSet::new(),
             link_changes: 0,
             link_echoes: 0,
             enclosed: BTreeMap::new(),

@@ -355,7 +355,11 @@ impl Member {
     }
 
     async fn let_go(&self, key: ObjectKey, uid: &Uid) -> Outcome {
-        let bare = self.bare(uid);
+        let mut bare = self.bare(uid);
+        if key.kind == Kind::Namespace {
+            // That it may be used by us stays, so that a cluster which comes back is as it was.
+            bare["metadata"]["labels"] = json!({label::APP_UID: null});
+        }
         match self
             .api(&key)
             .patch(&key.name, &PatchParams::default(), &Patch::Merge(&bare))

@@ -89,6 +89,8 @@ pub(crate) struct State {
     access_until: BTreeMap<(NamespaceName, Kind), i64>,
     /// Apps that own objects here and that no slice names, and since when.
     abandoned: BTreeMap<Uid, Option<i64>>,
+    /// Apps that are held, by their namespace.
+    homes: BTreeMap<NamespaceName, BTreeSet<Uid>>,
     /// When the agent's rights in a namespace were last set up anew.
     rebound: BTreeMap<NamespaceName, i64>,
     /// Namespaces in which they are to be set up anew now.
@@ -145,6 +147,7 @@ impl State {
             news: BTreeSet::new(),
             access_until: BTreeMap::new(),
             abandoned: BTreeMap::new(),
+            homes: BTreeMap::new(),
             rebound: BTreeMap::new(),
             unbound: BTreeSet::new(),
             failures: BTreeMap::new(),

@@ -165,7 +165,7 @@ mod tests {
         let mut world = World::new(hub, Settings::default());
         (world.now, world.started) = (NOW, NOW);
         world.apply_namespace(
-            "health".into(),
+            &"health".into(),
             plan::world::NamespaceSlot::plain("ns-health".into()),
         );
         let region = |name: &str, level: &str, code: &str, parent: Option<&str>| -> Region {

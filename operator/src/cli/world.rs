@@ -26,7 +26,7 @@ pub(super) async fn read(client: &Client) -> Result<World, kube::Error> {
         .items
     {
         world.apply_namespace(
-            namespace.name_any().into(),
+            &namespace.name_any().into(),
             NamespaceSlot::of(&namespace.metadata),
         );
     }

@@ -179,7 +179,7 @@ fn take_back(gathered: &mut Gathered, written: Option<Written>) {
         Some(Written::QuotaLedger(ledger)) => world.apply_quota_ledger(&ledger),
         Some(Written::Namespace(meta)) => {
             let name = meta.name.as_deref().unwrap_or_default();
-            world.apply_namespace(name.into(), NamespaceSlot::of(&meta));
+            world.apply_namespace(&name.into(), NamespaceSlot::of(&meta));
         }
         Some(Written::Binding(namespace, role, subjects)) => {
             world.apply_binding(namespace, role, subjects);

@@ -386,7 +386,7 @@ impl Gathered {
             return;
         }
         self.world
-            .apply_namespace(name.into(), NamespaceSlot::of(&view.metadata));
+            .apply_namespace(&name.into(), NamespaceSlot::of(&view.metadata));
     }
 
     fn hear_binding(&mut self, binding: &RoleBinding) {

@@ -72,8 +72,8 @@ impl Finding {
             | Self::Released(uid) => Some(vec![uid.clone()]),
             Self::Opened(_, namespace) => Some(vec![namespace_uid(namespace)]),
             Self::Overdrawn(.., uids) => Some(uids.clone()),
-            Self::Overgranted(..) => Some(Vec::new()),
-            Self::Shape(..) | Self::OldHeader(..) | Self::Collected(_) | Self::Tenant(_) => None,
+            Self::Overgranted(..) | Self::Collected(_) => Some(Vec::new()),
+            Self::Shape(..) | Self::OldHeader(..) | Self::Tenant(_) => None,
         }
     }
 }

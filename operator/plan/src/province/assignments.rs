@@ -212,6 +212,7 @@ impl<'a> Desk<'a> {
                 })
                 .unwrap_or_default()
         };
+        let charge = self.while_it_rolls(at, content, &stages, charge);
         Entry {
             uid: self.slot.uid.clone(),
             scope: Scope::App,
@@ -227,22 +228,37 @@ impl<'a> Desk<'a> {
             take_over: self.app.take_over,
             tier,
             limits: Vec::new(),
-            charge: held.map_or(charge.clone(), |held| self.while_it_rolls(at, held, charge)),
+            charge,
         }
     }
 
     /// What is charged in a cluster until its pods are those of the wanted content: the earlier ones are
-    /// there meanwhile.
-    fn while_it_rolls(&self, at: At, held: &Entry, charge: Arc<Charge>) -> Arc<Charge> {
+    /// there meanwhile, and ask for as much as they do. It is no more than was paid for.
+    fn while_it_rolls(
+        &self,
+        at: At,
+        content: &ContentHash,
+        stages: &[Stage],
+        charge: Arc<Charge>,
+    ) -> Arc<Charge> {
+        let Some(held) = self.held(at).filter(|held| held.state.is_present()) else {
+            return charge;
+        };
         let cluster = &self.fleet.clusters[at].name;
-        if held.charge == charge
-            || !held.state.is_present()
-            || well(self.ledger, cluster, held) && held.content == self.app.content
-        {
+        let rolled = held.content == *content && well(self.ledger, cluster, held);
+        if held.charge == charge || rolled {
             return charge;
         }
-        let most = Charges::of(&charge).at_least(&Charges::of(&held.charge));
-        Arc::new(most.to_charge())
+        let replicas = Load::most_of_stages(stages, self.world.now).count();
+        let (mut new, old) = (Charges::of(&charge), Charges::of(&held.charge));
+        let (less, more) = (new.at(replicas), old.at(replicas));
+        for (resource, amount) in more.iter() {
+            let beyond = amount - less.get(resource);
+            if beyond > 0 {
+                new.fixed.set(resource, new.fixed.get(resource) + beyond);
+            }
+        }
+        Arc::new(new.to_charge())
     }
 }
 
@@ -280,9 +296,19 @@ pub(crate) fn removed_everywhere(
 
 /// Whether a namespace stands in a cluster that could say that it is gone.
 pub(super) fn stands_somewhere(world: &World, fleet: &Fleet, namespace: &NamespaceName) -> bool {
-    let ledger = world.ledger(&namespace_uid(namespace)).into_iter();
-    let mut clusters = ledger.flat_map(|ledger| ledger.entries.iter());
-    clusters.any(|(cluster, held)| held.entry.state.is_present() || answers(fleet, cluster))
+    let Some(ledger) = world.ledger(&namespace_uid(namespace)) else {
+        return false;
+    };
+    let held = ledger.entries.iter();
+    let mut held =
+        held.map(|(cluster, held)| held.entry.state.is_present() || answers(fleet, cluster));
+    // Where the slice was lost, what is reported to stand stands all the same.
+    let told = ledger
+        .reports
+        .iter()
+        .filter(|(_, report)| report.content.is_some());
+    let mut told = told.map(|(cluster, _)| answers(fleet, cluster));
+    held.any(|stands| stands) || told.any(|stands| stands)
 }
 
 fn answers(fleet: &Fleet, cluster: &ClusterName) -> bool {

@@ -1,6 +1,6 @@
 //! Contents: new ones are packed together by tenant, unused ones collected after a day.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crds::{
     ClusterName, ContentHash, ContentItem, Entry, NamespaceName, PACK_BYTES_MAX, Scope, Uid,
@@ -115,12 +115,28 @@ fn pack_name(key: &Uid, items: &[ContentItem]) -> String {
 }
 
 /// Packs of which nothing names any content, a day after they were made.
-pub(super) fn collect(world: &World, wake: &mut Wake, names: &mut Vec<String>) {
+pub(super) fn collect(
+    world: &World,
+    edits: &BTreeMap<ClusterName, BTreeMap<Uid, Edit>>,
+    wake: &mut Wake,
+    names: &mut Vec<String>,
+) {
+    // What is about to be named is not thrown away.
+    let edits = edits.values().flat_map(BTreeMap::values);
+    let entries = edits.filter_map(|edit| match edit {
+        Edit::Put(entry) => Some(&entry.content),
+        Edit::Drop => None,
+    });
+    let wanted: BTreeSet<&ContentHash> = entries.collect();
     for (name, pack) in &world.contents {
         let due = pack.created + world.settings.content_retention;
         if due > world.now {
             wake.at(due);
-        } else if !pack.hashes.iter().any(|hash| world.uses.contains(hash)) {
+        } else if !pack
+            .hashes
+            .iter()
+            .any(|hash| world.uses.contains(hash) || wanted.contains(hash))
+        {
             names.push(name.to_string());
         }
     }

@@ -81,8 +81,14 @@ impl Planner {
         let ledger = world.ledger(uid).into_iter();
         let mut entries = ledger.flat_map(|ledger| ledger.entries.values());
         let named = entries.next().map(|held| held.entry.namespace.clone());
+        let mut known = world.enclosed.iter();
+        let known = known
+            .find(|(_, known)| *known == uid)
+            .map(|(name, _)| name.clone());
         let mut counted = self.presence.counts.keys();
-        let named = named.or_else(|| counted.find(|name| namespace_uid(name) == *uid).cloned());
+        let named = named
+            .or(known)
+            .or_else(|| counted.find(|name| namespace_uid(name) == *uid).cloned());
         self.presence.due.extend(named);
     }
 
@@ -108,7 +114,7 @@ impl Planner {
             let going = world.enclosed.keys().filter(clearing).cloned();
             self.presence.due.extend(going);
         }
-        let due = std::mem::take(&mut self.presence.due);
+        let due = self.presence.take_due();
         for namespace in &due {
             self.isolate_one(world, &fleet, namespace);
         }
@@ -158,6 +164,7 @@ impl Planner {
             .into_iter()
             .flat_map(|ledger| ledger.entries.keys());
         clusters.extend(held.filter_map(|cluster| fleet.position(cluster)));
+        clusters.extend(place.reported());
         let mut edited = Vec::new();
         for at in clusters {
             if let Some(edit) = place.edit(at, self.presence.is_at(namespace, at)) {
@@ -229,13 +236,53 @@ impl Home<'_> {
                 };
                 Some(Edit::Put(Box::new(gone)))
             }
-            None if !used || leaves || self.clearing => None,
+            None if !used && self.told(&view.name).is_none() => None,
+            None if leaves || self.clearing => self.lost(at, leaves),
             Some(_) | None => {
                 let want = self.entry(at, held)?;
                 let as_it_is = held.is_some_and(|held| same(held, &want));
                 (!as_it_is).then(|| Edit::Put(Box::new(want)))
             }
         }
+    }
+
+    /// What a cluster tells of the namespace, while it is there.
+    fn told(&self, cluster: &ClusterName) -> Option<&ContentHash> {
+        self.ledger?.reports.get(cluster)?.content.as_ref()
+    }
+
+    /// Clusters that tell of the namespace, whatever became of its entries.
+    fn reported(&self) -> Vec<At> {
+        let reports = self
+            .ledger
+            .into_iter()
+            .flat_map(|ledger| ledger.reports.keys());
+        let there = reports.filter(|cluster| self.told(cluster).is_some());
+        there
+            .filter_map(|cluster| self.fleet.position(cluster))
+            .collect()
+    }
+
+    /// The slice was lost, but the cluster tells of the namespace: it is taken back all the same.
+    fn lost(&mut self, at: At, leaves: bool) -> Option<Edit> {
+        let name = &self.fleet.clusters[at].name;
+        let content = self.told(name)?.clone();
+        if !leaves && self.is_lived_in(name) {
+            return None;
+        }
+        let state = if leaves {
+            EntryState::Released
+        } else {
+            EntryState::Removed
+        };
+        let entry = self.entry(at, None)?;
+        let pack = "lost".to_owned();
+        Some(Edit::Put(Box::new(Entry {
+            state,
+            content,
+            pack,
+            ..entry
+        })))
     }
 
     /// Whether any App is to run in a cluster. The agent takes the namespace back after what is told to go.

@@ -8,10 +8,14 @@ use crds::{
 };
 use serde_json::{Value, json};
 
+use crate::content::stored_bytes;
 use crate::world::{LinkKey, LinkSlot, Parked, World};
 
 /// What an Approval of a Link between zones calls its step.
 const STEP: &str = "cross-zone";
+
+/// Most bytes of policies that Links add to one namespace, well below what one content may have.
+const POLICY_BYTES_MAX: usize = 600_000;
 
 /// Links, as decisions see them.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -20,6 +24,8 @@ pub struct Links {
     pub verdicts: BTreeMap<LinkKey, Result<(), Parked>>,
     /// Policies of each namespace that follow from those that are.
     pub(crate) policies: BTreeMap<NamespaceName, Vec<Value>>,
+    /// How large they are as they are stored.
+    bytes: BTreeMap<NamespaceName, usize>,
     /// When something ends by itself, in milliseconds since the Unix epoch.
     pub(crate) ends: Option<i64>,
 }
@@ -28,28 +34,32 @@ impl Links {
     /// All Links, and what follows from them.
     pub(crate) fn of(world: &World) -> Self {
         let mut links = Self::default();
-        for (key, slot) in &world.links {
-            let verdict = judge(world, key, slot);
-            if let Ok(until) = &verdict {
-                links.ends = Some(
-                    links
-                        .ends
-                        .map_or(until.millis(), |ends| ends.min(until.millis())),
-                );
-                if let Ok(spec) = &slot.state {
-                    links.open(key, spec, *until);
-                }
-            }
-            links.verdicts.insert(key.clone(), verdict.map(|_| ()));
+        // The oldest first, so that a new one takes nothing from those that stand.
+        let mut all: Vec<(&LinkKey, &LinkSlot)> = world.links.iter().collect();
+        all.sort_by_key(|(key, slot)| (slot.created, *key));
+        for (key, slot) in all {
+            let mut ends = links.ends;
+            let verdict = judge(world, key, slot, &mut ends);
+            links.ends = ends;
+            let verdict = verdict.and_then(|until| {
+                let spec = slot.state.as_ref().map_err(Clone::clone)?;
+                links.open(key, spec, until)
+            });
+            links.verdicts.insert(key.clone(), verdict);
         }
         links
     }
 
     /// The policies of the two sides. A selector that matches nothing in a cluster opens nothing there.
-    fn open(&mut self, (home, name): &LinkKey, spec: &LinkSpec, until: Timestamp) {
+    fn open(
+        &mut self,
+        (home, name): &LinkKey,
+        spec: &LinkSpec,
+        until: Timestamp,
+    ) -> Result<(), Parked> {
         if spec.to.namespace == *home {
             // Apps of one namespace reach each other anyway.
-            return;
+            return Ok(());
         }
         let ports: Vec<Value> = spec.to.ports.iter().map(port).collect();
         let from = json!({"matchExpressions": [
@@ -83,9 +93,25 @@ impl Links {
                 "ingress": [{"from": sources, "ports": ports}],
             }),
         );
-        self.policies.entry(home.clone()).or_default().push(egress);
-        let target = self.policies.entry(spec.to.namespace.clone());
-        target.or_default().push(ingress);
+        let sides = [(home, egress), (&spec.to.namespace, ingress)];
+        for (namespace, policy) in &sides {
+            let used = self.bytes.get(*namespace).copied().unwrap_or(0);
+            if used + stored_bytes(&policy.to_string()) > POLICY_BYTES_MAX {
+                let message = format!(
+                    "namespace {namespace} has as many Links as its isolation can hold: delete some, or name several Apps in one"
+                );
+                return Err(Parked::new(Reason::TooLarge, message));
+            }
+        }
+        for (namespace, policy) in sides {
+            let used = self.bytes.entry(namespace.clone()).or_default();
+            *used += stored_bytes(&policy.to_string());
+            self.policies
+                .entry(namespace.clone())
+                .or_default()
+                .push(policy);
+        }
+        Ok(())
     }
 
     /// Namespaces for which other policies follow than before.
@@ -117,7 +143,12 @@ fn block(range: &String) -> Value {
 }
 
 /// Until when a Link is in force, or why it is not.
-fn judge(world: &World, key: &LinkKey, slot: &LinkSlot) -> Result<Timestamp, Parked> {
+fn judge(
+    world: &World,
+    key: &LinkKey,
+    slot: &LinkSlot,
+    ends: &mut Option<i64>,
+) -> Result<Timestamp, Parked> {
     let spec = match &slot.state {
         Ok(spec) => spec,
         Err(parked) => return Err(parked.clone()),
@@ -129,6 +160,7 @@ fn judge(world: &World, key: &LinkKey, slot: &LinkSlot) -> Result<Timestamp, Par
         );
         return Err(Parked::new(Reason::Expired, message));
     }
+    sooner(ends, spec.expires);
     let home = &key.0;
     let target = &spec.to.namespace;
     let to = face(world, target, &spec.to.app_name).ok_or_else(|| {
@@ -150,10 +182,15 @@ fn judge(world: &World, key: &LinkKey, slot: &LinkSlot) -> Result<Timestamp, Par
     }
     granted(world, home, spec)?;
     if crosses {
-        let until = approved(world, key, slot)?;
+        let until = approved(world, key, slot, ends)?;
         return Ok(until.min(spec.expires));
     }
     Ok(spec.expires)
+}
+
+/// Takes in that something ends by itself then.
+fn sooner(ends: &mut Option<i64>, at: Timestamp) {
+    *ends = Some(ends.map_or(at.millis(), |ends| ends.min(at.millis())));
 }
 
 fn missing(what: &str) -> Parked {
@@ -186,7 +223,12 @@ fn granted(world: &World, home: &NamespaceName, spec: &LinkSpec) -> Result<(), P
 }
 
 /// Until when a Link to another zone is approved, by somebody who had no hand in it.
-fn approved(world: &World, (home, name): &LinkKey, slot: &LinkSlot) -> Result<Timestamp, Parked> {
+fn approved(
+    world: &World,
+    (home, name): &LinkKey,
+    slot: &LinkSlot,
+    ends: &mut Option<i64>,
+) -> Result<Timestamp, Parked> {
     let system = NamespaceName::from(SYSTEM_NAMESPACE);
     let all = world.approvals.range((system.clone(), "".into())..);
     let here = all.take_while(|((namespace, _), _)| *namespace == system);
@@ -202,6 +244,7 @@ fn approved(world: &World, (home, name): &LinkKey, slot: &LinkSlot) -> Result<Ti
         if !fits {
             continue;
         }
+        sooner(ends, spec.expires);
         if spec.decision == ApprovalDecision::Reject {
             let message = format!("{} rejected it: {}", spec.approver, reason(approval));
             return Err(Parked::new(Reason::ApprovalRejected, message));

@@ -281,7 +281,7 @@ impl Planner {
             writes: &mut plan.slices,
         };
         scribe.write(&self.edits);
-        contents::collect(world, wake, &mut plan.collect);
+        contents::collect(world, &self.edits, wake, &mut plan.collect);
         plan.tenants.clone_from(&self.tenant_writes);
         plan.quotas.clone_from(&self.quota_writes);
         plan.holds = self.holds.iter().cloned().collect();

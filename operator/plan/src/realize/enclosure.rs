@@ -6,7 +6,7 @@ use crds::{NamespaceName, Reason, ReportState, Tier, Timestamp, label};
 use serde_json::{Value, json};
 
 use super::action::Nudge;
-use super::observed::Limited;
+use super::observed::{Limited, fight_ends};
 use super::{Action, ContentState, Namespace, Observed, Seen, Work};
 use crate::allotment::{Allotment, quota_name};
 use crate::amount::Resources;
@@ -14,15 +14,13 @@ use crate::charge::Charges;
 use crate::object::{Kind, ObjectKey};
 use crate::render::{Rendered, render_isolation};
 
-/// Least time between two nudges of one workload, in milliseconds.
+/// Least time between the first two nudges of one workload, in milliseconds; from then on it doubles.
 const NUDGE_PAUSE: i64 = 2_000;
+/// How often it doubles at most: once a minute is enough where it does not help.
+const NUDGE_DOUBLED: u32 = 6;
 
-/// Kinds that ResourceQuotas count, or that make what they count.
-const COUNTED: [Kind; 3] = [
-    Kind::Service,
-    Kind::PersistentVolumeClaim,
-    Kind::StatefulSet,
-];
+/// Kinds that ResourceQuotas count themselves.
+const COUNTED: [Kind; 2] = [Kind::Service, Kind::PersistentVolumeClaim];
 /// Kinds by which there come to be more pods.
 const MAKING_PODS: [Kind; 6] = [
     Kind::Deployment,
@@ -164,11 +162,19 @@ impl Work<'_> {
             if self.is_ours(key, seen) {
                 continue;
             }
-            self.fail(
-                Reason::Drifted,
-                format!("{key} is not of this namespace's Isolation and lets more through: declare a Link instead, and delete it"),
+            let told = format!(
+                "{key} is not of this namespace's Isolation and lets more through: declare a Link instead, and delete it"
             );
-            if !self.reports_drift && !seen.deleting {
+            if self.reports_drift {
+                self.message = Some(told);
+                continue;
+            }
+            self.fail(Reason::Drifted, told);
+            let evicted = self.observed.evicted.get(key);
+            let again = evicted.and_then(|times| fight_ends(times, self.now));
+            if let Some(again) = again {
+                self.wake(again);
+            } else if !seen.deleting {
                 self.delete(key);
             }
         }
@@ -268,15 +274,15 @@ impl Work<'_> {
         {
             return;
         }
-        let last = self.observed.nudged.get(key);
-        let next = last.map_or(self.now, |last| (last + NUDGE_PAUSE).max(self.now));
-        self.wake(next.max(self.now + 1));
-        if next <= self.now {
-            let (key, app) = (key.clone(), self.entry.uid.clone());
-            self.actions
-                .push(Action::Nudge(Box::new(Nudge { key, app })));
-            self.wake(self.now + NUDGE_PAUSE);
+        let before = self.observed.nudged.get(key).copied().unwrap_or_default();
+        let pause = NUDGE_PAUSE << before.times.saturating_sub(1).min(NUDGE_DOUBLED);
+        if before.times > 0 && before.at + pause > self.now {
+            return self.wake(before.at + pause);
         }
+        let (key, app) = (key.clone(), self.entry.uid.clone());
+        self.actions
+            .push(Action::Nudge(Box::new(Nudge { key, app })));
+        self.wake(self.now + NUDGE_PAUSE);
     }
 
     /// Whether a change may be applied: not before the namespace's ResourceQuotas allow what the App is
@@ -291,10 +297,8 @@ impl Work<'_> {
         let tiers = [None, Some(self.entry.tier)];
         let narrow = tiers.iter().find(|tier| enclosure.narrow.contains(tier));
         let Some(tier) = narrow else { return true };
-        let waits = match tier {
-            None => COUNTED.contains(&object.key.kind),
-            Some(_) => MAKING_PODS.contains(&object.key.kind),
-        };
+        let kind = &object.key.kind;
+        let waits = MAKING_PODS.contains(kind) || tier.is_none() && COUNTED.contains(kind);
         if waits {
             self.state = Some(ReportState::Progressing);
             self.message = Some(format!(

@@ -97,6 +97,14 @@ impl Health {
     }
 }
 
+/// Whether pods were refused by a ResourceQuota.
+fn lacks_room(status: &Value) -> bool {
+    let failure = condition(status, "ReplicaFailure");
+    let says = failure.and_then(|c| c.get("message")?.as_str());
+    has_condition(status, "ReplicaFailure", "True")
+        && says.is_some_and(|message| message.contains("exceeded quota"))
+}
+
 fn number(status: &Value, field: &str) -> i32 {
     let number = status.get(field).and_then(Value::as_i64);
     number.and_then(|n| i32::try_from(n).ok()).unwrap_or(0)
@@ -116,7 +124,7 @@ fn deployment(name: &str, wanted: i32, observed: bool, status: &Value) -> Health
         verdict: verdict(done, failure),
         wanted,
         ready,
-        refused: has_condition(status, "ReplicaFailure", "True"),
+        refused: lacks_room(status),
     }
 }
 

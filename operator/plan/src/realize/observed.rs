@@ -21,8 +21,10 @@ pub struct Observed {
     pub enclosures: BTreeMap<NamespaceName, Enclosure>,
     /// Pods of Apps that have not ended, those that are on their way out included.
     pub pods: BTreeMap<Uid, i32>,
-    /// When workloads were last told to try pods again that were refused.
-    pub nudged: BTreeMap<ObjectKey, i64>,
+    /// When workloads were last told to try pods again that were refused, and how often in a row.
+    pub nudged: BTreeMap<ObjectKey, Nudged>,
+    /// When policies of somebody else were deleted, by their names.
+    pub evicted: BTreeMap<ObjectKey, Vec<i64>>,
     /// Kinds that the cluster serves.
     pub kinds: BTreeSet<Kind>,
     /// Kinds that it serves, but whose objects have not been listed yet.
@@ -77,6 +79,15 @@ pub struct Seen {
     pub health: Health,
     /// What it limits, for ResourceQuotas.
     pub limited: Option<Box<Limited>>,
+}
+
+/// How often a workload was told to try again, and when last, in milliseconds since the Unix epoch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Nudged {
+    /// When last.
+    pub at: i64,
+    /// How often in a row.
+    pub times: u32,
 }
 
 /// What a ResourceQuota limits.
@@ -139,15 +150,19 @@ impl Settled {
 
     /// When the agent may repair again, if it repaired too often.
     pub(super) fn fight_ends(&self, now: i64) -> Option<i64> {
-        let recent: Vec<i64> = self
-            .repairs
-            .iter()
-            .copied()
-            // A clock that ran ahead and was set back leaves times that are still to come.
-            .filter(|at| (0..FIGHT_WINDOW).contains(&(now - at)))
-            .collect();
-        (recent.len() >= FIGHT_REPAIRS).then(|| recent[recent.len() - FIGHT_REPAIRS] + FIGHT_WINDOW)
+        fight_ends(&self.repairs, now)
     }
+}
+
+/// When to act again against somebody who wants it otherwise, if that was done too often.
+pub(super) fn fight_ends(times: &[i64], now: i64) -> Option<i64> {
+    let recent: Vec<i64> = times
+        .iter()
+        .copied()
+        // A clock that ran ahead and was set back leaves times that are still to come.
+        .filter(|at| (0..FIGHT_WINDOW).contains(&(now - at)))
+        .collect();
+    (recent.len() >= FIGHT_REPAIRS).then(|| recent[recent.len() - FIGHT_REPAIRS] + FIGHT_WINDOW)
 }
 
 /// What the API server refused.

@@ -210,7 +210,9 @@ impl World {
         let uid = slot.uid.clone();
         let before = self.apps.get(&uid).cloned();
         let face = |slot: &AppSlot| (slot.zone, slot.grade, slot.life.is_alive());
-        self.link_changes += u64::from(before.as_ref().map(face) != Some(face(&slot)));
+        if before.as_ref().map(face) != Some(face(&slot)) {
+            self.touch_links_of(&slot.namespace, &slot.name);
+        }
         let moved = before.as_ref().is_none_or(|b| {
             b.footprint.claims != slot.footprint.claims || b.state.is_ok() != slot.state.is_ok()
         });
@@ -235,7 +237,7 @@ impl World {
         let Some(gone) = self.apps.remove(uid) else {
             return;
         };
-        self.link_changes += 1;
+        self.touch_links_of(&gone.namespace, &gone.name);
         self.drop_claims(&gone);
         self.uses.replace(gone.hashes(), []);
         let key = (gone.namespace, gone.name);

@@ -285,14 +285,20 @@ fn pod_requests(pod: &Value, defaults: &Resources) -> Resources {
     for container in list("containers") {
         sum.add(&of(container), 1);
     }
+    // Sidecars run from their turn on: beside the init containers after them, and beside the rest.
+    let (mut sidecars, mut most) = (Resources::default(), Resources::default());
     for container in list("initContainers") {
-        let sidecar = container.get("restartPolicy").and_then(Value::as_str) == Some("Always");
-        if sidecar {
-            sum.add(&of(container), 1);
+        let mut running = of(container);
+        if container.get("restartPolicy").and_then(Value::as_str) == Some("Always") {
+            sidecars.add(&running, 1);
+            running = sidecars.clone();
         } else {
-            sum = sum.at_least(&of(container));
+            running.add(&sidecars, 1);
         }
+        most = most.at_least(&running);
     }
+    sum.add(&sidecars, 1);
+    sum = sum.at_least(&most);
     // What the pod as a whole requests.
     sum = sum.at_least(&asked(pod));
     sum.set("pods", 1);

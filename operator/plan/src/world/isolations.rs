@@ -65,14 +65,26 @@ impl World {
 
     /// Keeps track of the namespaces that stand in the ledger.
     pub(super) fn sort_namespace(&mut self, uid: &Uid) {
-        let entry = self.ledger.get(uid).and_then(|l| l.entries.values().next());
-        match entry {
-            Some(held) if held.entry.scope == Scope::Namespace => {
-                let name = held.entry.namespace.clone();
-                self.enclosed.insert(name, uid.clone());
-            }
-            Some(_) => {}
-            None => self.enclosed.retain(|_, known| known != uid),
+        let Some(ledger) = self.ledger.get(uid) else {
+            return self.enclosed.retain(|_, known| known != uid);
+        };
+        let entry = ledger.entries.values().next().map(|held| &held.entry);
+        if let Some(entry) = entry.filter(|entry| entry.scope == Scope::Namespace) {
+            self.enclosed.insert(entry.namespace.clone(), uid.clone());
+        } else if !self.enclosed.values().any(|known| known == uid) {
+            // Only reports tell of it, and those have no name.
+            let mut names = self.namespaces.keys();
+            let name = names.find(|name| namespace_uid(name) == *uid).cloned();
+            self.enclosed.extend(name.map(|name| (name, uid.clone())));
+        }
+    }
+
+    /// Notes that a namespace is there, of which perhaps only reports told so far.
+    pub(super) fn recognise(&mut self, name: &NamespaceName) {
+        let uid = namespace_uid(name);
+        if self.ledger.contains_key(&uid) && !self.enclosed.contains_key(name) {
+            self.enclosed.insert(name.clone(), uid.clone());
+            self.touch(&uid);
         }
     }
 }

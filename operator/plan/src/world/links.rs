@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crds::{
-    Approval, ContentHash, Link, LinkGrant, LinkGrantSpec, LinkSpec, LinkStatus, NamespaceName,
-    Reason, Uid, label,
+    AppName, Approval, ContentHash, Link, LinkGrant, LinkGrantSpec, LinkSpec, LinkStatus,
+    NamespaceName, Reason, Uid, label,
 };
 
 use super::World;
@@ -23,6 +23,8 @@ pub struct LinkSlot {
     pub uid: Uid,
     /// `metadata.generation`.
     pub generation: i64,
+    /// When it was created, in milliseconds since the Unix epoch.
+    pub created: i64,
     /// Everybody who had a hand in it; `None` when that is not known.
     pub authors: Option<BTreeSet<Box<str>>>,
     /// The Link, or why it is parked.
@@ -47,6 +49,10 @@ impl World {
         let slot = LinkSlot {
             uid: meta.uid.clone().unwrap_or_default().into(),
             generation: meta.generation.unwrap_or(0),
+            created: meta
+                .creation_timestamp
+                .as_ref()
+                .map_or(0, |t| t.0.as_millisecond()),
             authors: by.map(|by| by.lines().map(Into::into).collect()),
             hash: hash_of(said.as_bytes()),
             state: link_gate(&link.spec).map(|()| Arc::new(link.spec)),
@@ -56,6 +62,15 @@ impl World {
             NamespaceName::from(meta.namespace.clone().unwrap_or_default()),
             meta.name.clone().unwrap_or_default().into(),
         );
+        if let Ok(spec) = &slot.state {
+            let from = spec
+                .from
+                .app_names
+                .iter()
+                .map(|name| (key.0.clone(), name.clone()));
+            let to = (spec.to.namespace.clone(), spec.to.app_name.clone());
+            self.linked_apps.extend(from.chain([to]));
+        }
         let before = self.links.insert(key, slot.clone());
         let same = before.is_some_and(|before| {
             (before.generation, before.hash, before.authors)
@@ -100,6 +115,14 @@ impl World {
         let all = self.link_grants.range((namespace.clone(), "".into())..);
         let here = all.take_while(move |((home, _), _)| home == namespace);
         here.map(|(_, grant)| &**grant)
+    }
+
+    /// Notes that an App came, went or changed its zone or grade, if a Link names it.
+    pub(super) fn touch_links_of(&mut self, namespace: &NamespaceName, name: &AppName) {
+        let named = self
+            .linked_apps
+            .contains(&(namespace.clone(), name.clone()));
+        self.link_changes += u64::from(named);
     }
 
     /// Notes that an Approval came or went, if it is about a Link.

@@ -185,10 +185,11 @@ impl World {
     }
 
     /// Takes in a namespace at the hub; names of Content objects depend on its UID.
-    pub fn apply_namespace(&mut self, name: NamespaceName, slot: NamespaceSlot) {
-        if self.namespaces.get(&name) != Some(&slot) {
-            self.namespaces.insert(name, slot);
+    pub fn apply_namespace(&mut self, name: &NamespaceName, slot: NamespaceSlot) {
+        if self.namespaces.get(name) != Some(&slot) {
+            self.namespaces.insert(name.clone(), slot);
             self.tenancy += 1;
+            self.recognise(name);
         }
     }
 

@@ -54,7 +54,7 @@ fn the_name_of_a_pack_depends_on_the_tenants_uid() {
         let mut province = Province::cities().settled();
         province
             .world
-            .apply_namespace("health".into(), NamespaceSlot::plain(uid.into()));
+            .apply_namespace(&"health".into(), NamespaceSlot::plain(uid.into()));
         province.create(app("web"));
         province.plan().contents[0].name.clone()
     };
@@ -71,7 +71,7 @@ fn an_app_whose_namespace_is_not_known_yet_waits_and_holds_up_nobody() {
     assert_eq!(province.clusters_of("new").len(), 0);
     province
         .world
-        .apply_namespace("tax".into(), NamespaceSlot::plain("ns-tax".into()));
+        .apply_namespace(&"tax".into(), NamespaceSlot::plain("ns-tax".into()));
     province.settle();
     assert_eq!(province.clusters_of("new").len(), 3);
 }

@@ -324,19 +324,80 @@ fn while_pods_are_replaced_by_smaller_ones_the_larger_ones_are_charged() {
                 .replicas(2, "Even"),
         )
         .settled();
-    let each = |province: &Province| {
+    let charged = |province: &Province| {
         let charge = &province.entry("web", "ningbo-a").unwrap().charge;
-        charge.each["cpu"].0.clone()
+        let fixed = charge.fixed.get("cpu").map(|cpu| cpu.0.clone());
+        (charge.each["cpu"].0.clone(), fixed)
     };
-    assert_eq!(each(&province), "2");
+    assert_eq!(charged(&province), ("2".to_owned(), None));
     province.edit("web", |spec| {
         let requests = json!({"requests": {"cpu": "1"}});
         spec.manifests[0]["spec"]["template"]["spec"]["containers"][0]["resources"] = requests;
     });
     province.turn();
-    assert_eq!(each(&province), "2", "the earlier pods are still there");
+    // Three pods of two cores, or three of one and three cores beside them.
+    let meanwhile = ("1".to_owned(), Some("3".to_owned()));
+    assert_eq!(charged(&province), meanwhile, "the earlier pods are there");
     province.settle();
-    assert_eq!(each(&province), "1");
+    assert_eq!(charged(&province), ("1".to_owned(), None));
+}
+
+#[test]
+fn a_rollout_is_charged_no_more_than_was_paid_for() {
+    // Eight cores of nine, then less for each pod and some that a rolling update adds.
+    let mut first = manifest("Deployment", "web");
+    first["spec"]["strategy"] = json!({"type": "Recreate"});
+    let mut province = Province::cities()
+        .with_tenant(ROOT, "tax", &json!({}))
+        .with_quota(ROOT, "tax", "ningbo", &[grant("cpu", "9")])
+        .settled()
+        .with(
+            app("web")
+                .in_namespace("tax")
+                .within(&["ningbo"])
+                .replicas(8, "Even")
+                .set("/manifests", json!([first])),
+        )
+        .settled();
+    province.edit("web", |spec| {
+        let requests = json!({"requests": {"cpu": "500m"}});
+        let deployment = &mut spec.manifests[0]["spec"];
+        deployment["template"]["spec"]["containers"][0]["resources"] = requests;
+        deployment["strategy"] = json!({"type": "RollingUpdate"});
+    });
+    province.settle();
+    assert_eq!(province.ready("web"), "AsExpected");
+    assert_eq!(province.updated("web"), ["ningbo-a"]);
+}
+
+#[test]
+fn a_namespace_whose_slice_was_lost_is_put_down_again_and_taken_back_with_its_tenant() {
+    let mut province = Province::cities()
+        .with_tenant(ROOT, "tax", &json!({}))
+        .settled()
+        .with(app("web").in_namespace("tax").within(&["ningbo"]))
+        .settled();
+    province.delete("web");
+    province.settle();
+    province.delete_slice("ningbo-a", "a-0000");
+    province.settle();
+    assert!(
+        province
+            .enclosure("tax", "ningbo-a")
+            .unwrap()
+            .state
+            .is_present()
+    );
+    province.delete_slice("ningbo-a", "a-0000");
+    province.delete_tenant(ROOT, "tax");
+    province.settle();
+    assert!(province.tenants.is_empty());
+    assert!(
+        province
+            .world
+            .ledger(&namespace_uid(&"tax".into()))
+            .is_none()
+    );
 }
 
 #[test]

@@ -29,3 +29,4 @@ mod slices;
 mod statuses;
 mod tenants;
 mod waves;
+mod worked;

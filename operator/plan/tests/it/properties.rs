@@ -531,7 +531,7 @@ fn tenancy(province: &Province) -> Vec<Step<'_>> {
     for name in ["health", "police", "tax", "tax-audit"] {
         if let Some(slot) = province.namespace(name) {
             steps.push(Box::new(move |world| {
-                world.apply_namespace(name.into(), slot.clone());
+                world.apply_namespace(&name.into(), slot.clone());
             }));
         }
         for role in TenantRole::ALL {

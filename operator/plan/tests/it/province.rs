@@ -86,7 +86,7 @@ impl Province {
         world.started = START;
         for tenant in ["health", "police"] {
             let slot = NamespaceSlot::plain(format!("ns-{tenant}").into());
-            world.apply_namespace(tenant.into(), slot);
+            world.apply_namespace(&tenant.into(), slot);
         }
         Self {
             world,

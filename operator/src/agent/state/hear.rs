@@ -26,6 +26,7 @@ impl State {
             Heard::Nodes(change) => {
                 self.use_stale = true;
                 let nodes = self.capacity.node_count();
+                let whole = matches!(change, Change::Replaced(_));
                 match change {
                     Change::Replaced(all) => self.capacity.replace_nodes(&all),
                     Change::Applied(one) => self.capacity.see_node(&one),
@@ -33,7 +34,7 @@ impl State {
                         .capacity
                         .lose_node(one.metadata.name.as_deref().unwrap_or_default()),
                 }
-                if nodes != self.capacity.node_count() {
+                if whole || nodes != self.capacity.node_count() {
                     self.stir_homes();
                 }
             }
@@ -99,6 +100,9 @@ impl State {
             }
             Change::Applied((key, seen)) => {
                 self.stir_stranger(&key);
+                if !seen.health.refused {
+                    self.observed.nudged.remove(&key);
+                }
                 let known = |owner: &crds::Uid| self.held.entries.contains_key(owner);
                 let unknown = !seen.owner.as_ref().is_none_or(known);
                 self.unsorted |= unknown || !self.abandoned.is_empty();

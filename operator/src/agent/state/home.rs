@@ -5,12 +5,22 @@ use std::collections::BTreeSet;
 use crds::{Entry, NamespaceName, ReportEntry, ReportState, Uid};
 use plan::allotment::Allotment;
 use plan::object::{Kind, ObjectKey};
-use plan::realize::{ContentState, Enclosure, Realized, isolate};
+use plan::realize::{Action, ContentState, Enclosure, FIGHT_WINDOW, Realized, isolate};
 use plan::world::namespace_uid;
 
 use super::State;
 
 impl State {
+    /// Sorts the Apps that are held by their namespaces.
+    pub(super) fn sort_homes(&mut self) {
+        self.homes.clear();
+        let held = self.held.entries.values().map(|held| &held.entry);
+        for entry in held.filter(|entry| entry.scope.is_app()) {
+            let here = self.homes.entry(entry.namespace.clone()).or_default();
+            here.insert(entry.uid.clone());
+        }
+    }
+
     /// Whether this stands for an App and not for a namespace.
     pub(super) fn is_app(&self, uid: &Uid) -> bool {
         let held = self.held.entries.get(uid);
@@ -19,12 +29,13 @@ impl State {
 
     /// Entries of Apps in a namespace of which anything may be left.
     fn residents<'a>(&'a self, namespace: &'a NamespaceName) -> impl Iterator<Item = &'a Entry> {
-        let held = self.held.entries.values().map(|held| &*held.entry);
+        let here = self.homes.get(namespace).into_iter().flatten();
+        let held = here.filter_map(|uid| Some(&*self.held.entries.get(uid)?.entry));
         held.filter(move |entry| {
             let report = self.reports.get(&entry.uid);
             let gone = !entry.state.is_present()
                 && report.is_some_and(|report| report.state == ReportState::Removed);
-            entry.scope.is_app() && entry.namespace == *namespace && !gone
+            !gone
         })
     }
 
@@ -41,6 +52,11 @@ impl State {
             &self.observed,
             now,
         );
+        if !self.capacity.is_known() {
+            // How many nodes there are for DaemonSets is not known yet, and nothing shrinks for that.
+            let limits = |action: &Action| matches!(action, Action::Apply(apply) if apply.key.kind == Kind::ResourceQuota);
+            realized.actions.retain(|action| !limits(action));
+        }
         let stages = self.residents(&entry.namespace).flat_map(|app| &app.stages);
         let begins = stages.filter_map(|stage| stage.not_before.map(crds::Timestamp::millis));
         let next = begins.filter(|at| *at > now);
@@ -98,6 +114,17 @@ impl State {
                 self.dirty.insert(namespace_uid(&held.entry.namespace));
             }
             self.dirty.insert(uid);
+        }
+    }
+
+    /// Notes that a policy of somebody else was deleted: nobody fights about it for ever.
+    pub(super) fn note_eviction(&mut self, key: &ObjectKey, now: i64) {
+        let seen = self.observed.objects.get(key);
+        let theirs = seen.is_some_and(|seen| seen.owner.is_none());
+        if key.kind == Kind::NetworkPolicy && theirs {
+            let times = self.observed.evicted.entry(key.clone()).or_default();
+            times.retain(|at| now - at < FIGHT_WINDOW);
+            times.push(now);
         }
     }
 

@@ -51,6 +51,7 @@ impl State {
                     self.again(&asker, now);
                 }
                 Outcome::Deleted { key, uid, gone } => {
+                    self.note_eviction(&key, now);
                     self.observed.going(&key, &uid);
                     let now_there = self.observed.objects.get(&key);
                     let seen = now_there.is_some_and(|seen| seen.uid == uid);

@@ -37,7 +37,10 @@ impl State {
                 }
                 Action::Nudge(_) => {
                     if let Action::Nudge(nudge) = &action {
-                        self.observed.nudged.insert(nudge.key.clone(), now);
+                        let nudged = self.observed.nudged.entry(nudge.key.clone());
+                        let nudged = nudged.or_default();
+                        nudged.at = now;
+                        nudged.times = nudged.times.saturating_add(1);
                     }
                     work.actions.push((Asker::App(uid.clone()), action));
                 }

@@ -13,6 +13,7 @@ impl State {
         if !std::mem::take(&mut self.unswept) {
             return;
         }
+        self.sort_homes();
         let held = &self.held.entries;
         let present = || held.values().filter(|held| held.entry.state.is_present());
         let contents: BTreeSet<&ContentHash> = present().map(|held| &held.entry.content).collect();
@@ -37,6 +38,9 @@ impl State {
             .retain(|namespace, _| namespaces.contains(namespace));
         let objects = &observed.objects;
         observed.nudged.retain(|key, _| objects.contains_key(key));
+        observed
+            .evicted
+            .retain(|key, _| namespaces.contains(&key.namespace));
         observed
             .undelivered
             .retain(|(namespace, _), _| namespaces.contains(namespace));

@@ -13,7 +13,11 @@ use crate::world::World;
 pub(in crate::province) struct Presence {
     /// How many in each cluster.
     pub(super) counts: BTreeMap<NamespaceName, Vec<u32>>,
-    /// Namespaces where that changed between none and some, or that something else changed for.
+    /// Namespaces where that may have changed between none and some.
+    moved: BTreeSet<NamespaceName>,
+    /// Where Apps stood when each was decided on last.
+    seen: BTreeMap<NamespaceName, BTreeSet<At>>,
+    /// Namespaces that something changed for.
     pub(super) due: BTreeSet<NamespaceName>,
     /// Clusters for which there is an edit of a namespace.
     pub(super) edited: BTreeMap<NamespaceName, Vec<ClusterName>>,
@@ -39,7 +43,7 @@ impl Presence {
             counts[*at] += 1;
         }
         if first {
-            self.due.insert(namespace.clone());
+            self.moved.insert(namespace.clone());
         }
     }
 
@@ -54,8 +58,23 @@ impl Presence {
             last |= counts[*at] == 0;
         }
         if last {
-            self.due.insert(namespace.clone());
+            self.moved.insert(namespace.clone());
         }
+    }
+
+    /// Namespaces to decide on. An App that is decided anew goes and comes, which changes nothing.
+    pub(super) fn take_due(&mut self) -> BTreeSet<NamespaceName> {
+        let mut due = std::mem::take(&mut self.due);
+        for namespace in std::mem::take(&mut self.moved) {
+            if self.seen.get(&namespace) != Some(&self.clusters(&namespace)) {
+                due.insert(namespace);
+            }
+        }
+        for namespace in &due {
+            self.seen
+                .insert(namespace.clone(), self.clusters(namespace));
+        }
+        due
     }
 
     pub(super) fn is_at(&self, namespace: &NamespaceName, at: At) -> bool {

@@ -8,7 +8,9 @@ use serde_json::json;
 use super::*;
 use crate::baseline::Baseline;
 use crate::content::AppContent;
-use crate::realize::{Access, Apply, Health, Limited, Realized, Settled, Stamp, isolate, realize};
+use crate::realize::{
+    Access, Apply, Health, Limited, Nudged, Realized, Settled, Stamp, isolate, realize,
+};
 
 const NOW: i64 = 1_800_000_000_000;
 const HOME: &str = "namespace-1";
@@ -238,10 +240,18 @@ fn a_policy_of_somebody_else_is_told_and_taken_away_unless_it_is_only_to_be_told
     assert_eq!(realized.report.reason, Some(Reason::Drifted));
     let deleted = |action: &Action| matches!(action, Action::Delete { key, .. } if *key == hole);
     assert!(realized.actions.iter().any(deleted));
-    bed.content.manifests[0]["metadata"]["annotations"][label::ON_DRIFT] = json!("Report");
+    // Nobody fights for ever.
+    bed.observed.evicted.insert(hole.clone(), vec![NOW; 5]);
     let realized = bed.decide();
     assert_eq!(realized.report.reason, Some(Reason::Drifted));
     assert!(!realized.actions.iter().any(deleted));
+    bed.observed.evicted.clear();
+    bed.content.manifests[0]["metadata"]["annotations"][label::ON_DRIFT] = json!("Report");
+    bed.carry_out();
+    let told = bed.decide();
+    assert_eq!(told.report.state, ReportState::Healthy);
+    assert!(told.report.message.unwrap().contains("lets more through"));
+    assert!(!told.actions.iter().any(deleted));
 }
 
 #[test]
@@ -361,11 +371,22 @@ fn pods_that_were_refused_are_tried_again_when_there_is_room_and_not_all_the_tim
             .count()
     };
     assert_eq!(nudges(&bed.app()), 1);
-    bed.observed.nudged.insert(web, NOW);
+    let once = Nudged { at: NOW, times: 1 };
+    bed.observed.nudged.insert(web.clone(), once);
     let later = bed.app();
     assert_eq!(nudges(&later), 0);
     assert_eq!(later.wake_at, Some(NOW + NUDGE_PAUSE));
     bed.now += NUDGE_PAUSE;
+    assert_eq!(nudges(&bed.app()), 1);
+    // What does not help is tried ever more seldom.
+    let often = Nudged {
+        at: bed.now,
+        times: 100,
+    };
+    bed.observed.nudged.insert(web, often);
+    bed.now += 60_000;
+    assert_eq!(nudges(&bed.app()), 0);
+    bed.now += 120_000;
     assert_eq!(nudges(&bed.app()), 1);
     // Without room there is nothing to try.
     let quota = key(Kind::ResourceQuota, "jiuzhou-general");

@@ -78,7 +78,7 @@ impl Province {
             claim: claim.map(Into::into),
             ..NamespaceSlot::plain(format!("ns-{name}").into())
         };
-        self.world.apply_namespace(name.into(), slot);
+        self.world.apply_namespace(&name.into(), slot);
         self
     }
 
@@ -143,7 +143,7 @@ impl Province {
                     owner: Some(tenant.clone()),
                     ..NamespaceSlot::plain(format!("ns-{namespace}").into())
                 };
-                self.world.apply_namespace(namespace.clone(), slot);
+                self.world.apply_namespace(namespace, slot);
             }
             TenantWrite::Bind {
                 namespace,
@@ -154,7 +154,7 @@ impl Province {
                 let slot = self.world.namespace(namespace).unwrap().clone();
                 let clearing = true;
                 let slot = NamespaceSlot { clearing, ..slot };
-                self.world.apply_namespace(namespace.clone(), slot);
+                self.world.apply_namespace(namespace, slot);
             }
             TenantWrite::DeleteTenant((home, name), _) => {
                 self.delete_tenant(home.as_str(), name.as_str());
