@@ -154,6 +154,8 @@ reasons! {
     GrantMissing,
     /// The Link would let less sensitive Apps reach more sensitive data.
     GradeExceeded,
+    /// An App's tier is above what its tenant may have.
+    TierExceeded,
     /// It is over.
     Expired,
     /// An Approval of the wrong person, or a rejection, stands in the way.

@@ -128,6 +128,8 @@ pub mod label {
     pub const NOT_AFTER: &str = "jiuzhou.io/not-after";
     /// Annotation on a NetworkPolicy in a member cluster: the Link that it follows from.
     pub const LINK: &str = "jiuzhou.io/link";
+    /// Annotation on a namespace in a member cluster: the agent created it, and deletes it with its tenant.
+    pub const CREATED: &str = "jiuzhou.io/created";
     /// Annotation: until this time the agent leaves the object's replicas alone.
     pub const HOLD_UNTIL: &str = "jiuzhou.io/hold-until";
     /// Annotation: epoch of the hub leader that wrote the object.

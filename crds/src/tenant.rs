@@ -4,6 +4,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::app::Tier;
 use crate::condition::Condition;
 use crate::name::{NamespaceName, RegionName};
 use crate::scalar::{DataGrade, Zone};
@@ -20,6 +21,7 @@ use crate::scalar::{DataGrade, Zone};
     printcolumn(name = "Reason", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].reason"#),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(name = "Data grade", type_ = "string", json_path = ".status.maxDataGrade", priority = 1),
+    printcolumn(name = "Tier", type_ = "string", json_path = ".status.maxTier", priority = 1),
     printcolumn(name = "Display name", type_ = "string", json_path = ".spec.displayName", priority = 1),
     selectable = ".spec.type",
     validation = Rule::new("size(self.metadata.name) <= 14 && self.metadata.name.matches('^[a-z][a-z0-9]*$')")
@@ -46,6 +48,9 @@ pub struct TenantSpec {
     /// Highest grade of data that it may process; absent means its parent's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_data_grade: Option<DataGrade>,
+    /// Highest tier of its Apps, which says what is kept first when not all can be; absent means its parent's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_tier: Option<Tier>,
     /// Who runs it: they get the ClusterRole `jiuzhou-tenant-admin` in its namespace, and nothing above.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "atomic"))]
@@ -144,4 +149,7 @@ pub struct TenantStatus {
     /// Highest grade of data that it may really process.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_data_grade: Option<DataGrade>,
+    /// Highest tier that its Apps may really have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_tier: Option<Tier>,
 }

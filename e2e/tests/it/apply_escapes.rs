@@ -207,6 +207,12 @@ fn others() -> Vec<Value> {
         tenant(HOME, "a-b", json!({})),
         tenant(HOME, "far", json!({"regions": ["ningbo"]})),
         tenant(HOME, "net", json!({"zones": ["Internet"]})),
+        tenant(HOME, "vip", json!({"maxTier": "Core"})),
+        with(
+            app(HOME, "first", &["quzhou"], &[settings("first", "x")]),
+            "/spec/tier",
+            json!("Core"),
+        ),
         tenant(HOME, "top", masters),
         ours("Isolation", "", "lax", &lax),
         ours("LinkGrant", "default", "way-in", &into),
@@ -243,7 +249,7 @@ async fn refusal(warden: &Client, hub: &Site, object: &Value) -> Option<String> 
 /// A tenant with a grant, an inner tenant and an App, and the account that runs it.
 async fn imprison(running: &Running, hub: &Site) -> Client {
     let by = json!({
-        "regions": ["quzhou"], "zones": ["ExtranetPublic"],
+        "regions": ["quzhou"], "zones": ["ExtranetPublic"], "maxTier": "General",
         "administrators": [{"kind": "ServiceAccount", "name": "warden"}],
     });
     hub.create(&tenant(ROOT, HOME, &by)).await;

@@ -5,6 +5,7 @@
 )]
 
 mod admit_crds;
+mod admit_isolation;
 mod admit_matrix;
 mod admit_policies;
 mod admit_rbac;

@@ -354,12 +354,7 @@ impl<'a> Work<'a> {
         let secrets = self.withdraw_all(false);
         keys.iter().for_each(|key| self.delete(key));
         let vanished = self.vanished();
-        let pods = self
-            .observed
-            .pods
-            .get(&self.entry.uid)
-            .copied()
-            .unwrap_or(0);
+        let pods = self.observed.pods_of(self.entry);
         if keys.is_empty() && pods > 0 {
             self.message = Some(format!("{pods} of its pods are still terminating"));
         }

@@ -26,6 +26,9 @@ fn bounded(mut list: Vec<ResourceQuantity>) -> Vec<ResourceQuantity> {
     list
 }
 
+/// Where a pod says that it is an App's, and of which.
+type Place = (NamespaceName, Uid);
+
 /// Running account of nodes and pods.
 #[derive(Default)]
 pub(crate) struct Capacity {
@@ -33,10 +36,10 @@ pub(crate) struct Capacity {
     pods: BTreeMap<(NamespaceName, String), Resources>,
     used: BTreeMap<NamespaceName, Resources>,
     /// The App of each pod that has not ended, and how many pods each has.
-    apps: BTreeMap<(NamespaceName, String), Uid>,
-    counts: BTreeMap<Uid, i32>,
+    apps: BTreeMap<(NamespaceName, String), Place>,
+    counts: BTreeMap<Place, i32>,
     /// Apps whose number of pods changed since it was last asked for.
-    recounted: BTreeSet<Uid>,
+    recounted: BTreeSet<Place>,
     /// Whether nodes and pods were listed.
     listed: (bool, bool),
 }
@@ -93,8 +96,10 @@ impl Capacity {
         }
         let labels = view.metadata.labels.as_ref();
         if let Some(app) = labels.and_then(|labels| labels.get(label::APP_UID)) {
-            self.count(&app.as_str().into(), 1);
-            self.apps.insert(key.clone(), app.as_str().into());
+            // Anybody may write any label in a namespace of theirs; what is elsewhere is not the App's.
+            let app = (key.0.clone(), Uid::from(app.as_str()));
+            self.count(&app, 1);
+            self.apps.insert(key.clone(), app);
         }
         if !bound {
             return;
@@ -118,7 +123,7 @@ impl Capacity {
         views.iter().for_each(|view| self.see_pod(view));
     }
 
-    fn count(&mut self, app: &Uid, more: i32) {
+    fn count(&mut self, app: &Place, more: i32) {
         let count = self.counts.entry(app.clone()).or_default();
         *count += more;
         if *count == 0 {
@@ -128,9 +133,9 @@ impl Capacity {
     }
 
     /// How many pods Apps have of which that changed.
-    pub(crate) fn take_counts(&mut self) -> Vec<(Uid, i32)> {
+    pub(crate) fn take_counts(&mut self) -> Vec<(Place, i32)> {
         let apps = std::mem::take(&mut self.recounted).into_iter();
-        let count = |app: Uid| {
+        let count = |app: Place| {
             let count = self.counts.get(&app).copied().unwrap_or(0);
             (app, count)
         };

@@ -220,6 +220,7 @@ impl View {
                 .and_then(|at| at.parse::<crds::Timestamp>().ok())
                 .map(crds::Timestamp::millis),
             health: Health::of(kind, &name, generation.unwrap_or(0), replicas, status),
+            created: annotations.contains_key(label::CREATED),
             limited: (kind == Kind::ResourceQuota).then(|| {
                 Box::new(Limited {
                     enforced: amounts_of(status.get("hard")),
@@ -240,7 +241,10 @@ impl View {
 fn marks(labels: &BTreeMap<String, String>, annotations: &BTreeMap<String, String>) -> Stamp {
     let ours = |(key, _): &(&String, &String)| {
         key.starts_with("pod-security.kubernetes.io/enforce")
-            || matches!(key.as_str(), label::REGISTRIES | label::ON_DRIFT)
+            || matches!(
+                key.as_str(),
+                label::REGISTRIES | label::ON_DRIFT | label::TENANT
+            )
     };
     let all = labels.iter().chain(annotations).filter(ours);
     let all = all.map(|(key, value)| (key.clone(), Value::from(value.as_str())));

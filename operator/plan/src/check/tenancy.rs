@@ -33,7 +33,8 @@ pub(super) fn bars(
         let regions = tenant.regions.is_empty() || line.iter().any(|r| tenant.regions.contains(*r));
         let zones = tenant.zones.is_empty() || tenant.zones.contains(&app.zone);
         let grade = tenant.max_data_grade.is_none_or(|most| app.grade <= most);
-        if !(regions && zones && grade) {
+        let tier = tenant.max_tier.is_none_or(|most| app.tier >= most);
+        if !(regions && zones && grade && tier) {
             return true;
         }
         home = key.0;

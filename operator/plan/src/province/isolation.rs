@@ -50,10 +50,11 @@ impl Linked {
 impl Planner {
     /// Changed Links, or one that ends, change what passes the borders of namespaces.
     pub(super) fn see_links(&mut self, world: &World, wake: &mut Wake) {
-        let same = self.links_seen.replace(world.link_changes) == Some(world.link_changes);
+        let seen = (world.link_changes, world.tenancy);
+        let same = self.links_seen.replace(seen) == Some(seen);
         let over = self.report.links.ends.is_some_and(|ends| ends <= world.now);
         if !same || over {
-            let before = std::mem::replace(&mut self.report.links, Arc::new(Links::of(world)));
+            let before = std::mem::replace(&mut self.report.links, Arc::new(Links::of(world, &self.report.tenants)));
             let differ = self.report.links.differences(&before);
             self.presence.due.extend(differ);
             self.links_told = None;

@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crds::{
-    AppName, ApprovalDecision, DataGrade, LinkPort, LinkSpec, NamespaceName, Reason,
-    SYSTEM_NAMESPACE, Timestamp, Zone, label,
+    AppName, ApprovalDecision, ContentHash, DataGrade, LinkPort, LinkSpec, NamespaceName, Reason,
+    SYSTEM_NAMESPACE, Timestamp, Uid, Zone, label,
 };
 use serde_json::{Value, json};
 
-use crate::content::stored_bytes;
+use super::tenants::Tenants;
+use crate::content::{hash_of, stored_bytes};
 use crate::world::{LinkKey, LinkSlot, Parked, World};
 
 /// What an Approval of a Link between zones calls its step.
@@ -22,6 +23,8 @@ const POLICY_BYTES_MAX: usize = 600_000;
 pub struct Links {
     /// Whether each is in force, and if not, why.
     pub verdicts: BTreeMap<LinkKey, Result<(), Parked>>,
+    /// What an Approval of each approves.
+    pub(crate) hashes: BTreeMap<LinkKey, ContentHash>,
     /// Policies of each namespace that follow from those that are.
     pub(crate) policies: BTreeMap<NamespaceName, Vec<Value>>,
     /// How large they are as they are stored.
@@ -32,15 +35,17 @@ pub struct Links {
 
 impl Links {
     /// All Links, and what follows from them.
-    pub(crate) fn of(world: &World) -> Self {
+    pub(crate) fn of(world: &World, tenants: &Tenants) -> Self {
         let mut links = Self::default();
         // The oldest first, so that a new one takes nothing from those that stand.
         let mut all: Vec<(&LinkKey, &LinkSlot)> = world.links.iter().collect();
         all.sort_by_key(|(key, slot)| (slot.created, *key));
         for (key, slot) in all {
-            let mut ends = links.ends;
-            let verdict = judge(world, key, slot, &mut ends);
-            links.ends = ends;
+            let sides = slot.state.as_ref().ok();
+            let sides = sides.map(|spec| Sides::of(world, tenants, &key.0, spec));
+            let hash = approved_hash(slot, sides.as_ref());
+            let verdict = judge(world, key, slot, sides.as_ref(), &hash, &mut links.ends);
+            links.hashes.insert(key.clone(), hash);
             let verdict = verdict.and_then(|until| {
                 let spec = slot.state.as_ref().map_err(Clone::clone)?;
                 links.open(key, spec, until)
@@ -147,12 +152,11 @@ fn judge(
     world: &World,
     key: &LinkKey,
     slot: &LinkSlot,
+    sides: Option<&Sides>,
+    hash: &ContentHash,
     ends: &mut Option<i64>,
 ) -> Result<Timestamp, Parked> {
-    let spec = match &slot.state {
-        Ok(spec) => spec,
-        Err(parked) => return Err(parked.clone()),
-    };
+    let spec = slot.state.as_ref().map_err(Clone::clone)?;
     if spec.expires.millis() <= world.now {
         let message = format!(
             "spec.expires {} is past: set a later end, or delete the Link",
@@ -161,31 +165,105 @@ fn judge(
         return Err(Parked::new(Reason::Expired, message));
     }
     sooner(ends, spec.expires);
-    let home = &key.0;
-    let target = &spec.to.namespace;
-    let to = face(world, target, &spec.to.app_name).ok_or_else(|| {
-        let name = &spec.to.app_name;
-        missing(&format!("spec.to names App {name} of namespace {target}"))
-    })?;
-    let mut crosses = false;
-    for name in &spec.from.app_names {
-        let from = face(world, home, name)
-            .ok_or_else(|| missing(&format!("spec.from.appNames names App {name}")))?;
-        if from.1 < to.1 {
-            let message = format!(
-                "App {name} of data grade {:?} would reach App {} of {:?}: raise its spec.dataGrade, or take it out of spec.from.appNames",
-                from.1, spec.to.app_name, to.1
-            );
-            return Err(Parked::new(Reason::GradeExceeded, message));
-        }
-        crosses |= from.0 != to.0;
-    }
-    granted(world, home, spec)?;
+    // First, so that nobody learns from a Link which Apps somebody else has.
+    granted(world, &key.0, spec)?;
+    let crosses = match sides {
+        Some(sides) => sides.cross(spec)?,
+        None => true,
+    };
     if crosses {
-        let until = approved(world, key, slot, ends)?;
+        let until = approved(world, key, slot, hash, ends)?;
         return Ok(until.min(spec.expires));
     }
     Ok(spec.expires)
+}
+
+/// The Apps at both ends, as far as they are there.
+struct Sides {
+    from: Vec<(AppName, Option<Face>)>,
+    to: Option<Face>,
+}
+
+/// What of an App a Link is judged by.
+struct Face {
+    uid: Uid,
+    zone: Zone,
+    grade: DataGrade,
+}
+
+impl Sides {
+    fn of(world: &World, tenants: &Tenants, home: &NamespaceName, spec: &LinkSpec) -> Self {
+        // A tenant may write any grade on an App; what it may have counts.
+        let most = tenants
+            .owner(home)
+            .map_or(DataGrade::Core, |view| view.limits.grade);
+        let source = |name: &AppName| {
+            let face = Face::of(world, home, name);
+            face.map(|face| Face {
+                grade: face.grade.min(most),
+                ..face
+            })
+        };
+        let names = spec.from.app_names.iter();
+        Self {
+            from: names.map(|name| (name.clone(), source(name))).collect(),
+            to: Face::of(world, &spec.to.namespace, &spec.to.app_name),
+        }
+    }
+
+    /// Whether somebody else has to agree: to another zone, and to addresses, of which nobody here knows
+    /// whose they are.
+    fn cross(&self, spec: &LinkSpec) -> Result<bool, Parked> {
+        let (target, name) = (&spec.to.namespace, &spec.to.app_name);
+        let to = self.to.as_ref();
+        let to =
+            to.ok_or_else(|| missing(&format!("spec.to names App {name} of namespace {target}")))?;
+        let mut crosses = !spec.from.addresses.is_empty() || !spec.to.addresses.is_empty();
+        for (source, from) in &self.from {
+            let from = from.as_ref();
+            let from = from
+                .ok_or_else(|| missing(&format!("spec.from.appNames names App {source}")))?;
+            if from.grade < to.grade {
+                let message = format!(
+                    "App {source} of data grade {:?} would reach App {name} of {:?}: raise its spec.dataGrade as far as its tenant may, or take it out of spec.from.appNames",
+                    from.grade, to.grade
+                );
+                return Err(Parked::new(Reason::GradeExceeded, message));
+            }
+            crosses |= from.zone != to.zone;
+        }
+        Ok(crosses)
+    }
+}
+
+impl Face {
+    /// The face of an App, whether or not it is parked.
+    fn of(world: &World, namespace: &NamespaceName, name: &AppName) -> Option<Self> {
+        let all = world.apps_named(namespace, name).into_iter();
+        let newest = all.max_by_key(|slot| (slot.life.is_alive(), slot.created))?;
+        Some(Self {
+            uid: newest.uid.clone(),
+            zone: newest.zone,
+            grade: newest.grade,
+        })
+    }
+
+    fn said(&self) -> String {
+        format!("{} {:?} {:?}", self.uid, self.zone, self.grade)
+    }
+}
+
+/// What an Approval approves: the Link as it is, and the Apps as they are. One that moves to another zone
+/// or is made anew needs another yes.
+fn approved_hash(slot: &LinkSlot, sides: Option<&Sides>) -> ContentHash {
+    let Some(sides) = sides else {
+        return slot.hash.clone();
+    };
+    let faces = sides.from.iter().map(|(_, face)| face.as_ref());
+    let faces = faces.chain([sides.to.as_ref()]);
+    let faces = faces.map(|face| face.map_or_else(String::new, Face::said));
+    let all = std::iter::once(slot.hash.to_string()).chain(faces);
+    hash_of(all.collect::<Vec<_>>().join("\n").as_bytes())
 }
 
 /// Takes in that something ends by itself then.
@@ -196,13 +274,6 @@ fn sooner(ends: &mut Option<i64>, at: Timestamp) {
 fn missing(what: &str) -> Parked {
     let message = format!("{what}, which is not there: create it, or correct the name");
     Parked::new(Reason::AppMissing, message)
-}
-
-/// Zone and grade of an App, whether or not it is parked.
-fn face(world: &World, namespace: &NamespaceName, name: &AppName) -> Option<(Zone, DataGrade)> {
-    let all = world.apps_named(namespace, name).into_iter();
-    let newest = all.max_by_key(|slot| (slot.life.is_alive(), slot.created))?;
-    Some((newest.zone, newest.grade))
 }
 
 fn granted(world: &World, home: &NamespaceName, spec: &LinkSpec) -> Result<(), Parked> {
@@ -222,11 +293,12 @@ fn granted(world: &World, home: &NamespaceName, spec: &LinkSpec) -> Result<(), P
     Err(Parked::new(Reason::GrantMissing, message))
 }
 
-/// Until when a Link to another zone is approved, by somebody who had no hand in it.
+/// Until when a Link that crosses a border is approved, by somebody who had no hand in it.
 fn approved(
     world: &World,
     (home, name): &LinkKey,
     slot: &LinkSlot,
+    hash: &ContentHash,
     ends: &mut Option<i64>,
 ) -> Result<Timestamp, Parked> {
     let system = NamespaceName::from(SYSTEM_NAMESPACE);
@@ -239,7 +311,7 @@ fn approved(
             && spec.target.namespace.as_ref() == Some(home)
             && spec.target.name == **name
             && spec.step == STEP
-            && spec.content_hash == slot.hash
+            && spec.content_hash == *hash
             && spec.expires.millis() > world.now;
         if !fits {
             continue;
@@ -265,8 +337,7 @@ fn approved(
             format!("; that of {by} does not count, who had a hand in the Link")
         });
         let message = format!(
-            "it crosses zones and waits for an Approval in namespace {SYSTEM_NAMESPACE} with target kind Link, namespace {home}, name {name}, step {STEP}, contentHash {}{hint}",
-            slot.hash
+            "it crosses zones or names addresses, and waits for an Approval in namespace {SYSTEM_NAMESPACE} with target kind Link, namespace {home}, name {name}, step {STEP}, contentHash {hash}{hint}"
         );
         Parked::new(Reason::ApprovalRequired, message)
     })

@@ -57,7 +57,7 @@ pub struct Planner {
     /// The state of tenants and of what is in force for which namespaces were enclosed last.
     pub(super) enclosed_for: Option<(u64, u64)>,
     /// The state of Links that was looked at last, and of their statuses.
-    pub(super) links_seen: Option<u64>,
+    pub(super) links_seen: Option<(u64, u64)>,
     pub(super) links_told: Option<u64>,
     /// Contents of namespaces with Links that are to be stored.
     pub(super) linked: Linked,

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crds::{DataGrade, NamespaceName, Reason, RegionName, SYSTEM_NAMESPACE, Uid, Zone};
+use crds::{DataGrade, NamespaceName, Reason, RegionName, SYSTEM_NAMESPACE, Tier, Uid, Zone};
 
 use super::regions::Fleet;
 use crate::world::{
@@ -75,6 +75,8 @@ pub struct Limits {
     pub zones: BTreeSet<Zone>,
     /// Highest grade of data.
     pub grade: DataGrade,
+    /// Highest tier of Apps.
+    pub tier: Tier,
 }
 
 impl Limits {
@@ -84,6 +86,7 @@ impl Limits {
             regions: None,
             zones: ZONES.into(),
             grade: DataGrade::Core,
+            tier: Tier::Core,
         }
     }
 }
@@ -100,6 +103,17 @@ impl Tenants {
     pub fn owner(&self, namespace: &NamespaceName) -> Option<&Arc<TenantView>> {
         let view = self.owners.get(namespace)?;
         matches!(view.place, Place::Owned(_) | Place::Going).then_some(view)
+    }
+
+    /// Why an App of a namespace is parked for its tier, if it is: nobody raises himself above others.
+    pub(crate) fn tier_objection(&self, namespace: &NamespaceName, tier: Tier) -> Option<Parked> {
+        let most = self.owner(namespace)?.limits.tier;
+        (tier < most).then(|| {
+            let message = format!(
+                "spec.tier {tier:?} is above {most:?}, which is the highest that its tenant may have: lower it, or let whoever runs the tenant above raise spec.maxTier"
+            );
+            Parked::new(Reason::TierExceeded, message)
+        })
     }
 
     /// Why Apps of a namespace are parked, if they are. A namespace that no Tenant owns and none may
@@ -318,6 +332,14 @@ fn limits(fleet: &Fleet, tenant: &ValidTenant, most: &Limits) -> (Limits, Option
         );
         say(Reason::ExceedsParent, message);
     }
+    let tier = tenant.max_tier.unwrap_or(most.tier);
+    if tier < most.tier {
+        let message = format!(
+            "spec.maxTier {tier:?} is above its parent's {:?}: lower it, or raise the parent's",
+            most.tier
+        );
+        say(Reason::ExceedsParent, message);
+    }
     if regions.as_ref().is_some_and(BTreeSet::is_empty) {
         let message = "spec.regions leaves no Region that it and all above it may use: add one of its parent's, or let the parent have more";
         say(Reason::ExceedsParent, message.to_owned());
@@ -330,6 +352,8 @@ fn limits(fleet: &Fleet, tenant: &ValidTenant, most: &Limits) -> (Limits, Option
         regions,
         zones,
         grade: asked.min(most.grade),
+        // The first of the tiers is the highest.
+        tier: tier.max(most.tier),
     };
     (limits, objection)
 }

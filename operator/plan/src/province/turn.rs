@@ -358,7 +358,9 @@ fn parked(world: &World, report: &PlanReport, slot: &AppSlot) -> Option<Parked> 
         Err(parked) => return Some(parked.clone()),
     };
     let barred = || report.baselines.objection(&report.tenants, slot, app);
-    if let Some(parked) = report.tenants.objection(&slot.namespace).or_else(barred) {
+    let too_high = || report.tenants.tier_objection(&slot.namespace, app.tier);
+    let objection = report.tenants.objection(&slot.namespace);
+    if let Some(parked) = objection.or_else(too_high).or_else(barred) {
         return Some(parked);
     }
     let ((kind, name), owner) = world.taken(slot)?;

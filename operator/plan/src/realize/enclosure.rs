@@ -187,7 +187,8 @@ impl Work<'_> {
         self.message = Some(format!("namespace {name} waits for its Apps to be removed"));
     }
 
-    /// Takes a namespace back whose tenant is gone, with everything in it. In the hub's own cluster the
+    /// Takes a namespace back whose tenant is gone, with everything in it. One that somebody else created
+    /// stays, without what isolated it: in it may be what never was ours. In the hub's own cluster the
     /// namespace is the tenant's own, and the hub's to delete.
     pub(super) fn dissolve(&mut self) {
         self.unsure = !self.observed.listing.is_empty();
@@ -201,7 +202,9 @@ impl Work<'_> {
                 self.state = Some(ReportState::Removing);
                 self.message = Some(format!("namespace {name} is still terminating"));
             }
-            Some(Namespace::Ready | Namespace::Unbound) if self.observed.home => {
+            Some(Namespace::Ready | Namespace::Unbound)
+                if self.observed.home || seen.is_some_and(|seen| !seen.created) =>
+            {
                 self.let_go_but(|kind| kind != Kind::Namespace);
             }
             Some(Namespace::Ready | Namespace::Unbound) => {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crds::{ContentHash, NamespaceName, Reason, Uid};
+use crds::{ContentHash, Entry, NamespaceName, Reason, Uid};
 use serde::{Deserialize, Serialize};
 
 use super::secrets::{Delivered, SecretKey, Undelivered};
@@ -19,8 +19,8 @@ pub struct Observed {
     pub namespaces: BTreeMap<NamespaceName, Namespace>,
     /// What is known of how namespaces are isolated.
     pub enclosures: BTreeMap<NamespaceName, Enclosure>,
-    /// Pods of Apps that have not ended, those that are on their way out included.
-    pub pods: BTreeMap<Uid, i32>,
+    /// Pods of Apps that have not ended, by where they are, those that are on their way out included.
+    pub pods: BTreeMap<(NamespaceName, Uid), i32>,
     /// When workloads were last told to try pods again that were refused, and how often in a row.
     pub nudged: BTreeMap<ObjectKey, Nudged>,
     /// When policies of somebody else were deleted, by their names.
@@ -77,6 +77,8 @@ pub struct Seen {
     pub hold_until: Option<i64>,
     /// Health, for workloads.
     pub health: Health,
+    /// Whether the agent created it, for namespaces.
+    pub created: bool,
     /// What it limits, for ResourceQuotas.
     pub limited: Option<Box<Limited>>,
 }
@@ -207,6 +209,12 @@ impl Observed {
             home,
             ..Self::default()
         }
+    }
+
+    /// How many pods an App has.
+    pub(super) fn pods_of(&self, entry: &Entry) -> i32 {
+        let app = (entry.namespace.clone(), entry.uid.clone());
+        self.pods.get(&app).copied().unwrap_or(0)
     }
 
     /// Takes in all objects of a kind. Returns the Apps concerned.

@@ -15,12 +15,7 @@ impl Work<'_> {
             .collect();
         let (wanted, ready) = health::replicas(&objects);
         // Pods on their way out take up what they did until they are gone.
-        let pods = self
-            .observed
-            .pods
-            .get(&self.entry.uid)
-            .copied()
-            .unwrap_or(0);
+        let pods = self.observed.pods_of(self.entry);
         let surge = surge_of(self.entry.charge.surge, wanted.into());
         let spare = i32::try_from(surge).unwrap_or(i32::MAX);
         let wanted = wanted.max(pods.saturating_sub(spare));

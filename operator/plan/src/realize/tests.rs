@@ -134,6 +134,7 @@ impl Bed {
                 .map(|n| i32::try_from(n).unwrap()),
             hold_until: None,
             health: Health::default(),
+            created: false,
             limited: None,
         };
         if let Some(apply) = applied {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crds::{ConditionStatus, ConditionType, LinkStatus, NamespaceName, Reason, ReportState};
+use crds::{ConditionStatus, ConditionType, ContentHash, LinkStatus, NamespaceName, Reason, ReportState};
 
 use super::fleet::Setter;
 use crate::province::Links;
@@ -12,7 +12,8 @@ use crate::world::{LinkKey, LinkSlot, Parked, World, namespace_uid};
 pub(crate) fn link_statuses(world: &World, links: &Links) -> BTreeMap<LinkKey, LinkStatus> {
     let all = links.verdicts.iter().filter_map(|(key, verdict)| {
         let slot = world.links.get(key)?;
-        let status = status(world, key, slot, verdict.as_ref().err());
+        let hash = links.hashes.get(key).cloned();
+        let status = status(world, key, slot, verdict.as_ref().err(), hash);
         let mut old = (*slot.status).clone();
         old.leader_epoch = None;
         (status != old).then(|| (key.clone(), status))
@@ -20,7 +21,13 @@ pub(crate) fn link_statuses(world: &World, links: &Links) -> BTreeMap<LinkKey, L
     all.collect()
 }
 
-fn status(world: &World, key: &LinkKey, slot: &LinkSlot, parked: Option<&Parked>) -> LinkStatus {
+fn status(
+    world: &World,
+    key: &LinkKey,
+    slot: &LinkSlot,
+    parked: Option<&Parked>,
+    content_hash: Option<ContentHash>,
+) -> LinkStatus {
     use ConditionStatus::{False, True};
     use ConditionType::{Accepted, Ready, Reconciling, Stalled};
     let set = Setter {
@@ -63,7 +70,7 @@ fn status(world: &World, key: &LinkKey, slot: &LinkSlot, parked: Option<&Parked>
         observed_generation: Some(slot.generation),
         leader_epoch: None,
         conditions,
-        content_hash: Some(slot.hash.clone()),
+        content_hash,
     }
 }
 

@@ -58,6 +58,7 @@ fn status(
             .map(|limits| limits.zones.iter().copied().collect())
             .unwrap_or_default(),
         max_data_grade: limits.map(|limits| limits.grade),
+        max_tier: limits.map(|limits| limits.tier),
     }
 }
 

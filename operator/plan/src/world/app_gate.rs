@@ -96,6 +96,8 @@ pub(super) fn footprint_of(
         let manifests = objects.iter().map(|object| (*object.body).clone());
         let spec = AppSpec {
             manifests: manifests.collect(),
+            // They are replaced already, and what an override says comes after.
+            images: Vec::new(),
             ..spec.clone()
         };
         Some(Footprint::of(&spec, workload))

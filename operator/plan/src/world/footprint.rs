@@ -100,15 +100,20 @@ impl Footprint {
     }
 }
 
-/// Images of a pod, as they are replaced.
+/// Images of a pod, as they are replaced, and those that it mounts.
 fn images<'m>(pod: &'m Value, replacements: &'m [Image]) -> impl Iterator<Item = Box<str>> + 'm {
     let lists = ["initContainers", "containers"].into_iter();
     let containers = lists.filter_map(|list| pod.get(list)?.as_array()).flatten();
-    containers.filter_map(|container| {
+    let containers = containers.filter_map(|container| {
         let current = container.get("image")?.as_str()?;
         let replaced = replaced_image(current, replacements);
         Some(replaced.map_or_else(|| current.into(), Into::into))
-    })
+    });
+    let volumes = pod.get("volumes").and_then(Value::as_array).into_iter();
+    let mounted = volumes
+        .flatten()
+        .filter_map(|volume| volume.pointer("/image/reference")?.as_str());
+    containers.chain(mounted.map(Into::into))
 }
 
 /// What of an object is counted, apart from its pods.

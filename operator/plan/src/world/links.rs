@@ -29,7 +29,7 @@ pub struct LinkSlot {
     pub authors: Option<BTreeSet<Box<str>>>,
     /// The Link, or why it is parked.
     pub state: Verdict<LinkSpec>,
-    /// Hash of what it says, for Approvals.
+    /// Hash of what it says.
     pub hash: ContentHash,
     /// Status as last written.
     pub status: Arc<LinkStatus>,

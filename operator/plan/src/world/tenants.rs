@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crds::{
     APP_FINALIZER, Administrator, AdministratorKind, DataGrade, NamespaceName, ObjectMeta, Reason,
-    RegionName, SYSTEM_NAMESPACE, Tenant, TenantName, TenantStatus, Uid, Zone, label,
+    RegionName, SYSTEM_NAMESPACE, Tenant, TenantName, TenantStatus, Tier, Uid, Zone, label,
 };
 
 use super::World;
@@ -42,6 +42,8 @@ pub struct ValidTenant {
     pub zones: BTreeSet<Zone>,
     /// Highest grade of data that it asks for.
     pub max_data_grade: Option<DataGrade>,
+    /// Highest tier of its Apps.
+    pub max_tier: Option<Tier>,
     /// Who runs it.
     pub administrators: BTreeSet<Administrator>,
 }
@@ -279,6 +281,7 @@ fn tenant_gate(name: &TenantName, tenant: &Tenant) -> Result<ValidTenant, Parked
         regions: spec.regions.iter().cloned().collect(),
         zones: spec.zones.iter().copied().collect(),
         max_data_grade: spec.max_data_grade,
+        max_tier: spec.max_tier,
         administrators: spec.administrators.iter().cloned().collect(),
     })
 }

@@ -124,16 +124,62 @@ fn a_link_ends_by_itself_and_when_it_is_deleted() {
 #[test]
 fn a_link_to_or_from_an_app_that_is_not_there_opens_nothing() {
     let mut province = linked();
+    province.set_link("id", |link| {
+        link["spec"]["from"]["appNames"] = json!(["web", "wap"]);
+    });
+    refused(&mut province, Reason::AppMissing, "App wap");
     province.set_link("id", |link| link["spec"]["to"]["appName"] = json!("ssl"));
+    province.consent_to("health", "ssl");
     refused(
         &mut province,
         Reason::AppMissing,
         "App ssl of namespace police",
     );
-    province.set_link("id", |link| {
-        link["spec"]["from"]["appNames"] = json!(["web", "wap"]);
+}
+
+#[test]
+fn a_link_without_consent_does_not_tell_which_apps_the_other_side_has() {
+    let mut province = two();
+    let told = ["sso", "ssl"].map(|name| {
+        province.set_link("id", |link| link["spec"]["to"]["appName"] = json!(name));
+        province.settle();
+        let ready = province.link_condition("id", ConditionType::Ready).unwrap();
+        (ready.reason, ready.message.replace(name, "APP"))
     });
-    refused(&mut province, Reason::AppMissing, "App wap");
+    assert_eq!(told[0], told[1]);
+    assert_eq!(told[0].0, Reason::GrantMissing);
+}
+
+#[test]
+fn a_link_to_addresses_needs_the_yes_of_somebody_who_had_no_hand_in_it() {
+    for side in ["from", "to"] {
+        let mut province = linked();
+        province.set_link("id", |link| {
+            link["spec"][side]["addresses"] = json!(["10.20.0.0/16"]);
+        });
+        refused(&mut province, Reason::ApprovalRequired, "names addresses");
+        province.decide_link("id", "eve", "Approve");
+        province.settle();
+        let ready = province.link_condition("id", ConditionType::Ready).unwrap();
+        assert_eq!(ready.status, ConditionStatus::True, "{}", ready.message);
+    }
+}
+
+#[test]
+fn an_app_that_moves_to_another_zone_needs_another_yes_for_its_links() {
+    let mut province = linked();
+    province.edit("web", |spec| spec.zone = Zone::Internet);
+    province.settle();
+    province.decide_link("id", "eve", "Approve");
+    province.settle();
+    let ready = province.link_condition("id", ConditionType::Ready).unwrap();
+    assert_eq!(ready.status, ConditionStatus::True, "{}", ready.message);
+    province.edit("web", |spec| spec.zone = Zone::ExtranetDedicated);
+    refused(
+        &mut province,
+        Reason::ApprovalRequired,
+        "waits for an Approval",
+    );
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crds::{ConditionStatus, ConditionType, DataGrade, Reason, Zone};
+use crds::{ConditionStatus, ConditionType, DataGrade, Reason, Tier, Zone};
 use plan::province::Refusal;
 use plan::world::TenantRole;
 use serde_json::{Value, json};
@@ -153,6 +153,7 @@ fn administrators_have_their_role_in_their_own_namespace_and_see_those_below() {
 fn a_tenant_may_use_what_its_parent_may_less_what_it_leaves_out() {
     let province = with_tax(&json!({
         "regions": ["hangzhou", "ningbo"], "zones": ["ExtranetPublic"], "maxDataGrade": "Important",
+        "maxTier": "Important",
     }))
     .with_tenant("tax", "audit", &json!({"regions": ["ningbo"]}))
     .settled();
@@ -160,6 +161,7 @@ fn a_tenant_may_use_what_its_parent_may_less_what_it_leaves_out() {
     assert_eq!(status.regions, ["ningbo".into()]);
     assert_eq!(status.zones, [Zone::ExtranetPublic]);
     assert_eq!(status.max_data_grade, Some(DataGrade::Important));
+    assert_eq!(status.max_tier, Some(Tier::Important));
 }
 
 #[test]
@@ -174,9 +176,11 @@ fn whoever_asks_for_more_than_the_parent_may_use_gets_the_rest_and_is_told() {
             "spec.zones names Internet",
         ),
         (json!({"maxDataGrade": "Core"}), "spec.maxDataGrade Core"),
+        (json!({"maxTier": "Core"}), "spec.maxTier Core"),
     ] {
         let province = with_tax(&json!({
             "regions": ["ningbo"], "zones": ["ExtranetPublic"], "maxDataGrade": "General",
+            "maxTier": "General",
         }))
         .with_tenant("tax", "audit", &spec)
         .settled();
@@ -185,6 +189,7 @@ fn whoever_asks_for_more_than_the_parent_may_use_gets_the_rest_and_is_told() {
         assert_eq!(status.regions, ["ningbo".into()]);
         assert_eq!(status.zones, [Zone::ExtranetPublic]);
         assert_eq!(status.max_data_grade, Some(DataGrade::General));
+        assert_eq!(status.max_tier, Some(Tier::General));
         ready(&province, ROOT, "tax");
     }
 }
@@ -234,6 +239,29 @@ fn an_app_in_a_zone_or_of_a_grade_that_its_tenant_may_not_use_runs_nowhere() {
     let refusal = province.refusal("web", "ningbo-a");
     let (has, needs) = (DataGrade::General, DataGrade::Important);
     assert_eq!(refusal, Some(&Refusal::TenantGrade { has, needs }));
+}
+
+#[test]
+fn no_tenant_raises_its_apps_above_the_tier_that_it_was_given() {
+    let mut province = with_web(&json!({"maxTier": "General"}));
+    let before = province.entry("web", "ningbo-a").cloned().unwrap();
+    assert_eq!(before.tier, Tier::General);
+    province.edit("web", |spec| spec.tier = Tier::Important);
+    province.settle();
+    assert_eq!(province.ready("web"), "TierExceeded");
+    let after = province.entry("web", "ningbo-a").unwrap();
+    assert_eq!(*after, before, "what runs stays as it was");
+    province.edit_tenant(ROOT, "tax", |tenant| {
+        tenant.spec.max_tier = Some(Tier::Important);
+    });
+    province.settle();
+    let after = province.entry("web", "ningbo-a").unwrap();
+    assert_eq!(after.tier, Tier::Important);
+    // A new App above it starts nowhere.
+    province = province.with(app("news").in_namespace("tax"));
+    province.edit("news", |spec| spec.tier = Tier::Core);
+    province.settle();
+    assert_eq!(province.clusters_of("news"), [""; 0]);
 }
 
 #[test]

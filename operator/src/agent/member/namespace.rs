@@ -34,6 +34,8 @@ impl Member {
                 .patch(name.as_str(), &PatchParams::default(), &Patch::Merge(&bare))
                 .await?;
         } else {
+            let mut bare = bare;
+            bare["metadata"]["annotations"][label::CREATED] = json!("true");
             // Not applied: when somebody created one meanwhile, it is not ours, and the watch tells.
             let create = PostParams {
                 field_manager: Some(FIELD_MANAGER.to_owned()),

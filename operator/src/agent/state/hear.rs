@@ -51,7 +51,7 @@ impl State {
                         pods => self.observed.pods.insert(app.clone(), pods).unwrap_or(0),
                     };
                     if before != pods {
-                        self.dirty.insert(app);
+                        self.dirty.insert(app.1);
                     }
                 }
             }

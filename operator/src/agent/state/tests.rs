@@ -221,6 +221,7 @@ fn seen(app: &str, version: &str) -> Box<Seen> {
         replicas: None,
         hold_until: None,
         health: Health::default(),
+        created: false,
         limited: None,
     })
 }

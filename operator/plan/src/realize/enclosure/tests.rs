@@ -166,6 +166,7 @@ fn seen(name: &str, owner: Option<&str>, applied: Option<&ContentHash>) -> Seen 
         replicas: None,
         hold_until: None,
         health: Health::default(),
+        created: true,
         limited: None,
     }
 }
@@ -291,7 +292,7 @@ fn a_link_that_ends_is_closed_at_its_time_without_a_word_from_the_hub() {
 }
 
 #[test]
-fn a_namespace_goes_after_the_last_app_and_never_in_the_hubs_own_cluster() {
+fn a_namespace_goes_after_the_last_app_unless_somebody_else_created_it() {
     let mut bed = Bed::new();
     bed.carry_out();
     bed.home.state = EntryState::Removed;
@@ -315,6 +316,15 @@ fn a_namespace_goes_after_the_last_app_and_never_in_the_hubs_own_cluster() {
     bed.observed.home = true;
     let kept = deletes(&bed);
     assert!(!kept.is_empty() && !kept.contains(&itself), "{kept:?}");
+    bed.observed.home = false;
+    if let Some(seen) = bed.observed.objects.get_mut(&itself) {
+        seen.created = false;
+    }
+    let kept = deletes(&bed);
+    assert!(
+        !kept.is_empty() && !kept.contains(&itself),
+        "somebody else created it: {kept:?}"
+    );
     bed.observed.namespaces.remove("health");
     assert_eq!(bed.decide().report.state, ReportState::Removed);
 }

@@ -104,10 +104,15 @@ impl Province {
 
     /// Police lets Links of a namespace reach App sso.
     pub(crate) fn consent(&mut self, from: &str) {
+        self.consent_to(from, "sso");
+    }
+
+    /// Police lets Links of a namespace reach one of its Apps.
+    pub(crate) fn consent_to(&mut self, from: &str, app: &str) {
         let grant: LinkGrant = serde_json::from_value(json!({
             "apiVersion": "jiuzhou.io/v1alpha1", "kind": "LinkGrant",
             "metadata": {"name": "grant", "namespace": "police"},
-            "spec": {"from": [{"namespace": from}], "to": [{"appName": "sso"}]},
+            "spec": {"from": [{"namespace": from}], "to": [{"appName": app}]},
         }))
         .unwrap();
         self.world.apply_link_grant(grant);
