@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use crds::{Isolation, Tenant};
 use k8s_openapi::api::{
     core::v1::{Namespace, Pod, ResourceQuota},
@@ -122,9 +122,11 @@ pub(super) async fn hold(stage: &mut Stage) -> Result<String> {
         },
     }))?;
     let refused = pods.create(&PostParams::default(), &stray).await;
-    let refused = refused
-        .err()
-        .context("a pod that nobody was granted was taken")?;
+    let refused = match refused {
+        Err(kube::Error::Api(status)) => status.message.clone(),
+        Err(other) => return Err(other.into()),
+        Ok(_) => bail!("a pod that nobody was granted was taken"),
+    };
     let quotas: Api<ResourceQuota> = Api::namespaced(client, "venue");
     let core = quotas.get("jiuzhou-core").await?.status.unwrap_or_default();
     let isolations: Api<Isolation> = Api::all(stage.fleet.hub().client().await?);

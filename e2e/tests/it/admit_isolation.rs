@@ -93,12 +93,17 @@ async fn the_marks_of_a_tenants_namespace_are_nobodys_to_change() {
     assert!(patch(&porter, &home, &own).await.is_ok());
     let strict = label(POD_SECURITY, json!("restricted"));
     assert!(patch(&admin, &home, &strict).await.is_ok());
-    let hole = json!({
+    let opening = json!({
         "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
         "metadata": {"name": "hole", "namespace": "marks"},
         "spec": {"podSelector": {}, "ingress": [{}]},
     });
-    refused(&porter, &hole, "follows from Isolations, Links and Quotas").await;
+    refused(
+        &porter,
+        &opening,
+        "follows from Isolations, Links and Quotas",
+    )
+    .await;
 }
 
 #[tokio::test]
@@ -122,14 +127,20 @@ async fn a_pod_is_judged_by_its_namespace_even_where_the_standard_is_gone() {
     let first = "/containers/0";
     for (pod, says) in [
         (pod("/hostNetwork", json!(true)), "hostNetwork, hostPID"),
-        (pod("/volumes", node), "another kind of volume than hostPath"),
+        (
+            pod("/volumes", node),
+            "another kind of volume than hostPath",
+        ),
         (pod("/volumes", image), "come only from registry.example"),
         (
             pod(&format!("{first}/image"), json!("registry.example.evil/x")),
             "come only from registry.example",
         ),
         (
-            pod(&format!("{first}/securityContext"), json!({"privileged": true})),
+            pod(
+                &format!("{first}/securityContext"),
+                json!({"privileged": true}),
+            ),
             "are not privileged",
         ),
         (
@@ -142,10 +153,15 @@ async fn a_pod_is_judged_by_its_namespace_even_where_the_standard_is_gone() {
     ] {
         refused(&porter, &pod, says).await;
     }
-    let none = json!({"metadata": {"annotations": {REGISTRIES: ","}}});
-    patch(&admin, &home, &none).await.unwrap();
+    let nowhere = json!({"metadata": {"annotations": {REGISTRIES: ","}}});
+    patch(&admin, &home, &nowhere).await.unwrap();
     let plain = stray("judged", "plain", None);
-    refused(&porter, &plain, "registries that all its Isolations allow, which is none").await;
+    refused(
+        &porter,
+        &plain,
+        "registries that all its Isolations allow, which is none",
+    )
+    .await;
     let any = json!({"metadata": {"annotations": {REGISTRIES: ""}}});
     patch(&admin, &home, &any).await.unwrap();
     created(&porter, &plain).await;
@@ -171,7 +187,8 @@ async fn a_pod_that_runs_goes_on_under_stricter_rules_and_lets_nobody_in() {
         "name": "debug", "image": "other.example/shell:1", "securityContext": {"privileged": true},
     }]}});
     // The pod's own image is refused as well by then, so this is seen only where it is allowed.
-    let both = json!({"metadata": {"annotations": {REGISTRIES: ",other.example,registry.example,"}}});
+    let both =
+        json!({"metadata": {"annotations": {REGISTRIES: ",other.example,registry.example,"}}});
     patch(&admin, &home, &both).await.unwrap();
     eventually("the annotation has reached the policies", async || {
         try_create(&porter, &later).await.ok()
@@ -201,7 +218,10 @@ async fn an_agent_deletes_only_namespaces_that_it_created() {
     let created_anyway = json!({"metadata": {"annotations": {crds::label::CREATED: "true"}}});
     eventually("the policy is in force", async || {
         let refusal = patch(&agent, &adopted, &created_anyway).await.err()?;
-        refusal.message.contains("is said when it does").then_some(())
+        refusal
+            .message
+            .contains("is said when it does")
+            .then_some(())
     })
     .await;
     denied(delete(&adopted).await, "only namespaces that it created");

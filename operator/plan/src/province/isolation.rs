@@ -54,7 +54,10 @@ impl Planner {
         let same = self.links_seen.replace(seen) == Some(seen);
         let over = self.report.links.ends.is_some_and(|ends| ends <= world.now);
         if !same || over {
-            let before = std::mem::replace(&mut self.report.links, Arc::new(Links::of(world, &self.report.tenants)));
+            let before = std::mem::replace(
+                &mut self.report.links,
+                Arc::new(Links::of(world, &self.report.tenants)),
+            );
             let differ = self.report.links.differences(&before);
             self.presence.due.extend(differ);
             self.links_told = None;

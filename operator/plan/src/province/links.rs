@@ -221,8 +221,8 @@ impl Sides {
         let mut crosses = !spec.from.addresses.is_empty() || !spec.to.addresses.is_empty();
         for (source, from) in &self.from {
             let from = from.as_ref();
-            let from = from
-                .ok_or_else(|| missing(&format!("spec.from.appNames names App {source}")))?;
+            let from =
+                from.ok_or_else(|| missing(&format!("spec.from.appNames names App {source}")))?;
             if from.grade < to.grade {
                 let message = format!(
                     "App {source} of data grade {:?} would reach App {name} of {:?}: raise its spec.dataGrade as far as its tenant may, or take it out of spec.from.appNames",

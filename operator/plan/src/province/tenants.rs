@@ -285,32 +285,7 @@ fn limits(fleet: &Fleet, tenant: &ValidTenant, most: &Limits) -> (Limits, Option
     let mut say = |reason: Reason, message: String| {
         objection.get_or_insert_with(|| Parked::new(reason, message));
     };
-    let regions = if tenant.regions.is_empty() {
-        most.regions.clone()
-    } else {
-        let mut within = BTreeSet::new();
-        for name in &tenant.regions {
-            let found = overlap(fleet, name, most.regions.as_ref());
-            if !fleet.regions.contains_key(name) {
-                say(
-                    Reason::RegionMissing,
-                    format!(
-                        "spec.regions names {name}, which does not exist or is parked: create it, or leave it out"
-                    ),
-                );
-            } else if !found.contains(name) {
-                say(
-                    Reason::ExceedsParent,
-                    format!(
-                        "spec.regions names {name}, which is not among the Regions of its parent{}: leave it out, or let the parent have it",
-                        shown(most.regions.as_ref()),
-                    ),
-                );
-            }
-            within.extend(found);
-        }
-        Some(within)
-    };
+    let regions = regions(fleet, tenant, most, &mut say);
     let zones = if tenant.zones.is_empty() {
         most.zones.clone()
     } else {
@@ -356,6 +331,36 @@ fn limits(fleet: &Fleet, tenant: &ValidTenant, most: &Limits) -> (Limits, Option
         tier: tier.max(most.tier),
     };
     (limits, objection)
+}
+
+/// Regions that a tenant may use; `None` means all.
+fn regions(
+    fleet: &Fleet,
+    tenant: &ValidTenant,
+    most: &Limits,
+    say: &mut impl FnMut(Reason, String),
+) -> Option<BTreeSet<RegionName>> {
+    if tenant.regions.is_empty() {
+        return most.regions.clone();
+    }
+    let mut within = BTreeSet::new();
+    for name in &tenant.regions {
+        let found = overlap(fleet, name, most.regions.as_ref());
+        if !fleet.regions.contains_key(name) {
+            let message = format!(
+                "spec.regions names {name}, which does not exist or is parked: create it, or leave it out"
+            );
+            say(Reason::RegionMissing, message);
+        } else if !found.contains(name) {
+            let message = format!(
+                "spec.regions names {name}, which is not among the Regions of its parent{}: leave it out, or let the parent have it",
+                shown(most.regions.as_ref()),
+            );
+            say(Reason::ExceedsParent, message);
+        }
+        within.extend(found);
+    }
+    Some(within)
 }
 
 /// What a Region's subtree and those of others have in common, as the tops of subtrees.

@@ -140,8 +140,12 @@ impl Work<'_> {
                 continue;
             };
             self.wake(until);
+            let often = match times {
+                1 => "once".to_owned(),
+                times => format!("{times} times"),
+            };
             self.message = Some(format!(
-                "{} was changed or deleted by hand and put back, {times} times within ten minutes: see its managedFields and the audit log of the cluster",
+                "{} was changed or deleted by hand and put back, {often} within ten minutes: see its managedFields and the audit log of the cluster",
                 object.key
             ));
         }

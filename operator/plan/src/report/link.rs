@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use crds::{ConditionStatus, ConditionType, ContentHash, LinkStatus, NamespaceName, Reason, ReportState};
+use crds::{
+    ConditionStatus, ConditionType, ContentHash, LinkStatus, NamespaceName, Reason, ReportState,
+};
 
 use super::fleet::Setter;
 use crate::province::Links;

@@ -265,7 +265,7 @@ fn what_somebody_deletes_is_made_again_and_told_for_a_while() {
     bed.observed.settled.get_mut(&deny).unwrap().repaired(NOW);
     let told = bed.decide().report;
     assert_eq!(told.state, ReportState::Healthy);
-    assert!(told.message.unwrap().contains("put back, 1 times"));
+    assert!(told.message.unwrap().contains("put back, once"));
     bed.now += crate::realize::FIGHT_WINDOW;
     assert_eq!(bed.decide().report.message, None);
 }
