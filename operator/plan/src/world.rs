@@ -43,8 +43,8 @@ use journal::{Journal, Uses};
 pub(crate) use ledger::older;
 pub use ledger::{AppLedger, LedgerEntry, SliceState};
 pub use links::{LinkKey, LinkSlot};
-pub(crate) use quotas::quota_name;
 pub use quotas::{Accepted, GrantKey, Grants, QuotaKey, QuotaLedgerState, QuotaSlot};
+pub(crate) use quotas::{QuotaIndex, quota_name};
 pub(crate) use tenants::home_of;
 pub use tenants::{
     NamespaceSlot, Subject, TenantKey, TenantRole, TenantSlot, ValidTenant, owned_namespace,
@@ -122,6 +122,7 @@ pub struct World {
     /// Grows with every change of Tenants and namespaces.
     pub(crate) tenancy: u64,
     pub(crate) quotas: BTreeMap<QuotaKey, QuotaSlot>,
+    pub(crate) quota_index: QuotaIndex,
     pub(crate) quota_ledgers: BTreeMap<RegionName, QuotaLedgerState>,
     /// Grows with every change of Quotas and of what of them is in force.
     pub(crate) quota_changes: u64,
@@ -185,6 +186,7 @@ impl World {
             bindings: BTreeMap::new(),
             tenancy: 0,
             quotas: BTreeMap::new(),
+            quota_index: QuotaIndex::default(),
             quota_ledgers: BTreeMap::new(),
             quota_changes: 0,
             ledger_changes: 0,

@@ -100,7 +100,7 @@ impl Planner {
     pub(super) fn isolate(&mut self, world: &World) {
         let fleet = self.report.fleet.clone();
         self.presence.see_orphans(world, &fleet);
-        let tenancy = (world.tenancy, world.ledger_changes);
+        let tenancy = (world.tenancy, self.books);
         if self.enclosed_for.replace(tenancy) != Some(tenancy)
             || std::mem::take(&mut self.enclosed_anew)
         {

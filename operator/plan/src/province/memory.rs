@@ -8,7 +8,7 @@ use crds::{ClusterName, NamespaceName, Tier, Uid};
 use super::assignments::{Edit, Edits};
 use super::isolation::{Linked, Presence};
 use super::placement::{self, At, Class, Payer, Placed};
-use super::quotas::{Book, QuotaWrite};
+use super::quotas::{Book, Dockets, QuotaWrite};
 use super::reclaim::Cuts;
 use super::regions::Wake;
 use super::tenancy::TenantWrite;
@@ -36,8 +36,12 @@ pub struct Planner {
     pub(super) stirred: BTreeSet<Uid>,
     /// What of Quotas is in force and used.
     pub(super) book: Book,
-    /// The state of ledgers and of tenants that the book was made from.
-    ledgers_seen: Option<(u64, u64)>,
+    /// The state of ledgers, of tenants and of Quotas' coming and going that the book was made from.
+    ledgers_seen: Option<(u64, u64, u64)>,
+    /// What is known of Quotas, Region by Region.
+    dockets: Dockets,
+    /// How often the book was made anew.
+    pub(super) books: u64,
     /// The state of Quotas and of tenants that was decided on last.
     quotas: Option<(u64, u64)>,
     /// Whether the book was made anew, so that anything may have changed about any Quota.
@@ -157,15 +161,17 @@ impl Planner {
 
     /// Changed Quotas change what Apps may have, as soon as they are in the ledger.
     pub(super) fn see_quotas(&mut self, world: &World) {
-        let (ledgers, tenancy) = (world.ledger_changes, world.tenancy);
-        let before = self.ledgers_seen.replace((ledgers, tenancy));
-        if before == Some((ledgers, tenancy)) {
+        let tenancy = world.tenancy;
+        let now = (world.ledger_changes, tenancy, world.quota_index.shape);
+        let before = self.ledgers_seen.replace(now);
+        if before == Some(now) {
             return;
         }
-        let tenants_same = before.is_some_and(|(_, seen)| seen == tenancy);
+        let tenants_same = before.is_some_and(|(_, seen, _)| seen == tenancy);
         if !tenants_same || !self.book.update(world) {
             self.reopen_book(world);
             self.quotas_anew = true;
+            self.books += 1;
         }
     }
 
@@ -178,8 +184,9 @@ impl Planner {
         // What leaves does so by what is used.
         if !same || self.report.quotas.leaving {
             let (fleet, tenants) = (&self.report.fleet, &self.report.tenants);
-            let granting = super::quotas::granting(world, fleet, tenants, &self.book);
-            self.quota_writes = super::quotas::writes(world, &granting);
+            let dockets = &mut self.dockets;
+            let granting = super::quotas::granting(world, fleet, tenants, &self.book, dockets);
+            self.quota_writes = super::quotas::writes(world, &granting, dockets);
             let before = std::mem::replace(&mut self.report.quotas, Arc::new(granting));
             news = before.differences(&self.report.quotas);
         }

@@ -6,14 +6,16 @@
 
 mod accept;
 mod carving;
+mod docket;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crds::{NamespaceName, RegionName};
 
 pub use accept::{Granted, Granting, QuotaWrite, Standing as QuotaStanding};
 pub(crate) use accept::{granting, writes};
+pub(crate) use docket::Dockets;
 
 use super::placement::At;
 use super::regions::Fleet;
@@ -28,14 +30,11 @@ pub(crate) struct Book {
     /// What each node is of.
     names: Vec<(usize, Arc<str>)>,
     sources: Vec<Source>,
-    /// Grants of which nothing more may be used, since their Quotas are being deleted.
-    closing: BTreeSet<GrantKey>,
-    /// Tenants that have Quotas, in force or not.
-    asking: BTreeSet<NamespaceName>,
-    /// What the book was made from.
+    /// What the book was made from: which Quotas there are, and what of them is in force.
+    shape: u64,
     ledgers: BTreeMap<RegionName, Arc<BTreeMap<NamespaceName, Accepted>>>,
-    /// Nodes of each grant, by resource.
-    grants: BTreeMap<GrantKey, Nodes>,
+    /// Nodes of each grant, by tenant, Region and resource.
+    grants: BTreeMap<NamespaceName, BTreeMap<RegionName, Nodes>>,
     budgets: BTreeMap<RegionName, Nodes>,
     /// Where the Apps of each namespace draw from, as far as anybody asked.
     desks: BTreeMap<NamespaceName, Option<Arc<Desks>>>,
@@ -102,9 +101,9 @@ fn line(world: &World, own: &NamespaceName) -> Vec<NamespaceName> {
 }
 
 /// The Region and all above it; of one that is not in the tree only itself.
-fn region_line(fleet: &Fleet, region: &RegionName) -> Vec<RegionName> {
+fn region_line<'a>(fleet: &'a Fleet, region: &'a RegionName) -> &'a [RegionName] {
     let view = fleet.regions.get(region);
-    view.map_or_else(|| vec![region.clone()], |view| view.line.clone())
+    view.map_or(std::slice::from_ref(region), |view| &view.line)
 }
 
 impl Book {
@@ -125,32 +124,39 @@ impl Book {
                 nodes.push((resource.into(), node));
             }
         }
-        book.closing = closing(world);
-        book.asking = asking(world);
-        for (key, accepted) in in_order(world, fleet) {
-            let parents = book.parents(world, fleet, &key, &accepted.grants);
-            let source = book.source(Source::Quota(key.clone()));
-            let mut nodes = Nodes::with_capacity(parents.len());
-            for ((resource, grant), parent) in accepted.grants.iter().zip(parents) {
-                let node = book.add(parent, *grant, source, resource);
-                if book.closing.contains(&key) {
-                    book.tree.close(node);
-                }
-                nodes.push((resource.clone(), node));
-            }
-            book.grants.insert(key, nodes);
+        book.shape = world.quota_index.shape;
+        for (own, region, accepted) in in_order(world, fleet) {
+            book.enter(
+                world,
+                fleet,
+                (own.clone(), region.clone()),
+                &accepted.grants,
+            );
         }
         book.ledgers = ledgers(world);
         book
+    }
+
+    fn enter(&mut self, world: &World, fleet: &Fleet, key: GrantKey, grants: &Grants) {
+        let parents = self.parents(world, fleet, &key, grants);
+        let source = self.source(Source::Quota(key.clone()));
+        let closes = world.quota_index.closing.contains_key(&key);
+        let mut nodes = Nodes::with_capacity(parents.len());
+        for ((resource, grant), parent) in grants.iter().zip(parents) {
+            let node = self.add(parent, *grant, source, resource);
+            if closes {
+                self.tree.close(node);
+            }
+            nodes.push((resource.clone(), node));
+        }
+        self.grants.entry(key.0).or_default().insert(key.1, nodes);
     }
 
     /// Takes in ledgers that differ in amounts alone; `false` when more than that changed, so that the
     /// book has to be made anew.
     pub(crate) fn update(&mut self, world: &World) -> bool {
         let mut changes = Vec::new();
-        if self.ledgers.len() != world.quota_ledgers.len()
-            || self.closing != closing(world)
-            || self.asking != asking(world)
+        if self.ledgers.len() != world.quota_ledgers.len() || self.shape != world.quota_index.shape
         {
             return false;
         }
@@ -175,10 +181,9 @@ impl Book {
             }
         }
         for (key, grants) in changes {
-            for (_, node) in self.grants.get(&key).into_iter().flatten() {
-                let (_, resource) = &self.names[*node];
-                if let Some(grant) = grants.get(resource) {
-                    self.tree.set(*node, *grant);
+            for (resource, node) in self.nodes(&key).to_vec() {
+                if let Some(grant) = grants.get(&resource) {
+                    self.tree.set(node, *grant);
                     self.lends |= grant.borrows > 0;
                 }
             }
@@ -218,8 +223,9 @@ impl Book {
         let mut above: Vec<&Nodes> = Vec::new();
         let line = line(world, &key.0);
         for own in &line[1..] {
-            let keys = regions.iter().map(|region| (own.clone(), region.clone()));
-            above.extend(keys.filter_map(|key| self.grants.get(&key)));
+            let mine = self.grants.get(own).into_iter();
+            above
+                .extend(mine.flat_map(|mine| regions.iter().filter_map(|region| mine.get(region))));
         }
         // Budgets are for first tenants.
         above.extend(self.budgets.get(&key.1).filter(|_| line.len() == 1));
@@ -238,7 +244,7 @@ impl Book {
         fleet: &Fleet,
         own: &NamespaceName,
     ) -> Option<Arc<Desks>> {
-        if self.grants.is_empty() && self.asking.is_empty() {
+        if self.grants.is_empty() && world.quota_index.asking.is_empty() {
             return None;
         }
         if let Some(known) = self.desks.get(own) {
@@ -271,16 +277,13 @@ impl Book {
         // From the outside in, so that what is nearer replaces what is not.
         let mut grants = Vec::new();
         for own in line(world, own).iter().rev() {
-            let first = (own.clone(), RegionName::from(""));
-            let mine = self.grants.range(first..);
-            let mine = mine.take_while(|((name, _), _)| name == own);
             let from = grants.len();
-            grants.extend(mine.map(|((_, region), nodes)| (region, nodes)));
+            grants.extend(self.grants.get(own).into_iter().flatten());
             let depth = |region: &RegionName| fleet.regions.get(region).map(|r| r.line.len());
             grants[from..].sort_by_key(|(region, _)| depth(region));
         }
         // Whoever has a Quota of which nothing is in force, yet or by a loss, starts nothing meanwhile.
-        let asks = |own: &NamespaceName| self.asking.contains(own);
+        let asks = |own: &NamespaceName| world.quota_index.asking.contains_key(own);
         if grants.is_empty() && !line(world, own).iter().any(asks) {
             return None;
         }
@@ -348,23 +351,26 @@ impl Book {
 
     /// Nodes of a grant, by resource.
     pub(crate) fn nodes(&self, key: &GrantKey) -> &[(Arc<str>, Node)] {
-        self.grants.get(key).map_or(&[], Vec::as_slice)
+        let nodes = self.grants.get(&key.0).and_then(|mine| mine.get(&key.1));
+        nodes.map_or(&[], Vec::as_slice)
+    }
+
+    /// The node of one resource of a grant.
+    fn node(&self, (own, region): (&NamespaceName, &RegionName), resource: &str) -> Option<Node> {
+        let mut nodes = self.grants.get(own)?.get(region)?.iter();
+        nodes.find_map(|(name, node)| (**name == *resource).then_some(*node))
+    }
+
+    /// The node of one resource of a Region's budget.
+    fn budget(&self, region: &RegionName, resource: &str) -> Option<Node> {
+        let mut nodes = self.budgets.get(region)?.iter();
+        nodes.find_map(|(name, node)| (**name == *resource).then_some(*node))
     }
 
     /// Charges that are tried, and taken back one by one.
     pub(crate) fn try_charge(&mut self, node: Node, amount: i64) {
         self.tree.charge(node, amount);
     }
-}
-
-fn closing(world: &World) -> BTreeSet<GrantKey> {
-    let deleted = world.quotas().filter(|(_, slot)| slot.deleting);
-    deleted.map(|(_, slot)| slot.grant.clone()).collect()
-}
-
-fn asking(world: &World) -> BTreeSet<NamespaceName> {
-    let quotas = world.quotas().map(|(_, slot)| &slot.grant.0);
-    quotas.cloned().collect()
 }
 
 fn ledgers(world: &World) -> BTreeMap<RegionName, Arc<BTreeMap<NamespaceName, Accepted>>> {
@@ -375,15 +381,30 @@ fn ledgers(world: &World) -> BTreeMap<RegionName, Arc<BTreeMap<NamespaceName, Ac
 }
 
 /// All that is in force, tenants above before those below, and Regions above before those below.
-fn in_order<'w>(world: &'w World, fleet: &Fleet) -> Vec<(GrantKey, &'w crate::world::Accepted)> {
-    let mut all: Vec<_> = world.accepted().collect();
-    all.sort_by_cached_key(|(key, _)| depth(fleet, key));
-    all
+fn in_order<'w>(
+    world: &'w World,
+    fleet: &Fleet,
+) -> Vec<(&'w NamespaceName, &'w RegionName, &'w Accepted)> {
+    let mut depths: BTreeMap<(usize, usize), Vec<_>> = BTreeMap::new();
+    for (region, ledger) in &world.quota_ledgers {
+        let below = region_depth(fleet, region);
+        for (own, accepted) in &*ledger.grants {
+            let place = depths.entry((tenant_depth(own), below)).or_default();
+            place.push((own, region, accepted));
+        }
+    }
+    depths.into_values().flatten().collect()
 }
 
 /// How deep a grant lies: its tenant, then its Region. Parents come before their children by it.
 fn depth(fleet: &Fleet, key: &GrantKey) -> (usize, usize) {
-    let tenant = key.0.as_str().matches('-').count();
-    let region = fleet.regions.get(&key.1).map_or(0, |view| view.line.len());
-    (tenant, region)
+    (tenant_depth(&key.0), region_depth(fleet, &key.1))
+}
+
+fn tenant_depth(own: &NamespaceName) -> usize {
+    own.as_str().bytes().filter(|byte| *byte == b'-').count()
+}
+
+fn region_depth(fleet: &Fleet, region: &RegionName) -> usize {
+    fleet.regions.get(region).map_or(0, |view| view.line.len())
 }

@@ -21,30 +21,44 @@ pub(crate) fn quota_statuses(
     changed: Option<BTreeSet<QuotaKey>>,
     differ: &mut BTreeMap<QuotaKey, QuotaStatus>,
 ) {
-    let mut keys: BTreeSet<QuotaKey> = BTreeSet::new();
     let touched = book.take_touched();
-    if let Some(changed) = changed {
-        keys.extend(changed);
-        let of = |node| match book.name(node).0 {
-            Source::Quota(key) => Some(quota_of(key)),
-            Source::Budget(_) => None,
-        };
-        keys.extend(touched.into_iter().filter_map(of));
-    } else {
-        keys.extend(granting.standings.keys().chain(differ.keys()).cloned());
-    }
-    for key in keys {
-        let found = world.quota(&key).zip(granting.standings.get(&key));
-        let found = found.filter(|(slot, standing)| !is_told(book, slot, standing));
-        let status =
-            found.map(|(slot, standing)| (status(world, granting, book, slot, standing), slot));
-        match status {
-            Some((status, slot)) if status != without_epoch(&slot.status) => {
-                differ.insert(key, status);
-            }
-            Some(_) | None => drop(differ.remove(&key)),
+    let Some(mut keys) = changed else {
+        differ.retain(|key, _| world.quota(key).is_some());
+        for (key, slot) in world.quotas() {
+            compare(world, granting, book, (key, slot), differ);
+        }
+        return;
+    };
+    let of = |node| match book.name(node).0 {
+        Source::Quota(key) => Some(quota_of(key)),
+        Source::Budget(_) => None,
+    };
+    keys.extend(touched.into_iter().filter_map(of));
+    for key in &keys {
+        match world.quota(key) {
+            Some(slot) => compare(world, granting, book, (key, slot), differ),
+            None => drop(differ.remove(key)),
         }
     }
+}
+
+/// Brings the status of one Quota up to date.
+fn compare(
+    world: &World,
+    granting: &Granting,
+    book: &Book,
+    (key, slot): (&QuotaKey, &QuotaSlot),
+    differ: &mut BTreeMap<QuotaKey, QuotaStatus>,
+) {
+    let standing = granting.standing(key);
+    if !is_told(book, slot, standing) {
+        let status = status(world, granting, book, slot, standing);
+        if status != without_epoch(&slot.status) {
+            differ.insert(key.clone(), status);
+            return;
+        }
+    }
+    differ.remove(key);
 }
 
 /// Whether the status last written says that a Quota is in force and what of it is used, by numbers
@@ -144,7 +158,7 @@ fn status(
         generation: slot.generation,
         now: world.now,
     };
-    let in_force = granting.granted.contains_key(&slot.grant);
+    let in_force = granting.granted.get(&slot.grant).is_some();
     let said = said(standing, in_force);
     let conditions = said
         .into_iter()

@@ -1,6 +1,6 @@
 //! Quotas and the ledgers of what of them is in force, behind the gate.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crds::{
@@ -77,6 +77,71 @@ impl Accepted {
     }
 }
 
+/// Quotas by what decisions ask of them, so that one that changed costs no look at all others.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct QuotaIndex {
+    /// Quotas of each Region, by the namespace that their tenant owns, and how often any of them changed.
+    pub(crate) regions: BTreeMap<RegionName, RegionQuotas>,
+    /// How many Quotas a tenant has, by the namespace that it owns.
+    pub(crate) asking: BTreeMap<NamespaceName, usize>,
+    /// Grants whose Quotas are being deleted, and how many those are.
+    pub(crate) closing: BTreeMap<GrantKey, usize>,
+    /// Grows when Quotas come, go or begin to be deleted.
+    pub(crate) shape: u64,
+}
+
+/// Quotas of one Region.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct RegionQuotas {
+    pub(crate) keys: BTreeSet<(NamespaceName, QuotaKey)>,
+    pub(crate) clock: u64,
+}
+
+impl QuotaIndex {
+    /// Takes in that a Quota is otherwise than before, new or gone.
+    fn note(&mut self, key: &QuotaKey, before: Option<&QuotaSlot>, now: Option<&QuotaSlot>) {
+        let shape = |slot: &QuotaSlot| (slot.grant.clone(), slot.deleting);
+        for slot in [before, now].into_iter().flatten() {
+            let region = self.regions.entry(slot.grant.1.clone()).or_default();
+            region.clock += 1;
+        }
+        if before.map(shape) == now.map(shape) {
+            return;
+        }
+        self.shape += 1;
+        if let Some(slot) = before {
+            if let Some(region) = self.regions.get_mut(&slot.grant.1) {
+                region.keys.remove(&(slot.grant.0.clone(), key.clone()));
+            }
+            count(&mut self.asking, &slot.grant.0, false);
+            if slot.deleting {
+                count(&mut self.closing, &slot.grant, false);
+            }
+        }
+        if let Some(slot) = now {
+            let region = self.regions.entry(slot.grant.1.clone()).or_default();
+            region.keys.insert((slot.grant.0.clone(), key.clone()));
+            count(&mut self.asking, &slot.grant.0, true);
+            if slot.deleting {
+                count(&mut self.closing, &slot.grant, true);
+            }
+        }
+    }
+}
+
+/// Counts one more, or one less.
+fn count<K: Clone + Ord>(counts: &mut BTreeMap<K, usize>, key: &K, more: bool) {
+    let one = counts.entry(key.clone()).or_default();
+    *one = if more {
+        *one + 1
+    } else {
+        one.saturating_sub(1)
+    };
+    if *one == 0 {
+        counts.remove(key);
+    }
+}
+
 impl World {
     /// Takes in a Quota.
     pub fn apply_quota(&mut self, quota: &Quota) {
@@ -105,13 +170,10 @@ impl World {
                 slot.state.clone(),
             )
         };
-        let before = self.quotas.get(&key).map(says);
-        if before.as_ref() != Some(&says(&slot)) {
+        let before = self.quotas.get(&key);
+        if before.map(says).as_ref() != Some(&says(&slot)) {
             self.quota_changes += 1;
-        }
-        let closed = self.quotas.get(&key).map(|before| before.deleting);
-        if closed != Some(slot.deleting) {
-            self.ledger_changes += 1;
+            self.quota_index.note(&key, before, Some(&slot));
         }
         self.quota_journal.note(&key);
         self.quotas.insert(key, slot);
@@ -119,9 +181,11 @@ impl World {
 
     /// Forgets a Quota that was deleted. What of it is in force stands in the ledger.
     pub fn remove_quota(&mut self, home: &NamespaceName, name: &str) {
-        if self.quotas.remove(&(home.clone(), name.into())).is_some() {
+        let key = (home.clone(), Box::from(name));
+        if let Some(gone) = self.quotas.remove(&key) {
             self.quota_changes += 1;
-            self.ledger_changes += 1;
+            self.quota_index.note(&key, Some(&gone), None);
+            self.quota_journal.note(&key);
         }
     }
 

@@ -5,11 +5,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crds::{AcceptedGrant, AcceptedResource, Reason, RegionName, Timestamp, Uid};
+use crds::{AcceptedGrant, AcceptedResource, NamespaceName, Reason, RegionName, Timestamp, Uid};
 
 use super::Book;
 use super::carving::Workbench;
 use super::depth;
+use super::docket::{Dockets, InForce, roots};
 use crate::amount::{Resources, format_amount};
 use crate::province::regions::Fleet;
 use crate::province::tenants::Tenants;
@@ -49,7 +50,7 @@ pub enum Standing {
 /// Quotas as the decisions saw them.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Granting {
-    /// How each Quota stands.
+    /// How each Quota stands that is not simply in force.
     pub standings: BTreeMap<QuotaKey, Standing>,
     /// What is to be in force.
     pub granted: Granted,
@@ -60,128 +61,118 @@ pub struct Granting {
 }
 
 impl Granting {
-    /// Quotas that stand otherwise in another turn, or not at all.
+    /// How a Quota stands that is there.
+    pub fn standing(&self, key: &QuotaKey) -> &Standing {
+        self.standings.get(key).unwrap_or(&Standing::InForce)
+    }
+
+    /// Quotas that stand otherwise in another turn.
     pub(crate) fn differences(&self, other: &Self) -> BTreeSet<QuotaKey> {
-        let (mine, theirs) = (&self.standings, &other.standings);
-        let differs = |(key, standing): &(&QuotaKey, &Standing)| mine.get(*key) != Some(*standing);
-        let changed = theirs.iter().filter(differs).map(|(key, _)| key);
-        let gone = mine.keys().filter(|key| !theirs.contains_key(*key));
-        changed.chain(gone).cloned().collect()
+        let all = self.standings.keys().chain(other.standings.keys());
+        let differs = |key: &&QuotaKey| self.standings.get(*key) != other.standings.get(*key);
+        all.filter(differs).cloned().collect()
     }
 }
 
 /// What is in force, by Region and tenant.
-pub type Granted = BTreeMap<GrantKey, Accepted>;
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Granted(BTreeMap<RegionName, InForce>);
+
+impl Granted {
+    /// As the ledgers say.
+    fn of(world: &World) -> Self {
+        let ledgers = world.quota_ledgers.iter();
+        Self(
+            ledgers
+                .map(|(region, ledger)| (region.clone(), ledger.grants.clone()))
+                .collect(),
+        )
+    }
+
+    /// What is in force of one grant.
+    pub fn get(&self, key: &GrantKey) -> Option<&Accepted> {
+        self.0.get(&key.1)?.get(&key.0)
+    }
+
+    /// What is in force in a Region.
+    pub(super) fn region(&self, region: &RegionName) -> Option<&InForce> {
+        self.0.get(region)
+    }
+
+    fn insert(&mut self, key: &GrantKey, accepted: Accepted) {
+        let region = self.0.entry(key.1.clone()).or_default();
+        Arc::make_mut(region).insert(key.0.clone(), accepted);
+    }
+
+    fn remove(&mut self, key: &GrantKey) {
+        if let Some(region) = self.0.get_mut(&key.1) {
+            Arc::make_mut(region).remove(&key.0);
+        }
+    }
+}
 
 /// Decides on every Quota, given what is in force and what is used of it.
-pub(crate) fn granting(world: &World, fleet: &Fleet, tenants: &Tenants, book: &Book) -> Granting {
+pub(crate) fn granting(
+    world: &World,
+    fleet: &Fleet,
+    tenants: &Tenants,
+    book: &Book,
+    dockets: &mut Dockets,
+) -> Granting {
+    dockets.update(world, fleet, tenants);
+    let standings = dockets.iter().flat_map(|(_, docket)| &docket.standings);
     let mut all = Granting {
-        granted: world.accepted().map(|(key, a)| (key, a.clone())).collect(),
+        standings: standings.cloned().collect(),
+        granted: Granted::of(world),
         ..Granting::default()
     };
-    let asked = asked(world, &mut all, fleet, tenants);
-    let mut bench = Workbench::new(world, fleet);
+    let mut bench = Workbench::new(world, fleet, book);
     // What asks for less makes room for what asks for more.
+    let asked = asked(world, fleet, dockets);
     let (less, more): (Vec<_>, Vec<_>) = asked.into_iter().partition(|(_, slot)| {
-        all.granted
-            .get(&slot.grant)
-            .is_some_and(|a| shrinks(a, slot))
+        let accepted = all.granted.get(&slot.grant);
+        accepted.is_some_and(|accepted| shrinks(accepted, slot))
     });
-    leave(world, &mut all, &mut bench, book);
+    leave(world, dockets, &mut all, &mut bench, book);
     for (key, slot) in less.into_iter().rev().chain(more) {
         let standing = decide(world, &mut all.granted, &mut bench, slot);
         all.standings.insert(key.clone(), standing);
     }
-    all.roots = roots(&all.granted);
+    all.roots = roots_of(world, &all.granted, dockets);
     all
 }
 
 /// What is granted to first tenants, by Region.
-fn roots(granted: &Granted) -> BTreeMap<RegionName, Resources> {
-    let mut roots: BTreeMap<RegionName, Resources> = BTreeMap::new();
-    for ((own, region), accepted) in granted {
-        if !own.as_str().contains('-') {
-            let sum = roots.entry(region.clone()).or_default();
-            for (resource, grant) in &*accepted.grants {
-                sum.set(resource, sum.get(resource) + grant.nominal);
-            }
-        }
-    }
-    roots
+fn roots_of(
+    world: &World,
+    granted: &Granted,
+    dockets: &Dockets,
+) -> BTreeMap<RegionName, Resources> {
+    let one = |(region, now): (&RegionName, &InForce)| {
+        let stored = world.quota_ledger(region);
+        let known = dockets.get(region);
+        let known = known.filter(|_| stored.is_some_and(|s| Arc::ptr_eq(&s.grants, now)));
+        let sum = known.map_or_else(|| roots(now), |docket| docket.roots.clone());
+        (region.clone(), sum)
+    };
+    let all = granted.0.iter().map(one);
+    all.filter(|(_, sum)| *sum != Resources::default())
+        .collect()
 }
 
 /// Quotas that are right by themselves and not in force as they are, in the order in which they are
 /// heard: tenants above before those below, then by age.
 fn asked<'w>(
     world: &'w World,
-    all: &mut Granting,
     fleet: &Fleet,
-    tenants: &Tenants,
+    dockets: &'w Dockets,
 ) -> Vec<(&'w QuotaKey, &'w QuotaSlot)> {
-    let mut asked = Vec::new();
-    for (key, slot) in world.quotas().filter(|(_, slot)| !slot.deleting) {
-        let standing = match objection(fleet, tenants, key, slot) {
-            Some(parked) => Standing::Refused(parked),
-            None if !slot.held => Standing::Coming,
-            None if in_force(&all.granted, slot) => Standing::InForce,
-            None => {
-                asked.push((key, slot));
-                continue;
-            }
-        };
-        all.standings.insert(key.clone(), standing);
-    }
+    let keys = dockets.iter().flat_map(|(_, docket)| &docket.asked);
+    let mut asked: Vec<_> = keys
+        .filter_map(|key| Some((key, world.quota(key)?)))
+        .collect();
     asked.sort_by_cached_key(|(key, slot)| (depth(fleet, &slot.grant), slot.created, *key));
     asked
-}
-
-/// Whether what a Quota asks for is in force.
-fn in_force(granted: &Granted, slot: &QuotaSlot) -> bool {
-    let accepted = granted.get(&slot.grant);
-    accepted.is_some_and(|accepted| {
-        accepted.uid == slot.uid && slot.state.as_ref().is_ok_and(|g| *g == accepted.grants)
-    })
-}
-
-/// What is wrong with a Quota whatever others ask for.
-fn objection(fleet: &Fleet, tenants: &Tenants, key: &QuotaKey, slot: &QuotaSlot) -> Option<Parked> {
-    let (own, region) = &slot.grant;
-    if let Err(parked) = &slot.state {
-        return Some(parked.clone());
-    }
-    let tenant = key.1.split('.').next().unwrap_or_default();
-    let Some(owner) = tenants.owners.get(own).filter(|view| view.key.0 == key.0) else {
-        let message = format!(
-            "spec.tenantName {tenant} is no Tenant of namespace {} that stands: create it, or name another one",
-            key.0
-        );
-        return Some(Parked::new(Reason::TenantMissing, message));
-    };
-    let Some(view) = fleet.regions.get(region) else {
-        let message = format!(
-            "spec.regionName {region} does not exist or is parked: create the Region, or name another one"
-        );
-        return Some(Parked::new(Reason::RegionMissing, message));
-    };
-    let may = owner.limits.regions.as_ref();
-    let within = |tops: &BTreeSet<RegionName>| view.line.iter().any(|name| tops.contains(name));
-    let contains = |tops: &BTreeSet<RegionName>| {
-        let line = |top| {
-            fleet
-                .regions
-                .get(top)
-                .map(|view: &super::super::RegionView| &view.line)
-        };
-        tops.iter()
-            .any(|top| line(top).is_some_and(|line| line.contains(region)))
-    };
-    if may.is_some_and(|tops| !within(tops) && !contains(tops)) {
-        let message = format!(
-            "spec.regionName {region} is not among the Regions that Tenant {tenant} may use: add it to the Tenant's spec.regions, or name another one"
-        );
-        return Some(Parked::new(Reason::RegionNotAllowed, message));
-    }
-    None
 }
 
 /// Whether a Quota asks for less of something and for more of nothing.
@@ -220,7 +211,7 @@ fn decide(
         resources,
         grants: grants.clone(),
     };
-    granted.insert(key.clone(), accepted);
+    granted.insert(key, accepted);
     Standing::Coming
 }
 
@@ -241,18 +232,20 @@ fn listed(grants: &Grants) -> Vec<AcceptedResource> {
 
 /// Takes out of force what is no longer asked for, once nothing of it is granted on and what is used of
 /// it can be used of the Quota above. A root's stays until nothing is used.
-fn leave(world: &World, all: &mut Granting, bench: &mut Workbench<'_>, book: &Book) {
-    let alive: BTreeSet<&GrantKey> = world
-        .quotas()
-        .filter(|(_, slot)| !slot.deleting)
-        .map(|(_, slot)| &slot.grant)
-        .collect();
-    let gone: Vec<GrantKey> = all
-        .granted
-        .keys()
-        .filter(|key| !alive.contains(key))
-        .cloned()
-        .collect();
+fn leave(
+    world: &World,
+    dockets: &Dockets,
+    all: &mut Granting,
+    bench: &mut Workbench<'_>,
+    book: &Book,
+) {
+    let key = |region: &RegionName, own: &NamespaceName| (own.clone(), region.clone());
+    let gone = dockets.iter().flat_map(|(region, docket)| {
+        let owns = docket.gone.iter();
+        owns.map(move |own| key(region, own))
+    });
+    // Those of inner tenants before those of the tenants above.
+    let gone: BTreeSet<GrantKey> = gone.collect();
     for key in gone.iter().rev() {
         if still_used(book, key).is_none() && bench.change(key, None).is_ok() {
             all.granted.remove(key);
@@ -260,8 +253,9 @@ fn leave(world: &World, all: &mut Granting, bench: &mut Workbench<'_>, book: &Bo
             all.leaving = true;
         }
     }
-    for (key, slot) in world.quotas().filter(|(_, slot)| slot.deleting) {
-        let standing = if all.granted.contains_key(&slot.grant) {
+    let deleting = dockets.iter().flat_map(|(_, docket)| &docket.deleting);
+    for (key, slot) in deleting.filter_map(|key| Some((key, world.quota(key)?))) {
+        let standing = if all.granted.get(&slot.grant).is_some() {
             let why = still_used(book, &slot.grant)
                 .unwrap_or_else(|| "what of it is in force goes first".to_owned());
             Standing::Leaving(Parked::new(Reason::InUse, why))
@@ -296,42 +290,28 @@ fn still_used(book: &Book, key: &GrantKey) -> Option<String> {
 }
 
 /// What is to be written: holds, ledgers, and Quotas to let go.
-pub(crate) fn writes(world: &World, granting: &Granting) -> Vec<QuotaWrite> {
+pub(crate) fn writes(world: &World, granting: &Granting, dockets: &Dockets) -> Vec<QuotaWrite> {
     let mut writes = Vec::new();
-    for (key, slot) in world.quotas() {
-        if !slot.deleting && !slot.held && slot.state.is_ok() {
-            writes.push(QuotaWrite::Hold(key.clone(), slot.uid.clone()));
-        }
+    let found = |key: &QuotaKey| Some((key.clone(), world.quota(key)?));
+    let unheld = dockets.iter().flat_map(|(_, docket)| &docket.unheld);
+    for (key, slot) in unheld.filter_map(found) {
+        writes.push(QuotaWrite::Hold(key, slot.uid.clone()));
     }
-    let mut by_region: BTreeMap<&RegionName, Vec<(&GrantKey, &Accepted)>> = BTreeMap::new();
-    for (key, accepted) in &granting.granted {
-        by_region.entry(&key.1).or_default().push((key, accepted));
-    }
-    let regions = by_region.keys().copied().chain(world.quota_ledgers.keys());
-    for region in regions.collect::<BTreeSet<_>>() {
-        let wanted = by_region.get(region).map_or(&[][..], Vec::as_slice);
+    for (region, wanted) in &granting.granted.0 {
         let stored = world.quota_ledger(region);
-        let same = stored.is_some_and(|stored| {
-            let now = wanted.iter().map(|(key, accepted)| (&key.0, *accepted));
-            stored.grants.iter().eq(now)
-        });
-        if !same {
-            writes.push(ledger(
-                region,
-                wanted,
-                stored.map(|l| l.resource_version.clone()),
-            ));
+        let same = |stored: &InForce| Arc::ptr_eq(stored, wanted) || stored == wanted;
+        if !stored.map_or(wanted.is_empty(), |stored| same(&stored.grants)) {
+            let version = stored.map(|ledger| ledger.resource_version.clone());
+            writes.push(ledger(region, wanted, version));
         }
     }
-    let leaving = world
-        .quotas()
-        .filter(|(_, slot)| slot.deleting && slot.held);
-    for (key, slot) in leaving {
+    let deleting = dockets.iter().flat_map(|(_, docket)| &docket.deleting);
+    for (key, slot) in deleting.filter_map(found).filter(|(_, slot)| slot.held) {
         // Not before the ledger that is stored has nothing of it.
         let ledger = world.quota_ledger(&slot.grant.1);
         let there = ledger.and_then(|ledger| ledger.grants.get(&slot.grant.0));
         if there.is_none_or(|accepted| accepted.uid != slot.uid) {
-            writes.push(QuotaWrite::Release(key.clone(), slot.uid.clone()));
+            writes.push(QuotaWrite::Release(key, slot.uid.clone()));
         }
     }
     writes
@@ -339,11 +319,11 @@ pub(crate) fn writes(world: &World, granting: &Granting) -> Vec<QuotaWrite> {
 
 fn ledger(
     region: &RegionName,
-    wanted: &[(&GrantKey, &Accepted)],
+    wanted: &BTreeMap<NamespaceName, Accepted>,
     resource_version: Option<String>,
 ) -> QuotaWrite {
-    let one = |(key, accepted): &(&GrantKey, &Accepted)| AcceptedGrant {
-        namespace: key.0.clone(),
+    let one = |(own, accepted): (&NamespaceName, &Accepted)| AcceptedGrant {
+        namespace: own.clone(),
         uid: accepted.uid.clone(),
         since: accepted.since,
         resources: accepted.resources.to_vec(),

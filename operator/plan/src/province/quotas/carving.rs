@@ -5,16 +5,15 @@ use std::sync::Arc;
 
 use crds::{AcceptedResource, LEDGER_GRANTS_MAX, NamespaceName, Reason, RegionName};
 
-use super::{Granted, depth, in_order, line, region_line};
+use super::{Book, Granted, depth, line, region_line};
 use crate::amount::format_amount;
 use crate::province::regions::Fleet;
+use crate::quota::Node;
 use crate::world::{GrantKey, Grants, Parked, World, quota_name};
 
-/// Where changes are tried. What is carved from what is added up only when there are any.
+/// Where changes are tried.
 pub(super) struct Workbench<'a> {
-    world: &'a World,
-    fleet: &'a Fleet,
-    carving: Option<Carving<'a>>,
+    carving: Carving<'a>,
     /// Grants and bytes of each Region's ledger.
     sizes: BTreeMap<RegionName, (usize, usize)>,
 }
@@ -32,11 +31,15 @@ fn bytes(own: &NamespaceName, resources: &[AcceptedResource]) -> usize {
 }
 
 impl<'a> Workbench<'a> {
-    pub(super) fn new(world: &'a World, fleet: &'a Fleet) -> Self {
+    pub(super) fn new(world: &'a World, fleet: &'a Fleet, book: &'a Book) -> Self {
         Self {
-            world,
-            fleet,
-            carving: None,
+            carving: Carving {
+                world,
+                fleet,
+                book,
+                grants: BTreeMap::new(),
+                budgets: BTreeMap::new(),
+            },
             sizes: BTreeMap::new(),
         }
     }
@@ -49,8 +52,11 @@ impl<'a> Workbench<'a> {
         resources: &[AcceptedResource],
     ) -> bool {
         let size = self.sizes.entry(key.1.clone()).or_insert_with(|| {
-            let mine = granted.iter().filter(|((_, region), _)| *region == key.1);
-            mine.fold((0, 0), |(count, sum), ((own, _), accepted)| {
+            let mine = granted
+                .region(&key.1)
+                .into_iter()
+                .flat_map(|mine| mine.iter());
+            mine.fold((0, 0), |(count, sum), (own, accepted)| {
                 (count + 1, sum + bytes(own, &accepted.resources))
             })
         });
@@ -73,25 +79,31 @@ impl<'a> Workbench<'a> {
         key: &GrantKey,
         wanted: Option<&Arc<Grants>>,
     ) -> Result<(), Parked> {
-        let of = || Carving::of(self.world, self.fleet);
-        self.carving.get_or_insert_with(of).change(key, wanted)
+        self.carving.change(key, wanted)
     }
 }
 
-/// What is carved from what, in nominal amounts.
+/// What is carved from what, in nominal amounts: as the book has it, and what is changed of that.
 struct Carving<'a> {
     world: &'a World,
     fleet: &'a Fleet,
-    /// Nominal amount and what of it is granted on.
-    nodes: BTreeMap<GrantKey, BTreeMap<Arc<str>, Carved>>,
+    book: &'a Book,
+    /// Grants that differ from the book's; `None` where nothing is granted any more.
+    grants: BTreeMap<NamespaceName, BTreeMap<RegionName, Changes>>,
     budgets: BTreeMap<(RegionName, Arc<str>), Carved>,
 }
+
+/// What differs of one grant.
+type Changes = BTreeMap<Arc<str>, Option<Carved>>;
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Carved {
     nominal: i64,
     given: i64,
 }
+
+/// Whom and where a grant is for.
+type Place<'a> = (&'a NamespaceName, &'a RegionName);
 
 /// What a grant is carved from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -103,78 +115,109 @@ enum Whole {
 }
 
 impl<'a> Carving<'a> {
-    /// What is in force.
-    fn of(world: &'a World, fleet: &'a Fleet) -> Self {
-        let mut carving = Self {
-            world,
-            fleet,
-            nodes: BTreeMap::new(),
-            budgets: BTreeMap::new(),
-        };
-        for (name, view) in &fleet.regions {
-            for (resource, nominal) in view.region.budget.iter() {
-                let carved = Carved { nominal, given: 0 };
-                carving
-                    .budgets
-                    .insert((name.clone(), resource.into()), carved);
+    /// What is granted of one resource, and what of that is granted on.
+    fn grant(&self, (own, region): Place<'_>, resource: &str) -> Option<Carved> {
+        let changed = self.grants.get(own).and_then(|mine| mine.get(region));
+        match changed.and_then(|changed| changed.get(resource)) {
+            Some(changed) => *changed,
+            None => Some(self.carved(self.book.node((own, region), resource)?)),
+        }
+    }
+
+    /// A Region's budget of one resource.
+    fn budget(&self, region: &RegionName, resource: &Arc<str>) -> Option<Carved> {
+        let changed = self.budgets.get(&(region.clone(), resource.clone()));
+        let known = || Some(self.carved(self.book.budget(region, resource)?));
+        changed.copied().or_else(known)
+    }
+
+    fn carved(&self, node: Node) -> Carved {
+        Carved {
+            nominal: self.book.tree().grant(node).nominal,
+            given: self.book.tree().carved(node),
+        }
+    }
+
+    /// All that is granted to a tenant in a Region.
+    fn all_of(&self, (own, region): Place<'_>) -> BTreeMap<Arc<str>, Carved> {
+        let nodes = self.book.grants.get(own).and_then(|mine| mine.get(region));
+        let nodes = nodes.into_iter().flatten();
+        let mut all: BTreeMap<Arc<str>, Carved> = nodes
+            .map(|(resource, node)| (resource.clone(), self.carved(*node)))
+            .collect();
+        let changed = self.grants.get(own).and_then(|mine| mine.get(region));
+        for (resource, changed) in changed.into_iter().flatten() {
+            match changed {
+                Some(carved) => drop(all.insert(resource.clone(), *carved)),
+                None => drop(all.remove(resource)),
             }
         }
-        for (key, accepted) in in_order(world, fleet) {
-            for (resource, grant) in &*accepted.grants {
-                let whole = carving.whole(&key, resource);
-                carving.give(&whole, resource, grant.nominal);
-                let carved = Carved {
-                    nominal: grant.nominal,
-                    given: 0,
-                };
-                let nodes = carving.nodes.entry(key.clone()).or_default();
-                nodes.insert(resource.clone(), carved);
-            }
-        }
-        carving
+        all
+    }
+
+    /// Regions in which a tenant has, or had, anything.
+    fn regions_of(&self, own: &NamespaceName) -> BTreeSet<&RegionName> {
+        let known = self
+            .book
+            .grants
+            .get(own)
+            .into_iter()
+            .flat_map(BTreeMap::keys);
+        let changed = self.grants.get(own).into_iter().flat_map(BTreeMap::keys);
+        known.chain(changed).collect()
     }
 
     /// What a grant of a resource is, or would be, carved from.
-    fn whole(&self, key: &GrantKey, resource: &str) -> Whole {
-        let (regions, line) = (region_line(self.fleet, &key.1), line(self.world, &key.0));
-        for own in &line[1..] {
-            for region in &regions {
-                let above = (own.clone(), region.clone());
-                if self
-                    .nodes
-                    .get(&above)
-                    .is_some_and(|nodes| nodes.contains_key(resource))
-                {
-                    return Whole::Quota(above);
+    fn whole(&self, (own, region): Place<'_>, resource: &Arc<str>) -> Whole {
+        let (regions, line) = (region_line(self.fleet, region), line(self.world, own));
+        for above in &line[1..] {
+            for at in regions {
+                if self.grant((above, at), resource).is_some() {
+                    return Whole::Quota((above.clone(), at.clone()));
                 }
             }
         }
         // Budgets are for first tenants.
-        if line.len() == 1 && self.budgets.contains_key(&(key.1.clone(), resource.into())) {
-            return Whole::Budget(key.1.clone());
+        if line.len() == 1 && self.budget(region, resource).is_some() {
+            return Whole::Budget(region.clone());
         }
         Whole::Open
     }
 
-    fn at(&mut self, whole: &Whole, resource: &str) -> Option<&mut Carved> {
+    fn at(&self, whole: &Whole, resource: &Arc<str>) -> Option<Carved> {
         match whole {
-            Whole::Quota(key) => self.nodes.get_mut(key)?.get_mut(resource),
-            Whole::Budget(region) => self.budgets.get_mut(&(region.clone(), resource.into())),
+            Whole::Quota((own, region)) => self.grant((own, region), resource),
+            Whole::Budget(region) => self.budget(region, resource),
             Whole::Open => None,
         }
     }
 
-    fn give(&mut self, whole: &Whole, resource: &str, amount: i64) {
-        if let Some(carved) = self.at(whole, resource) {
-            carved.given += amount;
+    fn give(&mut self, whole: &Whole, resource: &Arc<str>, amount: i64) {
+        let Some(mut carved) = self.at(whole, resource) else {
+            return;
+        };
+        carved.given += amount;
+        match whole {
+            Whole::Quota(key) => self.set(key, resource, Some(carved)),
+            Whole::Budget(region) => {
+                let key = (region.clone(), resource.clone());
+                self.budgets.insert(key, carved);
+            }
+            Whole::Open => {}
         }
+    }
+
+    fn set(&mut self, (own, region): &GrantKey, resource: &Arc<str>, carved: Option<Carved>) {
+        let mine = self.grants.entry(own.clone()).or_default();
+        let changes = mine.entry(region.clone()).or_default();
+        changes.insert(resource.clone(), carved);
     }
 
     fn change(&mut self, key: &GrantKey, wanted: Option<&Arc<Grants>>) -> Result<(), Parked> {
         if wanted.is_some() {
             self.covered(key)?;
         }
-        let before = self.nodes.get(key).cloned().unwrap_or_default();
+        let before = self.all_of((&key.0, &key.1));
         let none = Grants::new();
         let wanted = wanted.map_or(&none, |wanted| wanted);
         let resources: BTreeSet<Arc<str>> = before.keys().chain(wanted.keys()).cloned().collect();
@@ -195,11 +238,12 @@ impl<'a> Carving<'a> {
         let (regions, line) = (region_line(self.fleet, &key.1), line(self.world, &key.0));
         let (mut any, mut here) = (false, false);
         for own in &line[1..] {
-            let first = (own.clone(), RegionName::from(""));
-            let mine = self.nodes.range(first..);
-            let mut mine = mine.take_while(|((name, _), nodes)| name == own && !nodes.is_empty());
-            any |= mine.clone().next().is_some();
-            here |= mine.any(|((_, region), _)| regions.contains(region));
+            for region in self.regions_of(own) {
+                if !self.all_of((own, region)).is_empty() {
+                    any = true;
+                    here |= regions.contains(region);
+                }
+            }
         }
         if any && !here {
             let message = format!(
@@ -219,7 +263,7 @@ impl<'a> Carving<'a> {
         old: Option<Carved>,
         new: Option<i64>,
     ) -> Result<Step, Parked> {
-        let whole = self.whole(key, &resource);
+        let whole = self.whole((&key.0, &key.1), &resource);
         let moves = match old {
             Some(_) => Vec::new(),
             None => self.below(key, &resource),
@@ -232,7 +276,7 @@ impl<'a> Carving<'a> {
         let here = moves.iter().filter(|(from, _)| *from == whole);
         let had = old.map_or(here.map(|(_, amount)| amount).sum(), |old| old.nominal);
         let has = new.unwrap_or(0);
-        let above = self.at(&whole, &resource).copied();
+        let above = self.at(&whole, &resource);
         let others = above.map_or(0, |above| above.given - had);
         if let Some(above) = above.filter(|above| has > had && others + has > above.nominal) {
             return Err(exceeds(&whole, &resource, above, others, has));
@@ -253,36 +297,43 @@ impl<'a> Carving<'a> {
         }
         let more = step.new.unwrap_or(0) - step.old;
         self.give(&step.whole, &step.resource, more);
-        let nodes = self.nodes.entry(key.clone()).or_default();
-        match step.new {
-            Some(nominal) => {
-                let carved = Carved {
-                    nominal,
-                    given: step.given,
-                };
-                nodes.insert(step.resource, carved);
-            }
-            None => drop(nodes.remove(&step.resource)),
-        }
+        let given = step.given;
+        let carved = step.new.map(|nominal| Carved { nominal, given });
+        self.set(key, &step.resource, carved);
     }
 
     /// Grants that would be carved from one that does not exist yet, and what they are carved from now.
-    fn below(&self, key: &GrantKey, resource: &str) -> Vec<(Whole, i64)> {
+    fn below(&self, key: &GrantKey, resource: &Arc<str>) -> Vec<(Whole, i64)> {
         let prefix = format!("{}-", key.0);
-        let first = (prefix.as_str().into(), RegionName::from(""));
-        let all = self.nodes.range(first..);
-        let below = all.take_while(|((own, _), _)| own.as_str().starts_with(&prefix));
-        let inside = below.filter(|(other, _)| region_line(self.fleet, &other.1).contains(&key.1));
-        let moves = inside.filter_map(|(other, nodes)| {
-            let amount = nodes.get(resource)?.nominal;
-            let whole = self.whole(other, resource);
-            let nearer = match &whole {
-                Whole::Quota(above) => depth(self.fleet, key) > depth(self.fleet, above),
-                Whole::Budget(_) | Whole::Open => true,
-            };
-            nearer.then_some((whole, amount))
-        });
-        moves.collect()
+        let inside = |own: &&NamespaceName| own.as_str().starts_with(&prefix);
+        let from = NamespaceName::from(prefix.as_str());
+        let known = self.book.grants.range(from.clone()..).map(|(own, _)| own);
+        let changed = self.grants.range(from..).map(|(own, _)| own);
+        let all: BTreeSet<&NamespaceName> = known
+            .take_while(inside)
+            .chain(changed.take_while(inside))
+            .collect();
+        let mut moves = Vec::new();
+        for own in all {
+            for region in self.regions_of(own) {
+                let place = (own, region);
+                let Some(grant) = self.grant(place, resource) else {
+                    continue;
+                };
+                if !region_line(self.fleet, region).contains(&key.1) {
+                    continue;
+                }
+                let whole = self.whole(place, resource);
+                let nearer = match &whole {
+                    Whole::Quota(above) => depth(self.fleet, key) > depth(self.fleet, above),
+                    Whole::Budget(_) | Whole::Open => true,
+                };
+                if nearer {
+                    moves.push((whole, grant.nominal));
+                }
+            }
+        }
+        moves
     }
 }
 
