@@ -28,8 +28,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crds::{
-    AppName, Approval, ClusterName, ClusterReportSpec, ContentHash, LinkGrantSpec, NamespaceName,
-    RegionName, Uid,
+    AppName, Approval, Charge, ClusterName, ClusterReportSpec, ContentHash, LinkGrantSpec,
+    NamespaceName, RegionName, Uid,
 };
 
 pub use app::{AppSlot, AppState, Scale, ValidApp, ValidWave};
@@ -39,7 +39,7 @@ pub use footprint::{Footprint, Object};
 pub use gate::{Parked, Verdict};
 pub(crate) use isolations::is_of_namespace;
 pub use isolations::{IsolationSlot, namespace_uid};
-use journal::{Journal, Uses};
+use journal::{Journal, Pool, Uses};
 pub(crate) use ledger::older;
 pub use ledger::{AppLedger, LedgerEntry, SliceState};
 pub use links::{LinkKey, LinkSlot};
@@ -121,8 +121,10 @@ pub struct World {
     pub(crate) bindings: BTreeMap<(NamespaceName, TenantRole), BTreeSet<Subject>>,
     /// Grows with every change of Tenants and namespaces.
     pub(crate) tenancy: u64,
-    pub(crate) quotas: BTreeMap<QuotaKey, QuotaSlot>,
+    pub(crate) quotas: BTreeMap<QuotaKey, Arc<QuotaSlot>>,
     pub(crate) quota_index: QuotaIndex,
+    /// What entries and Apps are charged.
+    pub(crate) charges: Pool<Charge>,
     pub(crate) quota_ledgers: BTreeMap<RegionName, QuotaLedgerState>,
     /// Grows with every change of Quotas and of what of them is in force.
     pub(crate) quota_changes: u64,
@@ -187,6 +189,7 @@ impl World {
             tenancy: 0,
             quotas: BTreeMap::new(),
             quota_index: QuotaIndex::default(),
+            charges: Pool::default(),
             quota_ledgers: BTreeMap::new(),
             quota_changes: 0,
             ledger_changes: 0,

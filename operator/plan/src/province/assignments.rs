@@ -15,7 +15,7 @@ use super::regions::{Fleet, Reach, Standing};
 use super::rollout::Rolled;
 use crate::charge::Charges;
 use crate::content::hash_of;
-use crate::world::{AppLedger, AppSlot, ValidApp, World, namespace_uid};
+use crate::world::{AppLedger, AppSlot, ValidApp, World};
 
 /// One change of the ledger of one cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -296,7 +296,7 @@ pub(crate) fn removed_everywhere(
 
 /// Whether a namespace stands in a cluster that could say that it is gone.
 pub(super) fn stands_somewhere(world: &World, fleet: &Fleet, namespace: &NamespaceName) -> bool {
-    let Some(ledger) = world.ledger(&namespace_uid(namespace)) else {
+    let Some(ledger) = world.home(namespace) else {
         return false;
     };
     let held = ledger.entries.iter();

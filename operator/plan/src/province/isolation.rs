@@ -9,8 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crds::{
-    ClusterName, ContentHash, Entry, EntryState, NamespaceName, ReportState, Scope, TakeOver, Tier,
-    Uid,
+    Charge, ClusterName, ContentHash, Entry, EntryState, NamespaceName, ReportState, Scope,
+    TakeOver, Tier, Uid,
 };
 
 pub use baselines::Baselines;
@@ -85,14 +85,15 @@ impl Planner {
         let ledger = world.ledger(uid).into_iter();
         let mut entries = ledger.flat_map(|ledger| ledger.entries.values());
         let named = entries.next().map(|held| held.entry.namespace.clone());
-        let mut known = world.enclosed.iter();
-        let known = known
-            .find(|(_, known)| *known == uid)
-            .map(|(name, _)| name.clone());
-        let mut counted = self.presence.counts.keys();
-        let named = named
-            .or(known)
-            .or_else(|| counted.find(|name| namespace_uid(name) == *uid).cloned());
+        let known = || {
+            let mut known = world.enclosed.iter().filter(|(_, known)| *known == uid);
+            known.next().map(|(name, _)| name.clone())
+        };
+        let counted = || {
+            let mut counted = self.presence.counts.keys();
+            counted.find(|name| namespace_uid(name) == *uid).cloned()
+        };
+        let named = named.or_else(known).or_else(counted);
         self.presence.due.extend(named);
     }
 
@@ -134,7 +135,7 @@ impl Planner {
     }
 
     fn isolate_one(&mut self, world: &World, fleet: &Fleet, namespace: &NamespaceName) {
-        let uid = namespace_uid(namespace);
+        let uid = world.home_uid(namespace);
         for cluster in self.presence.edited.remove(namespace).into_iter().flatten() {
             if let Some(edits) = self.edits.get_mut(&cluster) {
                 edits.remove(&uid);
@@ -157,6 +158,7 @@ impl Planner {
                 .get(namespace)
                 .map_or(&[], Vec::as_slice),
             made: Vec::new(),
+            limits: BTreeMap::new(),
             clearing: world
                 .namespaces
                 .get(namespace)
@@ -207,6 +209,8 @@ struct Home<'a> {
     policies: &'a [Value],
     /// Contents with those, by the baseline that they are added to.
     made: Vec<(Baseline, (ContentHash, Box<str>))>,
+    /// Resources that are limited, by what the Apps draw from.
+    limits: BTreeMap<usize, Vec<String>>,
     /// Whether its tenant is being deleted.
     clearing: bool,
 }
@@ -242,6 +246,7 @@ impl Home<'_> {
             }
             None if !used && self.told(&view.name).is_none() => None,
             None if leaves || self.clearing => self.lost(at, leaves),
+            Some(held) if self.is_right(at, held) => None,
             Some(_) | None => {
                 let want = self.entry(at, held)?;
                 let as_it_is = held.is_some_and(|held| same(held, &want));
@@ -303,6 +308,21 @@ impl Home<'_> {
         })
     }
 
+    /// Whether an entry says all that it should. To make another one and compare the two takes longer,
+    /// and nearly all are right.
+    fn is_right(&mut self, at: At, held: &Entry) -> bool {
+        let world = self.world;
+        held.scope == Scope::Namespace
+            && held.overrides.is_empty()
+            && held.stages.is_empty()
+            && held.secrets.is_empty()
+            && (held.take_over, held.tier) == (TakeOver::Always, Tier::General)
+            && *held.charge == Charge::default()
+            && self.content(at).as_ref() == Some(&held.content)
+            && world.contents.contains_key(held.pack.as_str())
+            && *self.limits(at) == held.limits
+    }
+
     fn entry(&mut self, at: At, held: Option<&Entry>) -> Option<Entry> {
         let content = &self.content(at)?;
         Some(Entry {
@@ -319,7 +339,7 @@ impl Home<'_> {
             secrets: Vec::new(),
             take_over: TakeOver::Always,
             tier: Tier::General,
-            limits: self.limits(at),
+            limits: self.limits(at).to_vec(),
             charge: Arc::default(),
         })
     }
@@ -347,15 +367,18 @@ impl Home<'_> {
         Some(hash)
     }
 
-    fn limits(&self, at: At) -> Vec<String> {
+    fn limits(&mut self, at: At) -> &[String] {
         let Some(desks) = self.desks else {
-            return Vec::new();
+            return &[];
         };
-        let names = desks.desk(at).iter().map(|(name, _)| name.to_string());
-        let names: BTreeSet<String> = names.collect();
-        if names.is_empty() {
-            return UNGRANTED.map(str::to_owned).into();
-        }
-        names.into_iter().collect()
+        let known = self.limits.entry(desks.number(at));
+        known.or_insert_with(|| {
+            let names = desks.desk(at).iter().map(|(name, _)| name.to_string());
+            let names: BTreeSet<String> = names.collect();
+            if names.is_empty() {
+                return UNGRANTED.map(str::to_owned).into();
+            }
+            names.into_iter().collect()
+        })
     }
 }

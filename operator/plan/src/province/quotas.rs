@@ -62,7 +62,7 @@ impl std::fmt::Display for Source {
 }
 
 /// Where the Apps of a namespace draw from, by cluster.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Desks {
     all: Vec<Desk>,
     at: Vec<usize>,
@@ -78,6 +78,40 @@ type Nodes = Vec<(Arc<str>, Node)>;
 impl Desks {
     pub(crate) fn desk(&self, at: At) -> &[(Arc<str>, Node)] {
         &self.all[self.at[at]]
+    }
+
+    /// Desks at which there is nothing.
+    fn none(fleet: &Fleet) -> Self {
+        Self {
+            all: vec![Desk::new()],
+            at: vec![0; fleet.clusters.len()],
+        }
+    }
+
+    /// Draws from a grant in these clusters, before what is drawn from there.
+    fn draw(&mut self, clusters: impl Iterator<Item = At>, nodes: &Nodes) {
+        // Clusters that drew on the same before do so after as well.
+        let mut known: Vec<(usize, usize)> = Vec::new();
+        for at in clusters {
+            let before = self.at[at];
+            let after = known.iter().find(|(from, _)| *from == before);
+            self.at[at] = if let Some((_, after)) = after {
+                *after
+            } else {
+                let mut desk = nodes.clone();
+                let listed = |name: &str| nodes.iter().any(|(other, _)| **other == *name);
+                let others = self.all[before].iter().filter(|(name, _)| !listed(name));
+                desk.extend(others.cloned());
+                self.all.push(desk);
+                known.push((before, self.all.len() - 1));
+                self.all.len() - 1
+            };
+        }
+    }
+
+    /// Which of them it is: clusters with the same number draw from the same.
+    pub(crate) fn number(&self, at: At) -> usize {
+        self.at[at]
     }
 }
 
@@ -125,31 +159,39 @@ impl Book {
             }
         }
         book.shape = world.quota_index.shape;
-        for (own, region, accepted) in in_order(world, fleet) {
-            book.enter(
-                world,
-                fleet,
-                (own.clone(), region.clone()),
-                &accepted.grants,
-            );
+        for (own, all) in in_order(world, fleet) {
+            book.enter(world, fleet, own, &all);
         }
         book.ledgers = ledgers(world);
         book
     }
 
-    fn enter(&mut self, world: &World, fleet: &Fleet, key: GrantKey, grants: &Grants) {
-        let parents = self.parents(world, fleet, &key, grants);
-        let source = self.source(Source::Quota(key.clone()));
-        let closes = world.quota_index.closing.contains_key(&key);
-        let mut nodes = Nodes::with_capacity(parents.len());
-        for ((resource, grant), parent) in grants.iter().zip(parents) {
-            let node = self.add(parent, *grant, source, resource);
-            if closes {
-                self.tree.close(node);
+    /// Takes in all that is in force of one tenant.
+    fn enter(
+        &mut self,
+        world: &World,
+        fleet: &Fleet,
+        own: &NamespaceName,
+        all: &[(&RegionName, &Accepted)],
+    ) {
+        let line = line(world, own);
+        let mut mine = BTreeMap::new();
+        for (region, accepted) in all {
+            let parents = self.parents(fleet, &line, region, &accepted.grants);
+            let key = (own.clone(), (*region).clone());
+            let closes = world.quota_index.closing.contains_key(&key);
+            let source = self.source(Source::Quota(key));
+            let mut nodes = Nodes::with_capacity(parents.len());
+            for ((resource, grant), parent) in accepted.grants.iter().zip(parents) {
+                let node = self.add(parent, *grant, source, resource);
+                if closes {
+                    self.tree.close(node);
+                }
+                nodes.push((resource.clone(), node));
             }
-            nodes.push((resource.clone(), node));
+            mine.insert((*region).clone(), nodes);
         }
-        self.grants.entry(key.0).or_default().insert(key.1, nodes);
+        self.grants.insert(own.clone(), mine);
     }
 
     /// Takes in ledgers that differ in amounts alone; `false` when more than that changed, so that the
@@ -214,21 +256,20 @@ impl Book {
     /// nearest Region, or the Region's budget.
     fn parents(
         &self,
-        world: &World,
         fleet: &Fleet,
-        key: &GrantKey,
+        line: &[NamespaceName],
+        region: &RegionName,
         grants: &Grants,
     ) -> Vec<Option<Node>> {
-        let regions = region_line(fleet, &key.1);
+        let regions = region_line(fleet, region);
         let mut above: Vec<&Nodes> = Vec::new();
-        let line = line(world, &key.0);
         for own in &line[1..] {
             let mine = self.grants.get(own).into_iter();
             above
                 .extend(mine.flat_map(|mine| regions.iter().filter_map(|region| mine.get(region))));
         }
         // Budgets are for first tenants.
-        above.extend(self.budgets.get(&key.1).filter(|_| line.len() == 1));
+        above.extend(self.budgets.get(region).filter(|_| line.len() == 1));
         let find = |resource: &Arc<str>| {
             let mut nodes = above.iter().flat_map(|nodes| nodes.iter());
             let found = nodes.find(|(name, _)| name == resource);
@@ -250,7 +291,7 @@ impl Book {
         if let Some(known) = self.desks.get(own) {
             return known.clone();
         }
-        let desks = self.find_desks(world, fleet, own).map(Arc::new);
+        let desks = self.desks_along(world, fleet, &line(world, own));
         self.desks.insert(own.clone(), desks.clone());
         desks
     }
@@ -273,40 +314,33 @@ impl Book {
         })
     }
 
-    fn find_desks(&self, world: &World, fleet: &Fleet, own: &NamespaceName) -> Option<Desks> {
-        // From the outside in, so that what is nearer replaces what is not.
-        let mut grants = Vec::new();
-        for own in line(world, own).iter().rev() {
-            let from = grants.len();
-            grants.extend(self.grants.get(own).into_iter().flatten());
-            let depth = |region: &RegionName| fleet.regions.get(region).map(|r| r.line.len());
-            grants[from..].sort_by_key(|(region, _)| depth(region));
-        }
-        // Whoever has a Quota of which nothing is in force, yet or by a loss, starts nothing meanwhile.
-        let asks = |own: &NamespaceName| world.quota_index.asking.contains_key(own);
-        if grants.is_empty() && !line(world, own).iter().any(asks) {
-            return None;
-        }
-        let mut desks = Desks {
-            all: vec![Desk::new()],
-            at: vec![0; fleet.clusters.len()],
+    /// The desks of the first tenant of a line: those of the tenant above, with its own Quotas before them.
+    fn desks_along(
+        &mut self,
+        world: &World,
+        fleet: &Fleet,
+        whole: &[NamespaceName],
+    ) -> Option<Arc<Desks>> {
+        let (own, rest) = whole.split_first()?;
+        let above = match rest.first() {
+            Some(next) if line(world, next) == rest => self.desks(world, fleet, next),
+            Some(_) | None => self.desks_along(world, fleet, rest),
         };
-        for (region, nodes) in grants {
-            // Clusters that drew on the same before do so after as well.
-            let mut known: BTreeMap<usize, usize> = BTreeMap::new();
-            for at in self.subtrees.get(region).into_iter().flatten() {
-                let before = desks.at[*at];
-                desks.at[*at] = *known.entry(before).or_insert_with(|| {
-                    let mut desk = nodes.clone();
-                    let others = desks.all[before].iter();
-                    let listed = |name: &str| nodes.iter().any(|(other, _)| **other == *name);
-                    desk.extend(others.filter(|(name, _)| !listed(name)).cloned());
-                    desks.all.push(desk);
-                    desks.all.len() - 1
-                });
-            }
+        let mut mine: Vec<(&RegionName, &Nodes)> =
+            self.grants.get(own).into_iter().flatten().collect();
+        if mine.is_empty() {
+            // Whoever has a Quota of which nothing is in force, yet or by a loss, starts nothing meanwhile.
+            let asks = world.quota_index.asking.contains_key(own);
+            return above.or_else(|| asks.then(|| Arc::new(Desks::none(fleet))));
         }
-        Some(desks)
+        // From the outside in, so that what is nearer replaces what is not.
+        mine.sort_by_key(|(region, _)| region_depth(fleet, region));
+        let mut desks = above.map_or_else(|| Desks::none(fleet), |above| (*above).clone());
+        for (region, nodes) in mine {
+            let clusters = self.subtrees.get(region).into_iter().flatten();
+            desks.draw(clusters.copied(), nodes);
+        }
+        Some(Arc::new(desks))
     }
 
     /// Takes in that so much is used in a cluster, `times` 1, or no longer, -1.
@@ -380,20 +414,21 @@ fn ledgers(world: &World) -> BTreeMap<RegionName, Arc<BTreeMap<NamespaceName, Ac
         .collect()
 }
 
-/// All that is in force, tenants above before those below, and Regions above before those below.
+/// All that is in force, tenants above before those below, and of each Regions above before those below.
 fn in_order<'w>(
     world: &'w World,
     fleet: &Fleet,
-) -> Vec<(&'w NamespaceName, &'w RegionName, &'w Accepted)> {
-    let mut depths: BTreeMap<(usize, usize), Vec<_>> = BTreeMap::new();
-    for (region, ledger) in &world.quota_ledgers {
-        let below = region_depth(fleet, region);
+) -> BTreeMap<&'w NamespaceName, Vec<(&'w RegionName, &'w Accepted)>> {
+    // A name comes before those that it begins.
+    let mut tenants: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    let mut regions: Vec<_> = world.quota_ledgers.iter().collect();
+    regions.sort_by_key(|(region, _)| region_depth(fleet, region));
+    for (region, ledger) in regions {
         for (own, accepted) in &*ledger.grants {
-            let place = depths.entry((tenant_depth(own), below)).or_default();
-            place.push((own, region, accepted));
+            tenants.entry(own).or_default().push((region, accepted));
         }
     }
-    depths.into_values().flatten().collect()
+    tenants
 }
 
 /// How deep a grant lies: its tenant, then its Region. Parents come before their children by it.

@@ -76,8 +76,10 @@ impl Scribe<'_> {
             // An empty slice tells the agent which hub it talks to and what it may do.
             changed.insert("a-0000".into(), Vec::new());
         }
+        // What is new is held by nobody else from here on, and needs no copy.
+        drop((slices, entries));
         for (name, entries) in changed {
-            self.one_slice(cluster, slot, header, &name, &entries);
+            self.one_slice(cluster, slot, header, &name, entries);
         }
     }
 
@@ -87,7 +89,7 @@ impl Scribe<'_> {
         slot: &ClusterSlot,
         header: &AssignmentSliceSpec,
         name: &str,
-        entries: &[Arc<Entry>],
+        entries: Vec<Arc<Entry>>,
     ) {
         let old = slot.slices.get(name);
         // A slice written in the future was written before the clock was set back.
@@ -111,7 +113,7 @@ impl Scribe<'_> {
             resource_version: old.map(|old| old.resource_version.clone()),
             spec: AssignmentSliceSpec {
                 sequence: top.max(header.sequence),
-                entries: entries.iter().map(|entry| (**entry).clone()).collect(),
+                entries: entries.into_iter().map(Arc::unwrap_or_clone).collect(),
                 ..header.clone()
             },
         });

@@ -89,6 +89,17 @@ impl Limits {
             tier: Tier::Core,
         }
     }
+
+    /// Why an App is parked for its tier, if it is: nobody raises himself above others.
+    pub(crate) fn tier_objection(&self, tier: Tier) -> Option<Parked> {
+        (tier < self.tier).then(|| {
+            let message = format!(
+                "spec.tier {tier:?} is above {:?}, which is the highest that its tenant may have: lower it, or let whoever runs the tenant above raise spec.maxTier",
+                self.tier
+            );
+            Parked::new(Reason::TierExceeded, message)
+        })
+    }
 }
 
 impl Default for Limits {
@@ -103,17 +114,6 @@ impl Tenants {
     pub fn owner(&self, namespace: &NamespaceName) -> Option<&Arc<TenantView>> {
         let view = self.owners.get(namespace)?;
         matches!(view.place, Place::Owned(_) | Place::Going).then_some(view)
-    }
-
-    /// Why an App of a namespace is parked for its tier, if it is: nobody raises himself above others.
-    pub(crate) fn tier_objection(&self, namespace: &NamespaceName, tier: Tier) -> Option<Parked> {
-        let most = self.owner(namespace)?.limits.tier;
-        (tier < most).then(|| {
-            let message = format!(
-                "spec.tier {tier:?} is above {most:?}, which is the highest that its tenant may have: lower it, or let whoever runs the tenant above raise spec.maxTier"
-            );
-            Parked::new(Reason::TierExceeded, message)
-        })
     }
 
     /// Why Apps of a namespace are parked, if they are. A namespace that no Tenant owns and none may

@@ -357,10 +357,14 @@ fn parked(world: &World, report: &PlanReport, slot: &AppSlot) -> Option<Parked> 
         Ok(app) => app,
         Err(parked) => return Some(parked.clone()),
     };
-    let barred = || report.baselines.objection(&report.tenants, slot, app);
-    let too_high = || report.tenants.tier_objection(&slot.namespace, app.tier);
-    let objection = report.tenants.objection(&slot.namespace);
-    if let Some(parked) = objection.or_else(too_high).or_else(barred) {
+    if let Some(parked) = report.tenants.objection(&slot.namespace) {
+        return Some(parked);
+    }
+    let owner = report.tenants.owner(&slot.namespace);
+    let limits = owner.map(|owner| &*owner.limits);
+    let too_high = limits.and_then(|limits| limits.tier_objection(app.tier));
+    let barred = || report.baselines.objection(limits, app);
+    if let Some(parked) = too_high.or_else(barred) {
         return Some(parked);
     }
     let ((kind, name), owner) = world.taken(slot)?;

@@ -8,7 +8,7 @@ use crds::{
 
 use super::fleet::Setter;
 use crate::province::Links;
-use crate::world::{LinkKey, LinkSlot, Parked, World, namespace_uid};
+use crate::world::{LinkKey, LinkSlot, Parked, World};
 
 /// Statuses that differ from the ones last written.
 pub(crate) fn link_statuses(world: &World, links: &Links) -> BTreeMap<LinkKey, LinkStatus> {
@@ -80,7 +80,7 @@ fn status(
 fn enforced(world: &World, home: &NamespaceName, target: Option<&NamespaceName>) -> (usize, usize) {
     let (mut wanted, mut in_force) = (0, 0);
     for namespace in std::iter::once(home).chain(target) {
-        let Some(ledger) = world.ledger(&namespace_uid(namespace)) else {
+        let Some(ledger) = world.home(namespace) else {
             continue;
         };
         let entries = ledger.entries.iter();

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crds::{Condition, ConditionStatus, ConditionType, GrantUse, Quantity, QuotaStatus, Reason};
 
 use super::fleet::Setter;
-use crate::amount::{format_amount, format_cores, parse_quantity};
+use crate::amount::{format_amount, format_cores};
 use crate::province::{Book, Granting, QuotaStanding, Source};
 use crate::world::{GrantKey, QuotaKey, QuotaSlot, World, home_of, quota_name};
 
@@ -89,22 +89,21 @@ fn is_told(book: &Book, slot: &QuotaSlot, standing: &QuotaStanding) -> bool {
         return false;
     }
     let tree = book.tree();
-    let mut both = nodes.iter().zip(&status.resources);
-    let printed = (cpu(book, slot), memory(book, slot));
-    let shows = (
-        status.cpu.clone().zip(status.borrowed_cpu.clone()),
-        status.memory.clone(),
-    );
-    printed == shows
-        && both.all(|((resource, node), told)| {
-            let is =
-                |quantity: &Quantity, amount| parse_quantity(resource, &quantity.0) == Some(amount);
-            *told.name == **resource
-                && is(&told.nominal, tree.grant(*node).nominal)
-                && is(&told.used, tree.used(*node))
-                && is(&told.borrowed, tree.borrowed(*node))
-                && is(&told.carved, tree.carved(*node))
-        })
+    let both = nodes.iter().zip(&status.resources).zip(&slot.told);
+    let mut is_so = both.map(|(((resource, node), grant), told)| {
+        let now = [
+            tree.grant(*node).nominal,
+            tree.used(*node),
+            tree.borrowed(*node),
+            tree.carved(*node),
+        ];
+        *grant.name == **resource && now == *told
+    });
+    if slot.told.len() != nodes.len() || !is_so.all(|so| so) {
+        return false;
+    }
+    let (cpu, borrowed) = cpu(book, slot).unzip();
+    cpu == status.cpu && borrowed == status.borrowed_cpu && memory(book, slot) == status.memory
 }
 
 /// Cores used and granted, and what is borrowed, as printed.

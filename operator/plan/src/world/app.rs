@@ -4,15 +4,16 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crds::{
-    APP_FINALIZER, App, AppName, AppStatus, ContentHash, DataGrade, Division, FailoverPolicy,
-    NamespaceName, Placement, RegionName, RegionSelector, TakeOver, Tier, Uid, WaveName, Zone,
-    label,
+    APP_FINALIZER, App, AppName, AppStatus, Charge, ContentHash, DataGrade, Division,
+    FailoverPolicy, NamespaceName, Placement, RegionName, RegionSelector, TakeOver, Tier, Uid,
+    WaveName, Zone, label,
 };
 
 use super::World;
 use super::app_gate::{app_gate, footprint_of};
 use super::footprint::{Footprint, Object};
 use super::gate::Verdict;
+use super::journal::Pool;
 use super::ledger::older;
 
 /// An App as the API server has it, behind the gate.
@@ -188,7 +189,7 @@ impl World {
                 resource_version: version.into(),
                 ..known.clone()
             },
-            None => AppSlot::of(uid.clone(), app),
+            None => AppSlot::of(uid.clone(), app, &mut self.charges),
         };
         if known.is_some_and(|known| known.same_but_version(&slot)) {
             self.apps.insert(uid, slot);
@@ -286,6 +287,9 @@ impl World {
         };
         slot.footprint.claims.iter().find_map(|object| {
             let claimants = self.claims.get(&(slot.namespace.clone(), object.clone()))?;
+            if claimants.iter().all(|(_, uid)| *uid == slot.uid) {
+                return None;
+            }
             let (_, owner) = claimants.iter().find(|(_, uid)| counts(uid))?;
             (*owner != slot.uid).then_some((object, owner))
         })
@@ -306,11 +310,13 @@ impl World {
 }
 
 impl AppSlot {
-    fn of(uid: Uid, app: &App) -> Self {
+    fn of(uid: Uid, app: &App, charges: &mut Pool<Charge>) -> Self {
         let meta = &app.metadata;
         let namespace = NamespaceName::from(meta.namespace.clone().unwrap_or_default());
         let name = AppName::from(meta.name.clone().unwrap_or_default());
-        let footprint = Arc::new(footprint_of(&uid, &namespace, &name, &app.spec));
+        let mut footprint = footprint_of(&uid, &namespace, &name, &app.spec);
+        footprint.charge = charges.share(footprint.charge);
+        let footprint = Arc::new(footprint);
         let state = app_gate(&uid, &namespace, &name, &app.spec, &footprint).map(Arc::new);
         Self {
             uid,

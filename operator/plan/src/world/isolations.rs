@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crds::{Isolation, IsolationSpec, IsolationStatus, NamespaceName, Scope, Uid};
 
-use super::World;
+use super::{AppLedger, World};
 use crate::content::hash_of;
 
 /// What the word for a namespace begins with, where Apps have their UID.
@@ -61,6 +61,17 @@ impl World {
     /// All Isolations.
     pub fn isolations(&self) -> impl Iterator<Item = (&str, &IsolationSlot)> {
         self.isolations.iter().map(|(name, slot)| (&**name, slot))
+    }
+
+    /// What the ledger says of a namespace.
+    pub(crate) fn home(&self, namespace: &NamespaceName) -> Option<&AppLedger> {
+        self.ledger.get(self.enclosed.get(namespace)?)
+    }
+
+    /// What stands for a namespace in the ledger, without reckoning it anew where it does already.
+    pub(crate) fn home_uid(&self, namespace: &NamespaceName) -> Uid {
+        let known = self.enclosed.get(namespace).cloned();
+        known.unwrap_or_else(|| namespace_uid(namespace))
     }
 
     /// Keeps track of the namespaces that stand in the ledger.

@@ -1,7 +1,9 @@
 //! What the world notes down so that a turn costs what changed: which objects changed, and how often
 //! each content is named.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
+use std::hash::Hash;
+use std::sync::Arc;
 
 use crds::ContentHash;
 
@@ -89,9 +91,54 @@ impl Uses {
     }
 }
 
+/// Equal values, kept once: many entries are charged alike, and two that are the same are equal at a
+/// glance.
+#[derive(Clone, Debug)]
+pub(crate) struct Pool<T> {
+    kept: HashSet<Arc<T>>,
+    /// How many there may be before those that nobody holds any more are let go.
+    most: usize,
+}
+
+impl<T> Default for Pool<T> {
+    fn default() -> Self {
+        Self {
+            kept: HashSet::new(),
+            most: 1024,
+        }
+    }
+}
+
+impl<T: Eq + Hash> Pool<T> {
+    /// The one that is kept of all that are equal.
+    pub(crate) fn share(&mut self, one: Arc<T>) -> Arc<T> {
+        if let Some(known) = self.kept.get(&one) {
+            return known.clone();
+        }
+        if self.kept.len() >= self.most {
+            self.kept.retain(|kept| Arc::strong_count(kept) > 1);
+            self.most = (self.kept.len() * 2).max(1024);
+        }
+        self.kept.insert(one.clone());
+        one
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn equal_values_are_kept_once_and_none_that_nobody_holds() {
+        let mut pool = Pool::default();
+        let first = pool.share(Arc::new("a".to_owned()));
+        assert!(Arc::ptr_eq(&first, &pool.share(Arc::new("a".to_owned()))));
+        for n in 0..3_000 {
+            pool.share(Arc::new(format!("{n}")));
+        }
+        assert!(pool.kept.len() <= 1024, "{}", pool.kept.len());
+        assert!(Arc::ptr_eq(&first, &pool.share(Arc::new("a".to_owned()))));
+    }
 
     #[test]
     fn each_app_is_noted_once_and_a_reader_too_far_behind_is_told_so() {

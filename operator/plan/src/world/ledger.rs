@@ -51,7 +51,11 @@ impl World {
         let name: Box<str> = slice.metadata.name.unwrap_or_default().into();
         let version = slice.metadata.resource_version.unwrap_or_default();
         let mut header = slice.spec;
-        let new: Vec<Arc<Entry>> = header.entries.drain(..).map(Arc::new).collect();
+        let mut new: Vec<Arc<Entry>> = Vec::with_capacity(header.entries.len());
+        for mut entry in header.entries.drain(..) {
+            entry.charge = self.charges.share(entry.charge);
+            new.push(Arc::new(entry));
+        }
         let slot = self.cluster_slot(cluster);
         let old = slot.slices.get(&name);
         // A watch may deliver what is older than our own write; the store's versions only grow.

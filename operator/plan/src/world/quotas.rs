@@ -1,11 +1,11 @@
 //! Quotas and the ledgers of what of them is in force, behind the gate.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crds::{
-    APP_FINALIZER, AcceptedGrant, AcceptedResource, NamespaceName, Quantity, Quota, QuotaLedger,
-    QuotaStatus, Reason, RegionName, ResourceGrant, Timestamp, Uid,
+    APP_FINALIZER, AcceptedGrant, AcceptedResource, GrantUse, NamespaceName, Quantity, Quota,
+    QuotaLedger, QuotaStatus, Reason, RegionName, ResourceGrant, Timestamp, Uid,
 };
 
 use super::World;
@@ -41,6 +41,9 @@ pub struct QuotaSlot {
     pub state: Verdict<Grants>,
     /// Status as last written.
     pub status: Arc<QuotaStatus>,
+    /// What it says of each resource, as numbers: granted, used, borrowed and granted on. Empty when any of
+    /// that is no number.
+    pub told: Vec<[i64; 4]>,
 }
 
 /// What of a Region's Quotas is in force, as the store has it.
@@ -93,26 +96,18 @@ pub(crate) struct QuotaIndex {
 /// Quotas of one Region.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct RegionQuotas {
-    pub(crate) keys: BTreeSet<(NamespaceName, QuotaKey)>,
+    pub(crate) quotas: BTreeMap<(NamespaceName, QuotaKey), Arc<QuotaSlot>>,
     pub(crate) clock: u64,
 }
 
 impl QuotaIndex {
-    /// Takes in that a Quota is otherwise than before, new or gone.
-    fn note(&mut self, key: &QuotaKey, before: Option<&QuotaSlot>, now: Option<&QuotaSlot>) {
-        let shape = |slot: &QuotaSlot| (slot.grant.clone(), slot.deleting);
-        for slot in [before, now].into_iter().flatten() {
-            let region = self.regions.entry(slot.grant.1.clone()).or_default();
-            region.clock += 1;
-        }
-        if before.map(shape) == now.map(shape) {
-            return;
-        }
-        self.shape += 1;
+    /// Takes in a Quota as it is now, or that it is gone.
+    fn note(&mut self, key: &QuotaKey, before: Option<&QuotaSlot>, now: Option<&Arc<QuotaSlot>>) {
+        let place = |slot: &QuotaSlot| (slot.grant.0.clone(), key.clone());
         if let Some(slot) = before {
-            if let Some(region) = self.regions.get_mut(&slot.grant.1) {
-                region.keys.remove(&(slot.grant.0.clone(), key.clone()));
-            }
+            let region = self.regions.entry(slot.grant.1.clone()).or_default();
+            region.quotas.remove(&place(slot));
+            region.clock += u64::from(now.is_none_or(|now| !now.says_as(slot)));
             count(&mut self.asking, &slot.grant.0, false);
             if slot.deleting {
                 count(&mut self.closing, &slot.grant, false);
@@ -120,12 +115,27 @@ impl QuotaIndex {
         }
         if let Some(slot) = now {
             let region = self.regions.entry(slot.grant.1.clone()).or_default();
-            region.keys.insert((slot.grant.0.clone(), key.clone()));
+            region.quotas.insert(place(slot), slot.clone());
+            region.clock += u64::from(before.is_none_or(|before| before.grant != slot.grant));
             count(&mut self.asking, &slot.grant.0, true);
             if slot.deleting {
                 count(&mut self.closing, &slot.grant, true);
             }
         }
+        let shape = |slot: &QuotaSlot| (slot.grant.clone(), slot.deleting);
+        if before.map(shape) != now.map(|now| shape(now)) {
+            self.shape += 1;
+        }
+    }
+}
+
+impl QuotaSlot {
+    /// Whether it asks for the same as another one, and is as far in its life.
+    fn says_as(&self, other: &Self) -> bool {
+        self.uid == other.uid
+            && (self.deleting, self.held) == (other.deleting, other.held)
+            && self.grant == other.grant
+            && self.state == other.state
     }
 }
 
@@ -159,22 +169,15 @@ impl World {
             held: finalizers.any(|f| f == APP_FINALIZER),
             grant: (owned_namespace(&tenant), quota.spec.region_name.clone()),
             state: quota_gate(&key.1, quota).map(Arc::new),
+            told: told(quota.status.as_ref()).unwrap_or_default(),
             status: Arc::new(quota.status.clone().unwrap_or_default()),
         };
-        let says = |slot: &QuotaSlot| {
-            (
-                slot.uid.clone(),
-                slot.deleting,
-                slot.held,
-                slot.grant.clone(),
-                slot.state.clone(),
-            )
-        };
+        let slot = Arc::new(slot);
         let before = self.quotas.get(&key);
-        if before.map(says).as_ref() != Some(&says(&slot)) {
-            self.quota_changes += 1;
-            self.quota_index.note(&key, before, Some(&slot));
-        }
+        let same = before.is_some_and(|before| before.says_as(&slot));
+        self.quota_changes += u64::from(!same);
+        self.quota_index
+            .note(&key, before.map(|before| &**before), Some(&slot));
         self.quota_journal.note(&key);
         self.quotas.insert(key, slot);
     }
@@ -227,7 +230,7 @@ impl World {
 
     /// All Quotas, valid and parked.
     pub fn quotas(&self) -> impl Iterator<Item = (&QuotaKey, &QuotaSlot)> {
-        self.quotas.iter()
+        self.quotas.iter().map(|(key, slot)| (key, &**slot))
     }
 
     /// Grows with every change of any Quota, the status included.
@@ -237,7 +240,7 @@ impl World {
 
     /// One Quota, valid or parked.
     pub fn quota(&self, key: &QuotaKey) -> Option<&QuotaSlot> {
-        self.quotas.get(key)
+        self.quotas.get(key).map(|slot| &**slot)
     }
 
     /// What is in force, by Region.
@@ -251,7 +254,8 @@ impl World {
         namespace: &NamespaceName,
     ) -> impl Iterator<Item = (&QuotaKey, &QuotaSlot)> {
         let all = self.quotas.range((namespace.clone(), "".into())..);
-        all.take_while(move |((home, _), _)| home == namespace)
+        let here = all.take_while(move |((home, _), _)| home == namespace);
+        here.map(|(key, slot)| (key, &**slot))
     }
 
     /// All that is in force.
@@ -279,6 +283,20 @@ fn quota_gate(name: &str, quota: &Quota) -> Result<Grants, Parked> {
         return Err(Parked::new(Reason::Invalid, message));
     }
     amounts(&spec.resources)
+}
+
+/// What a status says of each resource, as numbers.
+fn told(status: Option<&QuotaStatus>) -> Option<Vec<[i64; 4]>> {
+    let one = |told: &GrantUse| {
+        let amount = |quantity: &Quantity| parse_quantity(&told.name, &quantity.0);
+        Some([
+            amount(&told.nominal)?,
+            amount(&told.used)?,
+            amount(&told.borrowed)?,
+            amount(&told.carved)?,
+        ])
+    };
+    status?.resources.iter().map(one).collect()
 }
 
 /// What a ledger says of one resource, as numbers.

@@ -7,10 +7,10 @@ use crds::{ContentHash, DataGrade, IsolationSpec, NamespaceName, Reason, Zone};
 
 use super::super::placement::At;
 use super::super::regions::Fleet;
-use super::super::tenants::Tenants;
+use super::super::tenants::{Limits, Tenants};
 use crate::baseline::Baseline;
 use crate::content::hash_of;
-use crate::world::{AppSlot, Parked, ValidApp, World};
+use crate::world::{Parked, ValidApp, World};
 
 const ZONES: [Zone; 3] = [
     Zone::Internet,
@@ -84,15 +84,8 @@ impl Baselines {
     }
 
     /// Why an App may not run in its zone, if what it carries is not allowed there.
-    pub(crate) fn objection(
-        &self,
-        tenants: &Tenants,
-        slot: &AppSlot,
-        app: &ValidApp,
-    ) -> Option<Parked> {
-        let grade = tenants
-            .owner(&slot.namespace)
-            .map_or(DataGrade::Core, |own| own.limits.grade);
+    pub(crate) fn objection(&self, limits: Option<&Limits>, app: &ValidApp) -> Option<Parked> {
+        let grade = limits.map_or(DataGrade::Core, |limits| limits.grade);
         let baseline = &self.known.get(&(app.zone, grade))?.baseline;
         let zone = app.zone;
         let kind = app

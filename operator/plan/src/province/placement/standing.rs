@@ -11,7 +11,7 @@ use crate::amount::Resources;
 use crate::charge::{Charges, surge_of};
 use crate::province::quotas::Desks;
 use crate::province::regions::Fleet;
-use crate::world::{AppLedger, AppSlot, Footprint, ValidApp, World, namespace_uid};
+use crate::world::{AppLedger, AppSlot, Footprint, ValidApp, World};
 
 /// What an App has now, by what the ledger or, where a slice was lost, the reports say.
 pub(crate) fn current(fleet: &Fleet, ledger: Option<&AppLedger>, now: i64) -> BTreeMap<At, Load> {
@@ -243,7 +243,7 @@ fn predecessors(world: &World, fleet: &Fleet, slot: &AppSlot) -> BTreeSet<At> {
         let clusters = ledger.into_iter().flat_map(|l| l.entries.keys());
         blocked.extend(clusters.filter_map(|cluster| fleet.position(cluster)));
     }
-    let home = world.ledger(&namespace_uid(&slot.namespace)).into_iter();
+    let home = world.home(&slot.namespace).into_iter();
     let going = home
         .flat_map(|l| &l.entries)
         .filter(|(_, held)| !held.entry.state.is_present());

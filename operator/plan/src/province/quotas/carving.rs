@@ -114,7 +114,7 @@ enum Whole {
     Open,
 }
 
-impl<'a> Carving<'a> {
+impl Carving<'_> {
     /// What is granted of one resource, and what of that is granted on.
     fn grant(&self, (own, region): Place<'_>, resource: &str) -> Option<Carved> {
         let changed = self.grants.get(own).and_then(|mine| mine.get(region));
@@ -228,7 +228,7 @@ impl<'a> Carving<'a> {
         });
         let steps: Vec<Step> = steps.collect::<Result<_, _>>()?;
         for step in steps {
-            self.take(key, step);
+            self.take(key, &step);
         }
         Ok(())
     }
@@ -291,7 +291,7 @@ impl<'a> Carving<'a> {
         })
     }
 
-    fn take(&mut self, key: &GrantKey, step: Step) {
+    fn take(&mut self, key: &GrantKey, step: &Step) {
         for (from, amount) in &step.moves {
             self.give(from, &step.resource, -amount);
         }

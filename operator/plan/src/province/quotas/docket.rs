@@ -115,21 +115,31 @@ impl Docket {
             roots: roots(in_force),
         };
         let view = fleet.regions.get(region);
-        let mut alive: BTreeSet<&NamespaceName> = BTreeSet::new();
+        // Both are in the order of tenants, so that they are walked side by side.
+        let mut stored = in_force.iter().peekable();
         let quotas = world.quota_index.regions.get(region).into_iter();
-        for (own, key) in quotas.flat_map(|quotas| &quotas.keys) {
-            let Some(slot) = world.quota(key) else {
-                continue;
-            };
+        let asked = quotas.flat_map(|quotas| &quotas.quotas);
+        let mut alive: Option<&NamespaceName> = None;
+        for ((own, key), slot) in asked {
             if slot.deleting {
                 docket.deleting.push(key.clone());
                 continue;
             }
-            alive.insert(own);
-            docket.enter(fleet, tenants, view, in_force.get(own), (key, slot));
+            while let Some((gone, _)) = stored.next_if(|(other, _)| *other < own) {
+                docket
+                    .gone
+                    .extend((alive != Some(gone)).then(|| gone.clone()));
+            }
+            alive = Some(own);
+            let accepted = stored.peek().filter(|(other, _)| *other == own);
+            let accepted = accepted.map(|(_, accepted)| *accepted);
+            docket.enter(fleet, tenants, view, accepted, (key, slot));
         }
-        let gone = in_force.keys().filter(|own| !alive.contains(own));
-        docket.gone = gone.cloned().collect();
+        for (gone, _) in stored {
+            docket
+                .gone
+                .extend((alive != Some(gone)).then(|| gone.clone()));
+        }
         docket
     }
 
