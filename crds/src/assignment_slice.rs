@@ -141,7 +141,9 @@ fn is_general(tier: &Tier) -> bool {
 }
 
 /// What Quotas are charged for an App in one cluster.
-#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(
+    Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord,
+)]
 #[serde(rename_all = "camelCase")]
 pub struct Charge {
     /// For each replica, by resource.
@@ -162,7 +164,9 @@ pub struct Charge {
 }
 
 /// Replicas that a rolling update adds for a while.
-#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(
+    Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord,
+)]
 #[serde(rename_all = "camelCase")]
 pub struct Surge {
     /// In percent of the replicas, rounded up.

@@ -127,17 +127,17 @@ pub(super) fn collect(
         Edit::Put(entry) => Some(&entry.content),
         Edit::Drop => None,
     });
-    let wanted: BTreeSet<&ContentHash> = entries.collect();
+    let mut entries = Some(entries);
+    let mut wanted: BTreeSet<&ContentHash> = BTreeSet::new();
     for (name, pack) in &world.contents {
         let due = pack.created + world.settings.content_retention;
         if due > world.now {
             wake.at(due);
-        } else if !pack
-            .hashes
-            .iter()
-            .any(|hash| world.uses.contains(hash) || wanted.contains(hash))
-        {
-            names.push(name.to_string());
+        } else if !pack.hashes.iter().any(|hash| world.uses.contains(hash)) {
+            wanted.extend(entries.take().into_iter().flatten());
+            if !pack.hashes.iter().any(|hash| wanted.contains(hash)) {
+                names.push(name.to_string());
+            }
         }
     }
 }

@@ -1,8 +1,7 @@
 //! What the world notes down so that a turn costs what changed: which objects changed, and how often
 //! each content is named.
 
-use std::collections::{BTreeMap, HashSet};
-use std::hash::Hash;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crds::ContentHash;
@@ -95,7 +94,7 @@ impl Uses {
 /// glance.
 #[derive(Clone, Debug)]
 pub(crate) struct Pool<T> {
-    kept: HashSet<Arc<T>>,
+    kept: BTreeSet<Arc<T>>,
     /// How many there may be before those that nobody holds any more are let go.
     most: usize,
 }
@@ -103,13 +102,13 @@ pub(crate) struct Pool<T> {
 impl<T> Default for Pool<T> {
     fn default() -> Self {
         Self {
-            kept: HashSet::new(),
+            kept: BTreeSet::new(),
             most: 1024,
         }
     }
 }
 
-impl<T: Eq + Hash> Pool<T> {
+impl<T: Ord> Pool<T> {
     /// The one that is kept of all that are equal.
     pub(crate) fn share(&mut self, one: Arc<T>) -> Arc<T> {
         if let Some(known) = self.kept.get(&one) {

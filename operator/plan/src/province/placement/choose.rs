@@ -45,7 +45,7 @@ pub(super) fn choose_regions(
     let same_region = |a: &At, b: &At| fleet.region_numbers[*a] == fleet.region_numbers[*b];
     let regions = candidates.chunk_by(same_region);
     let fair = divide::fair_share(standing, regions.clone().count().min(most));
-    let start = Start::of(standing);
+    let mut start = Start::of(standing);
     let seed = seed(standing.uid);
     let (mut ranked, mut begin) = (Vec::new(), 0);
     for clusters in regions {

@@ -83,6 +83,9 @@ pub(crate) fn wants(app: &ValidApp, region: &RegionName) -> bool {
 pub(crate) struct Start {
     by_capacity: bool,
     most: i32,
+    /// What Quotas grant it where it is charged nothing yet, by what it draws from there: the same in most
+    /// of a province's clusters, and asked for each of them.
+    granted: BTreeMap<usize, i32>,
 }
 
 impl Start {
@@ -94,16 +97,33 @@ impl Start {
         Self {
             by_capacity,
             most: task.map_or(1, |t| t.total),
+            granted: BTreeMap::new(),
         }
     }
 
     /// How many replicas could start in a cluster in which the App is not; for an App without a
     /// number of replicas, 1 when it fits. Nothing at all fits anywhere.
-    pub(crate) fn fits(&self, standing: &Standing<'_>, room: &Room, at: At) -> i32 {
+    pub(crate) fn fits(&mut self, standing: &Standing<'_>, room: &Room, at: At) -> i32 {
         match self.most {
             _ if self.by_capacity && !room.known(at) => 0,
             0 => 1,
-            most => room.fit(at, standing, None).min(most),
+            most => {
+                let cluster = room.cluster_fit(at, &standing.app.footprint, true);
+                if cluster == 0 {
+                    return 0;
+                }
+                cluster.min(self.granted(standing, room, at)).min(most)
+            }
+        }
+    }
+
+    fn granted(&mut self, standing: &Standing<'_>, room: &Room, at: At) -> i32 {
+        let granted = || room.granted(at, standing).max(0);
+        match &standing.desks {
+            Some(desks) if !standing.charged.decided.contains_key(&at) => {
+                *self.granted.entry(desks.number(at)).or_insert_with(granted)
+            }
+            Some(_) | None => granted(),
         }
     }
 }

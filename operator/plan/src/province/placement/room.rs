@@ -168,7 +168,7 @@ impl Room {
         cluster.min(granted.max(0))
     }
 
-    fn cluster_fit(&self, at: At, app: &Footprint, first: bool) -> i32 {
+    pub(super) fn cluster_fit(&self, at: At, app: &Footprint, first: bool) -> i32 {
         let free = &self.clusters[at].free;
         if !first || app.fixed == Resources::default() {
             return free.fits(&app.per_replica, REPLICAS_MAX);
@@ -180,7 +180,7 @@ impl Room {
     }
 
     /// The most replicas that an App may have in a cluster by the Quotas of its tenant.
-    fn granted(&self, at: At, standing: &Standing<'_>) -> i32 {
+    pub(super) fn granted(&self, at: At, standing: &Standing<'_>) -> i32 {
         let Some(desks) = &standing.desks else {
             return REPLICAS_MAX;
         };
