@@ -10,11 +10,13 @@
 
 pub mod assets;
 pub mod certs;
+pub mod fault_proxy;
 pub mod fleet;
 pub mod kubelet;
 pub mod measure;
 pub mod namespace;
 pub mod process;
 pub mod province;
+pub mod random;
 pub mod sandbox;
 pub mod tour;

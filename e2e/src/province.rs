@@ -87,6 +87,8 @@ pub struct Pace {
     pub lease_duration: &'static str,
     /// Where the processes send their traces, if anywhere.
     pub traces: Option<&'static str>,
+    /// Port on loopback at which the hub finds its API server by plain HTTP: that of a proxy before it.
+    pub hub_through: Option<u16>,
 }
 
 impl Pace {
@@ -98,6 +100,7 @@ impl Pace {
         heartbeat: "3s",
         lease_duration: "15s",
         traces: None,
+        hub_through: None,
     };
     /// As soon as a busy machine allows, for tests of outages.
     pub const HASTY: Self = Self {
@@ -107,6 +110,7 @@ impl Pace {
         heartbeat: "1s",
         lease_duration: "6s",
         traces: None,
+        hub_through: None,
     };
 }
 
@@ -240,7 +244,11 @@ impl Starter<'_> {
         let kubeconfig = cluster
             .service_account_kubeconfig("jiuzhou-system", "jiuzhou-hub", TOKEN_SECONDS)
             .await?;
-        let file = self.keep("hub-process.kubeconfig", &kubeconfig)?;
+        let kubeconfig = match self.pace.hub_through {
+            Some(port) => kubeconfig.replace(cluster.url(), &format!("http://127.0.0.1:{port}")),
+            None => kubeconfig,
+        };
+        let file = self.keep(&format!("{name}-process.kubeconfig"), &kubeconfig)?;
         let program = Program::new(name, &self.binary)
             .arg("hub")
             .flag("kubeconfig", &file)

@@ -301,12 +301,13 @@ impl Running {
         let span = tracing::info_span!(parent: None, "hub_turn");
         async {
             let plan = self.decide();
-            let Some(plan) = self.judged(plan) else {
-                return TurnOutcome::Held;
+            // What nobody carries out needs no judge: to one who led before, all of it comes too late.
+            let Some(writer) = self.term.as_ref().map(|term| term.writer.clone()) else {
+                return TurnOutcome::Standby;
             };
-            match self.term.as_ref().map(|term| term.writer.clone()) {
-                Some(writer) => self.carry_out(plan, &writer).await,
-                None => TurnOutcome::Standby,
+            match self.judged(plan) {
+                Some(plan) => self.carry_out(plan, &writer).await,
+                None => TurnOutcome::Held,
             }
         }
         .instrument(span)

@@ -15,6 +15,7 @@ use k8s_openapi::api::{
 use kube::{
     Api, Client, Config,
     api::{ListParams, PostParams},
+    config::AuthInfo,
 };
 
 use super::{
@@ -215,6 +216,13 @@ impl Cluster {
     /// A client with all rights, bound to the current runtime.
     pub async fn client(&self) -> Result<Client> {
         client_from(&self.kubeconfig(ADMIN)?).await
+    }
+
+    /// A client without credentials: what is sent carries its own.
+    pub async fn nobody(&self) -> Result<Client> {
+        let mut config = self.access.config(ADMIN).await?;
+        config.auth_info = AuthInfo::default();
+        Ok(Client::try_from(config)?)
     }
 
     /// The kubeconfig of [`ADMIN`] or of an identity that the fleet was started with.

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, future::ready, time::Duration};
 
+use e2e::random::Random;
 use futures::{Stream, StreamExt as _, stream::select_all};
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::{
@@ -18,18 +19,6 @@ use crate::{
 
 const APPS: usize = 20;
 const CITIES: [&str; 2] = ["hangzhou-a", "ningbo-a"];
-
-/// A small generator of random numbers: the same seed gives the same story.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % bound
-    }
-}
 
 /// Name of App and value of its settings: what is to be in every city in the end.
 type End = BTreeMap<String, String>;
@@ -154,7 +143,12 @@ async fn however_processes_are_killed_the_end_is_the_same_and_nothing_else_is_de
     assert_eq!(bystanders.len(), expected.len() * CITIES.len());
 
     let stormy = running.tenant("stormy").await;
-    let end = story(running, &stormy, &mut Some(Random(0x9e37_79b9_7f4a_7c15))).await;
+    let end = story(
+        running,
+        &stormy,
+        &mut Some(Random::seeded(0x9e37_79b9_7f4a_7c15)),
+    )
+    .await;
     assert_eq!(end, expected);
     running.whole().await;
     settles(running, &stormy, &end).await;

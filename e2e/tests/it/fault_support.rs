@@ -64,21 +64,32 @@ pub(crate) async fn fragile() -> (MutexGuard<'static, ()>, &'static Running) {
 }
 
 async fn start(name: &str, members: Vec<Member>, pace: Pace) -> Result<Running> {
+    let names = members.iter().map(|member| member.name.clone());
+    let fleet = claim(name, names.collect(), |_| {}).await?;
+    let ningbo = fleet.cluster("ningbo-a")?.client().await?;
+    province::install::apply(&ningbo, HTTP_ROUTES).await?;
+    let province = province::start_at(&fleet, &members, pace, |_| {}).await?;
+    let running = Running { fleet, province };
+    running.whole().await;
+    Ok(running)
+}
+
+/// Starts clusters in the first folder of that name that nobody uses.
+pub(crate) async fn claim(
+    name: &str,
+    clusters: Vec<String>,
+    shape: fn(&mut FleetConfig),
+) -> Result<Fleet> {
     // Another run of this test program may be under way in the same checkout.
     for number in 1..=8 {
-        let names = members.iter().map(|member| member.name.clone());
-        let mut config = FleetConfig::new(scratch(&format!("{name}-{number}")), names);
+        let folder = scratch(&format!("{name}-{number}"));
+        let mut config = FleetConfig::new(folder, clusters.clone());
         config.sandbox = Some(SANDBOX.into());
-        let fleet = match Fleet::start(config).await {
-            Err(error) if error.is::<InUse>() => continue,
-            started => started?,
-        };
-        let ningbo = fleet.cluster("ningbo-a")?.client().await?;
-        province::install::apply(&ningbo, HTTP_ROUTES).await?;
-        let province = province::start_at(&fleet, &members, pace, |_| {}).await?;
-        let running = Running { fleet, province };
-        running.whole().await;
-        return Ok(running);
+        shape(&mut config);
+        match Fleet::start(config).await {
+            Err(error) if error.is::<InUse>() => {}
+            started => return started,
+        }
     }
     bail!("every folder for a province is in use")
 }

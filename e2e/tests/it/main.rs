@@ -22,6 +22,7 @@ mod apply_scaling;
 mod apply_secrets;
 mod apply_tenants;
 mod fault_chaos;
+mod fault_quotas;
 mod fault_rest;
 mod fault_support;
 mod fleet;

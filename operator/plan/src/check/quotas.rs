@@ -229,7 +229,8 @@ impl Judge<'_> {
         roots
     }
 
-    /// Sums of what is granted on, before and after what is about to be written.
+    /// Sums of what is granted on, before what is about to be written, and whatever part of it is stored:
+    /// each Region has a ledger of its own.
     fn granted(&mut self) {
         let before = in_force(self.world);
         let mut after = before.clone();
@@ -246,8 +247,10 @@ impl Judge<'_> {
         if before == after {
             return;
         }
-        let (had, has) = (given(self.world, &before), given(self.world, &after));
-        for (limit, (sum, nominal)) in has {
+        let had = given(self.world, &before, &before);
+        let worst = merged(&before, &after, i64::max);
+        let least = merged(&before, &after, i64::min);
+        for (limit, (sum, nominal)) in given(self.world, &worst, &least) {
             let (sum_before, nominal_before) = had.get(&limit).copied().unwrap_or((0, nominal));
             if sum > nominal && (sum > sum_before || nominal < nominal_before) {
                 self.findings
@@ -257,8 +260,21 @@ impl Judge<'_> {
     }
 }
 
-/// What every Quota and budget gives on, and what it has.
-fn given(world: &World, grants: &InForce) -> BTreeMap<Limit, (i64, i64)> {
+/// What is in force before or after, each with the larger or the smaller of both nominal amounts.
+fn merged(before: &InForce, after: &InForce, of: fn(i64, i64) -> i64) -> InForce {
+    let mut merged = after.clone();
+    for (key, resources) in before {
+        let mine = merged.entry(key.clone()).or_default();
+        for (resource, old) in resources {
+            let grant = mine.entry(resource.clone()).or_insert(*old);
+            grant.nominal = of(grant.nominal, old.nominal);
+        }
+    }
+    merged
+}
+
+/// What every Quota and budget gives on, and what it `has`.
+fn given(world: &World, grants: &InForce, has: &InForce) -> BTreeMap<Limit, (i64, i64)> {
     let mut given: BTreeMap<Limit, (i64, i64)> = BTreeMap::new();
     for ((own, region), resources) in grants {
         for (resource, grant) in resources {
@@ -266,7 +282,7 @@ fn given(world: &World, grants: &InForce) -> BTreeMap<Limit, (i64, i64)> {
             // The first is the grant itself.
             let Some(limit) = line.get(1) else { continue };
             let nominal = match &limit.0 {
-                Some(above) => grants[&(above.clone(), limit.1.clone())][resource].nominal,
+                Some(above) => has[&(above.clone(), limit.1.clone())][resource].nominal,
                 None => most(world, grants, limit),
             };
             given.entry(limit.clone()).or_insert((0, nominal)).0 += grant.nominal;

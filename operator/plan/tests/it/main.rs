@@ -16,6 +16,7 @@ mod filters;
 mod fleet;
 mod gate;
 mod isolation;
+mod ledgers;
 mod links;
 mod moves;
 mod properties;

@@ -1,6 +1,7 @@
 //! Which Quotas come into force. A change is accepted when the grants below one grant, as they would be
 //! then, are no more than it has; otherwise it is refused with the amounts, and the last accepted values
-//! stand. What is accepted takes effect once it is in the ledger.
+//! stand. What is accepted takes effect once it is in the ledger: a change that needs another one, such as
+//! a cut in another Region, waits until that is stored.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -39,7 +40,7 @@ pub enum QuotaWrite {
 pub enum Standing {
     /// What it asks for is in force.
     InForce,
-    /// It is being held or written down.
+    /// It is being held or written down, or waits for what is.
     Coming,
     /// It is refused; what was in force before still is.
     Refused(Parked),
@@ -202,8 +203,10 @@ fn decide(
         );
         return Standing::Refused(Parked::new(Reason::LedgerFull, message));
     }
-    if let Err(parked) = bench.change(key, Some(grants)) {
-        return Standing::Refused(parked);
+    match bench.change(key, Some(grants)) {
+        Ok(true) => {}
+        Ok(false) => return Standing::Coming,
+        Err(parked) => return Standing::Refused(parked),
     }
     let accepted = Accepted {
         uid: slot.uid.clone(),
@@ -247,7 +250,7 @@ fn leave(
     // Those of inner tenants before those of the tenants above.
     let gone: BTreeSet<GrantKey> = gone.collect();
     for key in gone.iter().rev() {
-        if still_used(book, key).is_none() && bench.change(key, None).is_ok() {
+        if still_used(book, key).is_none() && bench.change(key, None).is_ok_and(|firm| firm) {
             all.granted.remove(key);
         } else {
             all.leaving = true;

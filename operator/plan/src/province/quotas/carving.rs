@@ -39,6 +39,7 @@ impl<'a> Workbench<'a> {
                 book,
                 grants: BTreeMap::new(),
                 budgets: BTreeMap::new(),
+                going: BTreeMap::new(),
             },
             sizes: BTreeMap::new(),
         }
@@ -73,12 +74,13 @@ impl<'a> Workbench<'a> {
         fits
     }
 
-    /// Changes what a tenant has in a Region, or refuses and leaves all as it is.
+    /// Changes what a tenant has in a Region, or refuses and leaves all as it is. Whether it may be
+    /// written: what needs a change that is in no ledger yet has its place, and waits until it is.
     pub(super) fn change(
         &mut self,
         key: &GrantKey,
         wanted: Option<&Arc<Grants>>,
-    ) -> Result<(), Parked> {
+    ) -> Result<bool, Parked> {
         self.carving.change(key, wanted)
     }
 }
@@ -91,15 +93,37 @@ struct Carving<'a> {
     /// Grants that differ from the book's; `None` where nothing is granted any more.
     grants: BTreeMap<NamespaceName, BTreeMap<RegionName, Changes>>,
     budgets: BTreeMap<(RegionName, Arc<str>), Carved>,
+    /// Nominal amounts that are to go, and are there until that is stored.
+    going: BTreeMap<GrantKey, BTreeMap<Arc<str>, i64>>,
 }
 
 /// What differs of one grant.
 type Changes = BTreeMap<Arc<str>, Option<Carved>>;
 
+/// Each Region has a ledger of its own, and any of a turn's ledgers may come first, late or never. So what
+/// a change takes must be there whichever of the others are stored.
 #[derive(Clone, Copy, Debug, Default)]
 struct Carved {
     nominal: i64,
     given: i64,
+    /// The least and the most that `nominal` is, by any part of what is written.
+    least: i64,
+    most: i64,
+    /// The most that is given on, by any part of it.
+    peak: i64,
+}
+
+impl Carved {
+    /// As it is stored.
+    const fn of(nominal: i64, given: i64) -> Self {
+        Self {
+            nominal,
+            given,
+            least: nominal,
+            most: nominal,
+            peak: given,
+        }
+    }
 }
 
 /// Whom and where a grant is for.
@@ -132,10 +156,8 @@ impl Carving<'_> {
     }
 
     fn carved(&self, node: Node) -> Carved {
-        Carved {
-            nominal: self.book.tree().grant(node).nominal,
-            given: self.book.tree().carved(node),
-        }
+        let tree = self.book.tree();
+        Carved::of(tree.grant(node).nominal, tree.carved(node))
     }
 
     /// All that is granted to a tenant in a Region.
@@ -168,13 +190,29 @@ impl Carving<'_> {
     }
 
     /// What a grant of a resource is, or would be, carved from.
-    fn whole(&self, (own, region): Place<'_>, resource: &Arc<str>) -> Whole {
+    fn whole(&self, place: Place<'_>, resource: &Arc<str>) -> Whole {
+        self.nearest(place, resource, |above| {
+            self.grant(above, resource).is_some()
+        })
+    }
+
+    /// The same, as the ledgers are stored.
+    fn stored_whole(&self, place: Place<'_>, resource: &Arc<str>) -> Whole {
+        self.nearest(place, resource, |above| {
+            self.book.node(above, resource).is_some()
+        })
+    }
+
+    fn nearest(
+        &self,
+        (own, region): Place<'_>,
+        resource: &Arc<str>,
+        lists: impl Fn(Place<'_>) -> bool,
+    ) -> Whole {
         let (regions, line) = (region_line(self.fleet, region), line(self.world, own));
         for above in &line[1..] {
-            for at in regions {
-                if self.grant((above, at), resource).is_some() {
-                    return Whole::Quota((above.clone(), at.clone()));
-                }
+            if let Some(at) = regions.iter().find(|at| lists((above, at))) {
+                return Whole::Quota((above.clone(), (*at).clone()));
             }
         }
         // Budgets are for first tenants.
@@ -197,6 +235,8 @@ impl Carving<'_> {
             return;
         };
         carved.given += amount;
+        // What is given back is not there before that is stored.
+        carved.peak += amount.max(0);
         match whole {
             Whole::Quota(key) => self.set(key, resource, Some(carved)),
             Whole::Budget(region) => {
@@ -213,7 +253,7 @@ impl Carving<'_> {
         changes.insert(resource.clone(), carved);
     }
 
-    fn change(&mut self, key: &GrantKey, wanted: Option<&Arc<Grants>>) -> Result<(), Parked> {
+    fn change(&mut self, key: &GrantKey, wanted: Option<&Arc<Grants>>) -> Result<bool, Parked> {
         if wanted.is_some() {
             self.covered(key)?;
         }
@@ -227,10 +267,26 @@ impl Carving<'_> {
             self.step(key, resource, old, new)
         });
         let steps: Vec<Step> = steps.collect::<Result<_, _>>()?;
+        let firm = steps.iter().all(|step| self.is_firm(key, step));
         for step in steps {
             self.take(key, &step);
         }
-        Ok(())
+        Ok(firm)
+    }
+
+    /// Whether there is room for a step whichever ledgers of this turn are stored.
+    fn is_firm(&self, key: &GrantKey, step: &Step) -> bool {
+        let has = step.new.unwrap_or(0);
+        if step.peak > has {
+            return false;
+        }
+        let more = has - step.had;
+        // Without what is to go, only what is new could be nearer, and that has nothing to give on yet.
+        let stored = more <= 0
+            || self.going.is_empty()
+            || self.stored_whole((&key.0, &key.1), &step.resource) == step.whole;
+        let above = self.at(&step.whole, &step.resource);
+        stored && above.is_none_or(|above| more <= 0 || above.peak + more <= above.least)
     }
 
     /// A tenant whose tenants above have Quotas gets one only where one of those counts.
@@ -268,13 +324,18 @@ impl Carving<'_> {
             Some(_) => Vec::new(),
             None => self.below(key, &resource),
         };
-        let sum = moves.iter().map(|(_, amount)| amount).sum();
+        let sum = moves.iter().map(|(_, moved)| moved.nominal).sum();
+        let most: i64 = moves.iter().map(|(_, moved)| moved.most).sum();
+        let going: i64 = inner(self.fleet, &self.going, key)
+            .filter_map(|(_, amounts)| amounts.get(&resource))
+            .sum();
         let given = old.map_or(sum, |old| old.given);
         if given > new.unwrap_or(0) {
             return Err(below_children(&resource, new.unwrap_or(0), given));
         }
         let here = moves.iter().filter(|(from, _)| *from == whole);
-        let had = old.map_or(here.map(|(_, amount)| amount).sum(), |old| old.nominal);
+        let here = here.map(|(_, moved)| moved.nominal).sum();
+        let had = old.map_or(here, |old| old.nominal);
         let has = new.unwrap_or(0);
         let above = self.at(&whole, &resource);
         let others = above.map_or(0, |above| above.given - had);
@@ -286,24 +347,37 @@ impl Carving<'_> {
             whole,
             moves,
             given,
-            old: old.map_or(0, |old| old.nominal),
+            peak: old.map_or(most + going, |old| old.peak),
+            had,
+            old,
             new,
         })
     }
 
     fn take(&mut self, key: &GrantKey, step: &Step) {
-        for (from, amount) in &step.moves {
-            self.give(from, &step.resource, -amount);
+        for (from, moved) in &step.moves {
+            if *from != step.whole {
+                self.give(from, &step.resource, -moved.nominal);
+            }
         }
-        let more = step.new.unwrap_or(0) - step.old;
+        let more = step.new.unwrap_or(0) - step.had;
         self.give(&step.whole, &step.resource, more);
-        let given = step.given;
-        let carved = step.new.map(|nominal| Carved { nominal, given });
+        if step.new.is_none() {
+            let going = self.going.entry(key.clone()).or_default();
+            going.insert(step.resource.clone(), step.old.map_or(0, |old| old.most));
+        }
+        let carved = step.new.map(|nominal| Carved {
+            nominal,
+            given: step.given,
+            least: step.old.map_or(0, |old| old.least.min(nominal)),
+            most: step.old.map_or(nominal, |old| old.most.max(nominal)),
+            peak: step.peak,
+        });
         self.set(key, &step.resource, carved);
     }
 
     /// Grants that would be carved from one that does not exist yet, and what they are carved from now.
-    fn below(&self, key: &GrantKey, resource: &Arc<str>) -> Vec<(Whole, i64)> {
+    fn below(&self, key: &GrantKey, resource: &Arc<str>) -> Vec<(Whole, Carved)> {
         let prefix = format!("{}-", key.0);
         let inside = |own: &&NamespaceName| own.as_str().starts_with(&prefix);
         let from = NamespaceName::from(prefix.as_str());
@@ -329,7 +403,7 @@ impl Carving<'_> {
                     Whole::Budget(_) | Whole::Open => true,
                 };
                 if nearer {
-                    moves.push((whole, grant.nominal));
+                    moves.push((whole, grant));
                 }
             }
         }
@@ -337,15 +411,31 @@ impl Carving<'_> {
     }
 }
 
+/// What inner tenants have in a Region and below.
+fn inner<'m, T>(
+    fleet: &Fleet,
+    all: &'m BTreeMap<GrantKey, T>,
+    (own, region): &GrantKey,
+) -> impl Iterator<Item = (&'m GrantKey, &'m T)> {
+    let prefix = format!("{own}-");
+    let first = (prefix.as_str().into(), RegionName::from(""));
+    let below = all.range(first..);
+    let below = below.take_while(move |((own, _), _)| own.as_str().starts_with(&prefix));
+    below.filter(move |((_, inner), _)| region_line(fleet, inner).contains(region))
+}
+
 /// What a change of one resource does.
 struct Step {
     resource: Arc<str>,
     whole: Whole,
     /// Grants that come to lie below, by what they were carved from.
-    moves: Vec<(Whole, i64)>,
-    /// What is granted on.
+    moves: Vec<(Whole, Carved)>,
+    /// What is granted on, and the most that it is by any part of what is written.
     given: i64,
-    old: i64,
+    peak: i64,
+    /// What of `whole` it, or what comes to lie below it, has already.
+    had: i64,
+    old: Option<Carved>,
     new: Option<i64>,
 }
 

@@ -1,0 +1,155 @@
+//! Every Region has a ledger of its own, and of those that one turn writes any may be stored without the
+//! others: whatever is, no more is granted on than there is.
+
+use std::collections::BTreeSet;
+
+use plan::province::{Plan, QuotaWrite};
+use serde_json::{Value, json};
+
+use crate::province::Province;
+use crate::province::grants::grant;
+
+const ROOT: &str = "jiuzhou-system";
+
+fn cpu(nominal: &str) -> Vec<Value> {
+    vec![grant("cpu", nominal)]
+}
+
+/// Tax has 20 cores in the province, and gave 15 of them on in Hangzhou and 5 in Ningbo.
+fn divided() -> Province {
+    Province::cities()
+        .with_tenant(ROOT, "tax", &json!({}))
+        .settled()
+        .with_quota(ROOT, "tax", "zhejiang", &cpu("20"))
+        .with_tenant("tax", "audit", &json!({}))
+        .with_tenant("tax", "payroll", &json!({}))
+        .settled()
+        .with_quota("tax", "audit", "hangzhou", &cpu("15"))
+        .with_quota("tax", "payroll", "ningbo", &cpu("5"))
+        .settled()
+}
+
+/// Regions whose ledgers a plan writes.
+fn ledgers(plan: &Plan) -> BTreeSet<String> {
+    let writes = plan.quotas.iter();
+    let regions = writes.filter_map(|write| match write {
+        QuotaWrite::Ledger { region, .. } => Some(region.to_string()),
+        QuotaWrite::Hold(..) | QuotaWrite::Release(..) => None,
+    });
+    regions.collect()
+}
+
+/// The Regions whose ledgers are written, turn by turn, until all is in force.
+fn turns(province: &mut Province) -> Vec<BTreeSet<String>> {
+    let mut turns = Vec::new();
+    for _ in 0..10 {
+        let plan = province.plan();
+        turns.push(ledgers(&plan));
+        province.carry_out(&plan);
+    }
+    province.settle();
+    turns.retain(|turn| !turn.is_empty());
+    turns
+}
+
+#[track_caller]
+fn has(province: &Province, name: &str, amount: &str) {
+    let status = province.quota_status("tax", name);
+    let nominal = &status.resources[0].nominal.0;
+    assert_eq!(nominal, amount, "{name}: {:?}", status.conditions);
+}
+
+#[test]
+fn what_a_cut_frees_in_one_region_is_granted_in_another_once_the_cut_is_stored() {
+    let mut province = divided();
+    province.set_quota("tax", "audit", "hangzhou", &cpu("10"));
+    province.set_quota("tax", "payroll", "ningbo", &cpu("10"));
+    let turns = turns(&mut province);
+    let one = |region: &str| BTreeSet::from([region.to_owned()]);
+    assert_eq!(turns, [one("hangzhou"), one("ningbo")]);
+    has(&province, "audit.hangzhou", "10");
+    has(&province, "payroll.ningbo", "10");
+}
+
+#[test]
+fn more_is_granted_on_once_the_grant_above_is_stored_with_more_and_cut_once_what_is_below_is_less()
+{
+    let mut province = divided();
+    province.set_quota(ROOT, "tax", "zhejiang", &cpu("30"));
+    province.set_quota("tax", "payroll", "ningbo", &cpu("15"));
+    let one = |region: &str| BTreeSet::from([region.to_owned()]);
+    assert_eq!(turns(&mut province), [one("zhejiang"), one("ningbo")]);
+    has(&province, "payroll.ningbo", "15");
+    province.set_quota(ROOT, "tax", "zhejiang", &cpu("20"));
+    province.set_quota("tax", "payroll", "ningbo", &cpu("5"));
+    assert_eq!(turns(&mut province), [one("ningbo"), one("zhejiang")]);
+}
+
+#[test]
+fn what_waits_for_a_cut_elsewhere_keeps_its_place_before_those_who_came_later() {
+    let mut province = divided();
+    province.set_quota("tax", "audit", "hangzhou", &cpu("10"));
+    province.set_quota("tax", "payroll", "ningbo", &cpu("10"));
+    let mut province = province
+        .with_tenant("tax", "stamps", &json!({}))
+        .with_quota("tax", "stamps", "hangzhou", &cpu("5"))
+        .settled();
+    has(&province, "payroll.ningbo", "10");
+    // Once there is room it comes as well.
+    province.set_quota("tax", "audit", "hangzhou", &cpu("5"));
+    province.settle();
+    has(&province, "stamps.hangzhou", "5");
+}
+
+#[test]
+fn a_grant_between_two_others_counts_once_it_is_stored() {
+    let province = divided()
+        .with_quota(ROOT, "tax", "ningbo", &cpu("50"))
+        .with_quota("tax", "payroll", "ningbo", &cpu("40"));
+    let mut province = province;
+    // Its first turn holds the new one.
+    let plan = province.plan();
+    assert!(ledgers(&plan).is_empty());
+    province.carry_out(&plan);
+    let plan = province.plan();
+    let grants: Vec<_> = plan
+        .quotas
+        .iter()
+        .filter_map(|write| match write {
+            QuotaWrite::Ledger { grants, .. } => Some(grants),
+            QuotaWrite::Hold(..) | QuotaWrite::Release(..) => None,
+        })
+        .flatten()
+        .map(|grant| {
+            (
+                grant.namespace.to_string(),
+                grant.resources[0].nominal.0.clone(),
+            )
+        })
+        .collect();
+    let before = ("tax-payroll".to_owned(), "5".to_owned());
+    assert_eq!(grants, [("tax".to_owned(), "50".to_owned()), before]);
+    province.settle();
+    has(&province, "payroll.ningbo", "40");
+}
+
+#[test]
+fn a_grant_that_takes_others_in_waits_until_those_that_go_are_gone() {
+    let mut province = Province::cities()
+        .with_tenant(ROOT, "tax", &json!({}))
+        .with_tenant("tax", "audit", &json!({}))
+        .settled()
+        .with_quota(
+            "tax",
+            "audit",
+            "hangzhou",
+            &[grant("cpu", "15"), grant("pods", "1")],
+        )
+        .with_quota(ROOT, "tax", "zhejiang", &[grant("pods", "9")])
+        .settled();
+    province.set_quota("tax", "audit", "hangzhou", &[grant("pods", "1")]);
+    let few = [grant("cpu", "5"), grant("pods", "9")];
+    province.set_quota(ROOT, "tax", "zhejiang", &few);
+    let one = |region: &str| BTreeSet::from([region.to_owned()]);
+    assert_eq!(turns(&mut province), [one("hangzhou"), one("zhejiang")]);
+}
