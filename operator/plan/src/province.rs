@@ -21,13 +21,13 @@ use crds::{AssignmentSliceSpec, ClusterName, ContentItem, Entry, NamespaceName, 
 
 pub use assignments::copy_name;
 pub(crate) use assignments::{Edit, Edits};
-pub use isolation::{Baselines, Enforcement, Remark};
+pub use isolation::{Baselines, Enforcement, Force, Path, Remark, Wall};
 pub use links::Links;
 pub use memory::Planner;
 pub use placement::Refusal;
 pub(crate) use placement::{Class, Consequence, Load, Placed, Room, wants};
 pub(crate) use quotas::Book;
-pub use quotas::{Granted, Granting, QuotaStanding, QuotaWrite, Source};
+pub use quotas::{Draw, Granted, Granting, Lent, QuotaStanding, QuotaWrite, Source};
 pub use regions::{ClusterView, Fleet, Reach, RegionView, Standing};
 pub(crate) use rollout::Rolled;
 pub use tenancy::TenantWrite;

@@ -167,6 +167,34 @@ impl Tree {
         (place.used - place.grant.nominal).max(0)
     }
 
+    /// What others under the same grant use of what each is granted. Nobody knows whose part a borrower
+    /// has, so what nobody is granted counts as used first, and the rest in proportion to what each leaves.
+    pub fn lent(&self) -> Vec<i64> {
+        let idle = |place: &Place| (place.grant.nominal - place.held()).max(0);
+        let (mut loans, mut offers) = (
+            vec![0_i64; self.places.len()],
+            vec![0_i64; self.places.len()],
+        );
+        for (node, place) in self.places.iter().enumerate() {
+            // What it takes of what it granted on, or leaves of what it did not.
+            loans[node] += place.own - (place.grant.nominal - place.carved);
+            if let Some(parent) = place.parent {
+                loans[parent] += self.borrowed(node);
+                offers[parent] += idle(place);
+            }
+        }
+        let part = |place: &Place| {
+            let parent = place.parent?;
+            let (loan, offer) = (loans[parent].min(offers[parent]), offers[parent]);
+            let part = i128::from(idle(place)) * i128::from(loan.max(0)) / i128::from(offer.max(1));
+            i64::try_from(part).ok()
+        };
+        self.places
+            .iter()
+            .map(|place| part(place).unwrap_or(0))
+            .collect()
+    }
+
     /// How much more may be used of a grant by those who draw on it directly.
     pub fn room(&self, node: Node) -> i64 {
         self.tightest(node).0

@@ -1,13 +1,19 @@
-//! `jiuzhou explain app`: for every cluster, accepted or refused and why; the state of the rollout.
+//! `jiuzhou explain app`: for every cluster, accepted or refused and why; the state of the rollout; the
+//! Quotas that the App draws on; what isolates it and which Links lead through.
+
+mod isolation;
+mod quotas;
 
 use std::io::Write as _;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::bail;
-use crds::{AppName, Condition, ConditionStatus, NamespaceName};
+use crds::{AppName, Condition, ConditionStatus, NamespaceName, Uid};
 use kube::Client;
+use plan::province::Draw;
 use plan::report::{Answer, AppReport, Why};
-use plan::{PlanReport, World};
+use plan::{PlanReport, Planner, World};
 use serde_json::json;
 
 use super::output::{Format, Paint, Painted, columns};
@@ -41,24 +47,48 @@ pub(super) async fn app(
         );
     };
     let uid = slot.uid.clone();
-    let (_plan, report) = plan::plan(&world);
-    let Some(app) = report.apps.get(&uid) else {
+    let Some(found) = Found::of(&world, &uid) else {
         bail!("the plan does not know App {name}")
     };
     let mut out = std::io::stdout().lock();
     if format == Format::Json {
-        writeln!(out, "{:#}", as_json(app, &report, &world))?;
+        writeln!(out, "{:#}", as_json(&found, &world))?;
     } else {
         let show = Show {
             paint: Paint::stdout(),
             columns: columns(),
         };
-        write!(out, "{}", as_text(app, &report, &world, show))?;
+        write!(out, "{}", as_text(&found, &world, show))?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn as_json(app: &AppReport, report: &PlanReport, world: &World) -> serde_json::Value {
+/// What a plan of this very moment says of an App.
+struct Found {
+    planner: Planner,
+    app: Arc<AppReport>,
+    /// `None` when no Quota limits its tenant.
+    draws: Option<Vec<Draw>>,
+}
+
+impl Found {
+    fn of(world: &World, uid: &Uid) -> Option<Self> {
+        let mut planner = Planner::default();
+        let _plan = planner.plan(world);
+        Some(Self {
+            app: planner.report().apps.get(uid)?.clone(),
+            draws: planner.draws(world, uid),
+            planner,
+        })
+    }
+
+    fn report(&self) -> &PlanReport {
+        self.planner.report()
+    }
+}
+
+fn as_json(found: &Found, world: &World) -> serde_json::Value {
+    let (app, report) = (&found.app, found.report());
     let answer = |a: Answer| {
         let cpu = a.left.cpu.filter(|_| a.left.known);
         json!({
@@ -75,10 +105,14 @@ fn as_json(app: &AppReport, report: &PlanReport, world: &World) -> serde_json::V
         "conditions": app.status.conditions,
         "rollout": app.status.rollout,
         "clusters": answers.into_iter().map(answer).collect::<Vec<_>>(),
+        "quotas": found.draws.as_deref().map(quotas::as_json),
+        "isolation": isolation::walls_as_json(&report.walls(world, app)),
+        "links": isolation::paths_as_json(&report.paths(world, app)),
     })
 }
 
-fn as_text(app: &AppReport, report: &PlanReport, world: &World, show: Show) -> String {
+fn as_text(found: &Found, world: &World, show: Show) -> String {
+    let (app, report) = (&found.app, found.report());
     let mut lines = vec![format!("App {}/{}", app.namespace, app.name)];
     for condition in &app.status.conditions {
         lines.extend(condition_lines(condition, show));
@@ -107,7 +141,18 @@ fn as_text(app: &AppReport, report: &PlanReport, world: &World, show: Show) -> S
             answer.why.to_string().into(),
         ]);
     }
-    format!("{}\n\n{table}", lines.join("\n"))
+    let quotas = quotas::as_text(found.draws.as_deref(), app, show);
+    let walls = isolation::walls_as_text(&report.walls(world, app), show);
+    let paths = isolation::paths_as_text(&report.paths(world, app), show);
+    let sections = [
+        lines.join("\n") + "\n",
+        table.to_string(),
+        quotas,
+        walls,
+        paths,
+    ];
+    let sections: Vec<String> = sections.into_iter().filter(|s| !s.is_empty()).collect();
+    sections.join("\n")
 }
 
 /// Whether the App is there now, and stays.
@@ -235,20 +280,31 @@ mod tests {
 
     fn text(columns: Option<usize>) -> String {
         let world = world();
-        let (_, report) = plan::plan(&world);
         let show = Show {
             paint: Paint::never(),
             columns,
         };
-        as_text(&report.apps["u"], &report, &world, show)
+        as_text(&Found::of(&world, &"u".into()).unwrap(), &world, show)
     }
 
     #[test]
     fn programs_read_one_row_a_line() {
         let text = text(None);
-        let table: Vec<&str> = text.lines().skip_while(|l| !l.is_empty()).skip(1).collect();
+        let section = |number: usize| {
+            let section = text.split("\n\n").nth(number).unwrap();
+            section.lines().collect::<Vec<_>>()
+        };
+        assert_eq!(section(2), ["No Quota limits namespace health."]);
         assert_eq!(
-            table,
+            section(3),
+            [
+                "CLUSTER     ISOLATION  ISOLATIONS  MEANS",
+                "hangzhou-a  Coming     defaults    pods as in Baseline; reaches DNS, its own \
+                 namespace and its Links; images from anywhere; weakened: Revert",
+            ]
+        );
+        assert_eq!(
+            section(1),
             [
                 "CLUSTER     REGION    PLACED  REPLICAS  CPU   WHY",
                 "hangzhou-a  hangzhou  yes     4         0/40  4 of 4 replicas by Capacity; chosen \
@@ -277,8 +333,7 @@ mod tests {
     #[test]
     fn json_carries_word_sentence_and_room_of_every_cluster() {
         let world = world();
-        let (_, report) = plan::plan(&world);
-        let value = as_json(&report.apps["u"], &report, &world);
+        let value = as_json(&Found::of(&world, &"u".into()).unwrap(), &world);
         assert_eq!(
             value["clusters"],
             json!([

@@ -57,7 +57,7 @@ impl Paint {
 
     /// No colours whatever the reader wants.
     #[cfg(test)]
-    pub(super) fn never() -> Self {
+    pub(super) const fn never() -> Self {
         Self(false)
     }
 }

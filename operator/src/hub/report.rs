@@ -33,7 +33,7 @@ impl Running {
         news.of_tenants(world, report);
         news.of_isolations(world, report);
         news.of_links(world, report);
-        board::show(&self.hub.metrics.board, report, &self.gathered);
+        board::show(&self.hub.metrics.board, &self.planner, &self.gathered);
     }
 }
 

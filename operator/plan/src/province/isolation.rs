@@ -4,6 +4,7 @@
 mod baselines;
 mod enforcement;
 mod presence;
+mod walls;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -14,8 +15,9 @@ use crds::{
 };
 
 pub use baselines::Baselines;
-pub use enforcement::{Enforcement, Remark};
+pub use enforcement::{Enforcement, Force, Remark};
 pub(super) use presence::Presence;
+pub use walls::{Path, Wall};
 
 use super::assignments::{Edit, pack_of, same};
 use super::links::Links;

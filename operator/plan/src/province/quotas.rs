@@ -7,6 +7,7 @@
 mod accept;
 mod carving;
 mod docket;
+mod draws;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use crds::{NamespaceName, RegionName};
 pub use accept::{Granted, Granting, QuotaWrite, Standing as QuotaStanding};
 pub(crate) use accept::{granting, writes};
 pub(crate) use docket::Dockets;
+pub use draws::{Draw, Lent};
 
 use super::placement::At;
 use super::regions::Fleet;

@@ -28,6 +28,7 @@ mod reclaim;
 mod removal;
 mod slices;
 mod statuses;
+mod surroundings;
 mod tenants;
 mod waves;
 mod worked;

@@ -122,6 +122,26 @@ fn an_inner_grant_is_carved_from_the_outer_and_caps_its_subtree() {
     assert_eq!((bed.tree.used(health + 1), bed.room(health)), (40, 0));
 }
 
+#[test]
+fn what_is_lent_is_what_nobody_was_granted_first_and_then_of_all_in_proportion_to_what_they_leave()
+{
+    let mut bed = Bed::new(100);
+    let health = bed.add(None, (20, 80, 20));
+    let police = bed.add(None, (40, 0, 40));
+    let tax = bed.add(None, (20, 0, 10));
+    let lent = |bed: &Bed| [health, police, tax].map(|node| bed.tree.lent()[node + 1]);
+    bed.use_more(health, 40);
+    assert_eq!(lent(&bed), [0, 0, 0], "twenty were granted to nobody");
+    bed.use_more(health, 10);
+    assert_eq!(lent(&bed), [0, 8, 2], "tax keeps ten of its twenty");
+    bed.use_more(police, 35);
+    assert_eq!(
+        lent(&bed),
+        [0, 3, 6],
+        "what nobody leaves is not lent twice"
+    );
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Add {
@@ -210,6 +230,11 @@ proptest! {
                 let room = bed.room(node);
                 prop_assert!(bed.could(node, room), "the room is there");
                 prop_assert!(!bed.could(node, room + 1), "and no more");
+            }
+            let lent = bed.tree.lent();
+            for node in 0..bed.known.len() {
+                let idle = bed.known[node].grant.nominal - bed.held(node);
+                prop_assert!((0..=idle.max(0)).contains(&lent[node + 1]));
             }
         }
     }

@@ -40,6 +40,8 @@ pub struct Grant {
     pub used: f64,
     /// What of that is beyond `nominal`.
     pub borrowed: f64,
+    /// What others use of `nominal`.
+    pub lent: f64,
 }
 
 /// The gauges of one process. Each setter replaces what was there.
@@ -168,7 +170,7 @@ impl Board {
     }
 
     fn register_grants(&self, meter: &Meter) {
-        let gauges: [Column<Grant>; 3] = [
+        let gauges: [Column<Grant>; 4] = [
             ("quota_nominal", "What a quota promises.", |g| {
                 Some(g.nominal)
             }),
@@ -179,6 +181,11 @@ impl Board {
                 "quota_borrowed",
                 "What is used beyond a quota's nominal.",
                 |g| Some(g.borrowed),
+            ),
+            (
+                "quota_lent",
+                "What others use of a quota's nominal: of what all leave, in proportion.",
+                |g| Some(g.lent),
             ),
         ];
         for (name, description, value) in gauges {
@@ -192,10 +199,6 @@ impl Board {
                 }
             });
         }
-        // A name that dashboards may already ask for: which lender's part a borrower has is not known.
-        let lent = meter.f64_observable_gauge("quota_lent");
-        lent.with_description("What others use of a quota's nominal.")
-            .build();
     }
 
     fn register_unreadable(&self, meter: &Meter) {

@@ -124,9 +124,15 @@ pub(super) fn enclosing<'b>(
     at: At,
 ) -> Option<&'b Enclosing> {
     let cluster = fleet.clusters[at].cluster.as_ref().ok()?;
-    let grade = tenants
-        .owner(namespace)
-        .map_or(DataGrade::Core, |own| own.limits.grade);
-    let key = (cluster.zone, grade.min(cluster.max_data_grade));
-    baselines.known.get(&key).map(|known| &**known)
+    let grade = grade_in(tenants, namespace, cluster.max_data_grade);
+    baselines
+        .known
+        .get(&(cluster.zone, grade))
+        .map(|known| &**known)
+}
+
+/// The highest grade of data that may be in a namespace of a cluster.
+pub(super) fn grade_in(tenants: &Tenants, namespace: &NamespaceName, most: DataGrade) -> DataGrade {
+    let tenant = tenants.owner(namespace).map(|own| own.limits.grade);
+    tenant.unwrap_or(DataGrade::Core).min(most)
 }

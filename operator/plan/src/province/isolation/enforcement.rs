@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use crds::{ClusterName, DataGrade, NamespaceName, Reason, ReportState};
+use crds::{ClusterName, NamespaceName, Reason, ReportEntry, ReportState};
 
 use super::super::regions::Fleet;
 use super::super::tenants::Tenants;
-use super::baselines::{Baselines, applies};
+use super::baselines::{Baselines, applies, grade_in};
 use crate::world::{LedgerEntry, World};
 
 /// Where an Isolation is to be in force, where it is, and what stands in its way.
@@ -35,6 +35,39 @@ pub struct Remark {
     pub message: String,
 }
 
+/// How far what isolates a namespace is in force in a cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Force {
+    /// Its agent has not acknowledged it yet.
+    Coming,
+    /// It is.
+    InForce,
+    /// Something stands in its way.
+    Obstructed(Reason),
+}
+
+impl Force {
+    /// From the entry and what was reported last.
+    pub(super) fn of(held: &LedgerEntry, report: Option<&ReportEntry>) -> Self {
+        let report = report.filter(|report| report.generation >= held.entry.generation);
+        match report.map(|report| report.state) {
+            Some(ReportState::Healthy | ReportState::Observed) => Self::InForce,
+            Some(ReportState::Failed) => {
+                let reason = report.and_then(|report| report.reason);
+                Self::Obstructed(reason.unwrap_or(Reason::InProgress))
+            }
+            Some(
+                ReportState::Unhealthy
+                | ReportState::Pending
+                | ReportState::Progressing
+                | ReportState::Removing
+                | ReportState::Removed,
+            )
+            | None => Self::Coming,
+        }
+    }
+}
+
 /// Where each Isolation is to be in force, and where it is.
 pub(super) fn enforcement(
     world: &World,
@@ -58,28 +91,21 @@ pub(super) fn enforcement(
         for (name, held) in ledger.entries.iter().filter(present) {
             let cluster = fleet.position(name).map(|at| &fleet.clusters[at].cluster);
             let Some(Ok(cluster)) = cluster else { continue };
-            let grade = tenants
-                .owner(namespace)
-                .map_or(DataGrade::Core, |own| own.limits.grade);
-            let grade = grade.min(cluster.max_data_grade);
+            let grade = grade_in(tenants, namespace, cluster.max_data_grade);
             let report = ledger.reports.get(name);
-            let report = report.filter(|report| report.generation >= held.entry.generation);
+            let force = Force::of(held, report);
             let specs = baselines.specs.iter();
             for (isolation, _) in specs.filter(|(_, spec)| applies(spec, cluster.zone, grade)) {
                 let sum = all.entry(isolation.clone()).or_default();
                 sum.wanted += 1;
-                let well = |state| matches!(state, ReportState::Healthy | ReportState::Observed);
-                sum.in_force += usize::from(report.is_some_and(|report| well(report.state)));
-                let Some(report) = report else { continue };
-                let (place, reason) = if report.state == ReportState::Failed {
-                    let reason = report.reason.unwrap_or(Reason::InProgress);
-                    (&mut sum.obstacle, reason)
-                } else if well(report.state) {
-                    (&mut sum.reverted, Reason::Drifted)
-                } else {
-                    continue;
+                sum.in_force += usize::from(force == Force::InForce);
+                let (place, reason) = match force {
+                    Force::Obstructed(reason) => (&mut sum.obstacle, reason),
+                    Force::InForce => (&mut sum.reverted, Reason::Drifted),
+                    Force::Coming => continue,
                 };
-                if let (None, Some(message)) = (&place, &report.message) {
+                let message = report.and_then(|report| report.message.as_ref());
+                if let (None, Some(message)) = (&place, message) {
                     *place = Some(Remark {
                         namespace: namespace.clone(),
                         cluster: name.clone(),

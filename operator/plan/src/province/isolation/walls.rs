@@ -1,0 +1,108 @@
+//! What stands around an App, for those who ask: its walls in each cluster, and the paths through them.
+
+use crds::{ClusterName, LinkPort, NamespaceName, Timestamp};
+
+use super::baselines::{applies, enclosing, grade_in};
+use super::enforcement::Force;
+use crate::baseline::Baseline;
+use crate::report::{AppReport, PlanReport};
+use crate::world::{LinkKey, LinkSlot, Parked, World};
+
+/// What isolates an App's namespace in one cluster.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Wall {
+    /// The cluster.
+    pub cluster: ClusterName,
+    /// Isolations that apply there; none at all means the defaults.
+    pub isolations: Vec<Box<str>>,
+    /// What they ask for together.
+    pub baseline: Baseline,
+    /// How far that is in force.
+    pub force: Force,
+    /// What the cluster tells of it, as a sentence.
+    pub message: Option<String>,
+}
+
+/// A Link from an App or to it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Path {
+    /// The Link.
+    pub link: LinkKey,
+    /// Whether connections begin at the App.
+    pub leaves: bool,
+    /// The other side, as `namespace/app`.
+    pub others: Vec<String>,
+    /// Ports of the target.
+    pub ports: Vec<LinkPort>,
+    /// When it ends.
+    pub expires: Timestamp,
+    /// Why it is not in force, if it is not.
+    pub refused: Option<Parked>,
+}
+
+impl PlanReport {
+    /// What isolates an App in each cluster that it is placed on.
+    pub fn walls(&self, world: &World, app: &AppReport) -> Vec<Wall> {
+        let targets = app.targets.iter();
+        let walls = targets.filter_map(|target| self.wall(world, &app.namespace, &target.cluster));
+        walls.collect()
+    }
+
+    fn wall(
+        &self,
+        world: &World,
+        namespace: &NamespaceName,
+        cluster: &ClusterName,
+    ) -> Option<Wall> {
+        let at = self.fleet.position(cluster)?;
+        let (baselines, tenants) = (&self.baselines, &self.tenants);
+        let enclosing = enclosing(&self.fleet, baselines, tenants, namespace, at)?;
+        let view = self.fleet.clusters[at].cluster.as_ref().ok()?;
+        let grade = grade_in(tenants, namespace, view.max_data_grade);
+        let specs = baselines.specs.iter();
+        let here = specs.filter(|(_, spec)| applies(spec, view.zone, grade));
+        let ledger = world.ledger(&world.home_uid(namespace));
+        let held = ledger.and_then(|ledger| ledger.entries.get(cluster));
+        let report = ledger.and_then(|ledger| ledger.reports.get(cluster));
+        Some(Wall {
+            cluster: cluster.clone(),
+            isolations: here.map(|(name, _)| name.clone()).collect(),
+            baseline: enclosing.baseline.clone(),
+            force: held.map_or(Force::Coming, |held| Force::of(held, report)),
+            message: report.and_then(|report| report.message.clone()),
+        })
+    }
+
+    /// Links from an App and to it.
+    pub fn paths(&self, world: &World, app: &AppReport) -> Vec<Path> {
+        let links = world.links();
+        links
+            .filter_map(|(key, slot)| self.path(app, key, slot))
+            .collect()
+    }
+
+    fn path(&self, app: &AppReport, key: &LinkKey, slot: &LinkSlot) -> Option<Path> {
+        let spec = slot.state.as_ref().ok()?;
+        let (home, _) = key;
+        let to = &spec.to;
+        let leaves = *home == app.namespace && spec.from.app_names.contains(&app.name);
+        if !leaves && (to.namespace != app.namespace || to.app_name != app.name) {
+            return None;
+        }
+        let sources = spec.from.app_names.iter();
+        let others = if leaves {
+            vec![format!("{}/{}", to.namespace, to.app_name)]
+        } else {
+            sources.map(|name| format!("{home}/{name}")).collect()
+        };
+        let verdict = self.links.verdicts.get(key)?;
+        Some(Path {
+            link: key.clone(),
+            leaves,
+            others,
+            ports: to.ports.clone(),
+            expires: spec.expires,
+            refused: verdict.as_ref().err().cloned(),
+        })
+    }
+}
