@@ -7,6 +7,9 @@ use serde::{Deserialize, Serialize};
 use crate::name::{ContentHash, NamespaceName};
 use crate::scalar::Timestamp;
 
+/// Step of an Approval that puts an App of tier Core into the emergency lane.
+pub const EMERGENCY: &str = "emergency";
+
 /// An Approval is one named person's decision on one exact content.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[kube(
@@ -25,7 +28,8 @@ use crate::scalar::Timestamp;
 pub struct ApprovalSpec {
     /// Object whose change is decided on.
     pub target: ApprovalTarget,
-    /// Step that is decided on: the name of a rollout wave of an App, or `cross-zone` of a Link.
+    /// Step that is decided on: the name of a rollout wave of an App, or in namespace jiuzhou-system
+    /// `cross-zone` of a Link and `emergency` of an App of tier Core.
     #[schemars(length(min = 1, max = 63))]
     pub step: String,
     /// Hash of exactly the content that is decided on, from the `status.rollout.contentHash` of an App or
@@ -54,7 +58,7 @@ pub struct ApprovalTarget {
     /// Name of the object.
     #[schemars(length(min = 1, max = 253))]
     pub name: String,
-    /// Namespace of a Link; everything else is in the Approval's own.
+    /// Namespace of a Link or an App that is decided on in jiuzhou-system; otherwise it is the Approval's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespace: Option<NamespaceName>,
 }

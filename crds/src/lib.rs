@@ -42,7 +42,7 @@ pub use app::{
     ALLOWED_KINDS, App, AppSpec, AppStatus, Image, Manifest, Override, Owner, PatchOp,
     PatchOperation, PlacementStatus, TakeOver, Target, Tier,
 };
-pub use approval::{Approval, ApprovalDecision, ApprovalSpec, ApprovalTarget};
+pub use approval::{Approval, ApprovalDecision, ApprovalSpec, ApprovalTarget, EMERGENCY};
 pub use assignment_slice::{
     AssignmentSlice, AssignmentSliceSpec, Charge, Entry, EntryState, HpaBounds, SLICE_BYTES_MAX,
     SLICE_ENTRIES_MAX, Scope, SecretCopy, Stage, Surge,

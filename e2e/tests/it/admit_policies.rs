@@ -382,7 +382,7 @@ async fn an_approver_is_who_asks() {
             "spec": {
                 "target": {"kind": "App", "name": "a"}, "step": "rest",
                 "contentHash": "3f786850e387550fdab8", "approver": approver,
-                "decision": "Approve", "expires": "2026-12-01T00:00:00Z",
+                "decision": "Approve", "expires": "2099-12-01T00:00:00Z",
             },
         })
     };
@@ -394,6 +394,33 @@ async fn an_approver_is_who_asks() {
     )
     .await;
     assert!(try_create(&admin, &approval("admin")).await.is_ok());
+}
+
+#[tokio::test]
+async fn what_is_decided_for_the_province_is_a_link_or_an_emergency() {
+    let admin = admin().await;
+    let approval = |target: serde_json::Value, step: &str| {
+        json!({
+            "apiVersion": "jiuzhou.io/v1alpha1", "kind": "Approval",
+            "metadata": {"namespace": "jiuzhou-system", "generateName": "a-"},
+            "spec": {
+                "target": target, "step": step, "contentHash": "3f786850e387550fdab8",
+                "approver": "admin", "decision": "Approve", "expires": "2099-12-01T00:00:00Z",
+            },
+        })
+    };
+    let app = json!({"kind": "App", "namespace": "health", "name": "alerts"});
+    let nowhere = json!({"kind": "App", "name": "alerts"});
+    for (target, step) in [
+        (&app, "rest"),
+        (&app, "cross-zone"),
+        (&nowhere, "emergency"),
+    ] {
+        let message = "spec.target.namespace says where that is";
+        refused(&admin, &approval(target.clone(), step), message).await;
+    }
+    let taken = try_create(&admin, &approval(app, "emergency")).await;
+    assert!(taken.is_ok(), "{taken:?}");
 }
 
 #[tokio::test]

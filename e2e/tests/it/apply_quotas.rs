@@ -5,7 +5,7 @@ use kube::Client;
 use serde_json::{Value, json};
 
 use crate::{
-    admit_support::{account, call, path},
+    admit_support::{account, account_object, binding, call, created, path},
     apply_tenants::{ready, tenant},
     fault_support::{Site, app, condition, deployment, province},
     support::eventually,
@@ -218,4 +218,69 @@ async fn a_lender_has_back_what_it_lent_after_the_grace_time() {
     let house = replicas(&hub, "coast-light", "house", 2).await;
     let (_, reason, _) = condition(&house, "Admitted").expect("it is admitted or not");
     assert_eq!(reason, "QuotaExceeded");
+}
+
+/// The word of somebody that an App is in an emergency.
+fn emergency(app: &str, by: &str, hash: &Value) -> Value {
+    json!({
+        "apiVersion": "jiuzhou.io/v1alpha1", "kind": "Approval",
+        "metadata": {"name": app, "namespace": ROOT},
+        "spec": {
+            "target": {"kind": "App", "namespace": "dike-rescue", "name": app},
+            "step": "emergency", "contentHash": hash, "approver": by, "reason": "flood",
+            "decision": "Approve", "expires": "2099-01-01T00:00:00Z",
+        },
+    })
+}
+
+#[tokio::test]
+async fn an_emergency_takes_what_others_borrow_by_the_word_of_somebody_who_may_say_so() {
+    let running = province().await;
+    let hub = running.hub().await;
+    hub.create(&tenant(ROOT, "dike", &json!({}))).await;
+    ready(&hub, ROOT, "dike").await;
+    hub.create(&quota(ROOT, "dike", "quzhou", &pods("6"))).await;
+    // Both may borrow what is granted to nobody; light came first.
+    let borrows = |nominal: &str| json!([{"name": "pods", "nominal": nominal, "borrowingLimit": "4", "lendingLimit": "0"}]);
+    for (name, nominal) in [("light", "2"), ("rescue", "0")] {
+        hub.create(&tenant("dike", name, &json!({}))).await;
+        ready(&hub, "dike", name).await;
+        hub.create(&quota("dike", name, "quzhou", &borrows(nominal)))
+            .await;
+        accepted(&hub, "dike", &format!("{name}.quzhou"), "AsExpected").await;
+    }
+    hub.create(&in_quzhou("dike-light", "lamps", 6)).await;
+    replicas(&hub, "dike-light", "lamps", 6).await;
+    let mut alerts = in_quzhou("dike-rescue", "alerts", 4);
+    alerts["spec"]["tier"] = json!("Core");
+    hub.create(&alerts).await;
+    let says = |app: &Value, text: &str| {
+        condition(app, "Admitted").is_some_and(|(.., message)| message.contains(text))
+    };
+    let what = ("App", "dike-rescue", "alerts");
+    let app = hub
+        .until("says what to do", what, |app| says(app, "step emergency"))
+        .await;
+    let (.., message) = condition(&app, "Admitted").expect("it was found");
+    let hash = message.split("contentHash ").nth(1).expect("it is told");
+    let hash = json!(hash.split(' ').next());
+
+    hub.create(&account_object(ROOT, "duty-officer")).await;
+    let role = binding(ROOT, "jiuzhou-security-approver", (ROOT, "duty-officer"));
+    created(&hub.client, &role).await;
+    let officer = account(running.fleet.hub(), ROOT, "duty-officer").await;
+    let name = format!("system:serviceaccount:{ROOT}:duty-officer");
+    eventually("the officer may", async || {
+        post(&officer, &emergency("alerts", &name, &hash))
+            .await
+            .ok()
+    })
+    .await;
+    replicas(&hub, "dike-rescue", "alerts", 4).await;
+    let lamps = replicas(&hub, "dike-light", "lamps", 2).await;
+    assert!(says(&lamps, "number 1 in line") || says(&lamps, "first in line"));
+    let by = format!("by {name}: flood.");
+    hub.until("says who said so", what, |app| says(app, &by))
+        .await;
+    hub.delete("Approval", ROOT, "alerts").await;
 }

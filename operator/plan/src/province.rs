@@ -2,6 +2,7 @@
 
 mod assignments;
 mod contents;
+mod emergency;
 mod isolation;
 mod links;
 mod memory;
@@ -21,6 +22,7 @@ use crds::{AssignmentSliceSpec, ClusterName, ContentItem, Entry, NamespaceName, 
 
 pub use assignments::copy_name;
 pub(crate) use assignments::{Edit, Edits};
+pub use emergency::Lane;
 pub use isolation::{Baselines, Enforcement, Force, Path, Remark, Wall};
 pub use links::Links;
 pub use memory::Planner;

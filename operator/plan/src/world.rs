@@ -14,6 +14,7 @@
 
 mod app;
 mod app_gate;
+mod approvals;
 mod fleet;
 mod footprint;
 mod gate;
@@ -111,6 +112,8 @@ pub struct World {
     pub(crate) app_names: BTreeMap<(NamespaceName, AppName), BTreeSet<Uid>>,
     pub(crate) claims: BTreeMap<(NamespaceName, Object), BTreeSet<(i64, Uid)>>,
     pub(crate) approvals: BTreeMap<(NamespaceName, Box<str>), Arc<Approval>>,
+    /// Names of those in the hub's own namespace that put an App into the emergency lane.
+    pub(crate) emergencies: BTreeMap<(NamespaceName, AppName), BTreeSet<Box<str>>>,
     pub(crate) ledger: BTreeMap<Uid, AppLedger>,
     pub(crate) entry_names: BTreeMap<(NamespaceName, AppName), BTreeSet<Uid>>,
     pub(crate) cluster_reports: BTreeMap<ClusterName, Arc<ClusterReportSpec>>,
@@ -178,6 +181,7 @@ impl World {
             app_names: BTreeMap::new(),
             claims: BTreeMap::new(),
             approvals: BTreeMap::new(),
+            emergencies: BTreeMap::new(),
             ledger: BTreeMap::new(),
             entry_names: BTreeMap::new(),
             cluster_reports: BTreeMap::new(),
@@ -220,35 +224,6 @@ impl World {
             self.orphans.insert(uid.clone());
         } else {
             self.orphans.remove(uid);
-        }
-    }
-
-    /// Takes in an Approval.
-    pub fn apply_approval(&mut self, approval: Approval) {
-        let namespace =
-            NamespaceName::from(approval.metadata.namespace.clone().unwrap_or_default());
-        let name = approval.metadata.name.clone().unwrap_or_default();
-        self.remove_approval(&namespace, &name);
-        self.touch_link(&approval);
-        let target = AppName::from(approval.spec.target.name.as_str());
-        self.approvals
-            .insert((namespace.clone(), name.into()), Arc::new(approval));
-        self.touch_named(&namespace, &target);
-    }
-
-    /// Forgets an Approval that was deleted.
-    pub fn remove_approval(&mut self, namespace: &NamespaceName, name: &str) {
-        if let Some(gone) = self.approvals.remove(&(namespace.clone(), name.into())) {
-            self.touch_link(&gone);
-            let target = AppName::from(gone.spec.target.name.as_str());
-            self.touch_named(namespace, &target);
-        }
-    }
-
-    fn touch_named(&mut self, namespace: &NamespaceName, name: &AppName) {
-        let uids = self.app_names.get(&(namespace.clone(), name.clone()));
-        for uid in uids.into_iter().flatten() {
-            self.journal.note(uid);
         }
     }
 

@@ -10,7 +10,7 @@ use crds::{
 };
 
 use super::placement::{At, Load, Placed};
-use super::reclaim::Cuts;
+use super::reclaim::{Cut, Cuts};
 use super::regions::{Fleet, Reach, Standing};
 use super::rollout::Rolled;
 use crate::charge::Charges;
@@ -145,7 +145,7 @@ impl<'a> Desk<'a> {
     }
 
     /// An entry whose content waits stays as it is, but for what is taken back.
-    fn held_back(&self, at: At, load: Load, cut: Option<&i32>) -> Option<(ClusterName, Edit)> {
+    fn held_back(&self, at: At, load: Load, cut: Option<&Cut>) -> Option<(ClusterName, Edit)> {
         let held = self.held(at)?;
         let want = Entry {
             stages: self.timetable(at, load, cut),
@@ -157,12 +157,25 @@ impl<'a> Desk<'a> {
 
     /// The load now and, where replicas are taken back, fewer of them after the grace time. What was
     /// announced before keeps its time, and whatever goes beyond it gets one of its own.
-    fn timetable(&self, at: At, load: Load, cut: Option<&i32>) -> Vec<Stage> {
+    fn timetable(&self, at: At, load: Load, cut: Option<&Cut>) -> Vec<Stage> {
         let mut stages = load.stages();
-        let Some(cut) = cut.filter(|cut| **cut < load.count()) else {
+        let Some(cut) = cut.filter(|cut| cut.then < load.count()) else {
             return stages;
         };
         let now = self.world.now;
+        let later = |count: i32, at: Timestamp| {
+            let stages = load.at_most(count).stages().into_iter();
+            stages.map(move |stage| Stage {
+                not_before: Some(at),
+                ..stage
+            })
+        };
+        if cut.now < load.count() {
+            stages.extend(later(cut.now, Timestamp::from_millis(now)));
+        }
+        if cut.then == cut.now {
+            return stages;
+        }
         let held = self.held(at).map_or(&[][..], |held| &held.stages[..]);
         let ahead = held
             .iter()
@@ -170,18 +183,15 @@ impl<'a> Desk<'a> {
         let mut time = Timestamp::from_millis(now + self.world.settings.reclaim_grace);
         for stage in ahead {
             let (count, begins) = (Load::of_stage(stage).count(), stage.not_before);
-            if count <= *cut {
+            if count <= cut.then {
                 time = begins.unwrap_or(time);
                 break;
             }
-            if count < load.count() {
+            if count < cut.now {
                 stages.push(stage.clone());
             }
         }
-        for mut later in load.at_most(*cut).stages() {
-            later.not_before = Some(time);
-            stages.push(later);
-        }
+        stages.extend(later(cut.then, time));
         stages
     }
 

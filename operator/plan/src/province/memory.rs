@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crds::{ClusterName, NamespaceName, Tier, Uid};
 
 use super::assignments::{Edit, Edits};
+use super::emergency::Lane;
 use super::isolation::{Linked, Presence};
 use super::placement::{self, At, Class, Payer, Placed};
 use super::quotas::{Book, Dockets, QuotaWrite};
@@ -17,8 +18,9 @@ use crate::amount::Resources;
 use crate::report::{AppReport, PlanReport, differs, quota_statuses, tenant_statuses};
 use crate::world::{AppSlot, ValidApp, World};
 
-/// The place of an App in the order in which room is given out: tier, then age, then UID.
-pub(super) type Turn = (Tier, i64, Uid);
+/// The place of an App in the order in which room is given out: those in the emergency lane first, which
+/// for them is false, then by tier, age and UID.
+pub(super) type Turn = (bool, Tier, i64, Uid);
 
 /// Decides as [`plan`](super::plan) does, but remembers what it decided for Apps nothing has
 /// changed for.
@@ -365,8 +367,9 @@ impl Planner {
     }
 
     /// Lets an App wait for its turn at the room.
-    pub(super) fn queue(&mut self, slot: &AppSlot, app: &ValidApp) {
-        let turn = (app.tier, slot.created, slot.uid.clone());
+    pub(super) fn queue(&mut self, world: &World, slot: &AppSlot, app: &ValidApp) {
+        let calm = !Lane::is_open(world, slot, app);
+        let turn = (calm, app.tier, slot.created, slot.uid.clone());
         self.waiting.insert(turn.clone());
         self.memos.entry(slot.uid.clone()).or_default().turn = Some(turn);
     }

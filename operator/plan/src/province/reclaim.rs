@@ -1,6 +1,6 @@
 //! Taking back what was lent. An App that waits for what its tenant is granted, while others use more
 //! than they are, gets it: their entries get a second stage with fewer replicas, that begins after a
-//! grace time. The agents follow it with or without the hub.
+//! grace time, or at once in an emergency. The agents follow it with or without the hub.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use crds::{Tier, Uid};
 
+use super::emergency::Lane;
 use super::memory::Planner;
 use super::placement::{At, Consequence, Load, Room};
 use super::regions::Reach;
@@ -20,12 +21,29 @@ use crate::world::{AppState, World};
 /// next one.
 const CUTS_MAX: usize = 200;
 
-/// In which order borrowers give: those that cannot now last, then the lowest tier, whose tenant borrows
-/// most for what it has, and the youngest.
-type Rank<'b> = (bool, Reverse<Tier>, Reverse<i64>, Reverse<i64>, &'b Uid, At);
+/// In which order borrowers give: those that cannot now last, those in the emergency lane before them, then
+/// the lowest tier, whose tenant borrows most for what it has, and the youngest.
+type Rank<'b> = (
+    bool,
+    bool,
+    Reverse<Tier>,
+    Reverse<i64>,
+    Reverse<i64>,
+    &'b Uid,
+    At,
+);
 
-/// Replicas that an App may keep in a cluster after the grace time.
-pub(super) type Cuts = BTreeMap<At, i32>;
+/// What is taken back from an App, by cluster.
+pub(super) type Cuts = BTreeMap<At, Cut>;
+
+/// Replicas that an App may keep in a cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Cut {
+    /// From now on, when an emergency asks for them.
+    pub(super) now: i32,
+    /// After the grace time.
+    pub(super) then: i32,
+}
 
 /// What an App waits for.
 #[derive(Clone, Debug)]
@@ -43,6 +61,8 @@ pub(super) struct Lacking {
 struct Debt {
     resource: Arc<str>,
     amount: i64,
+    /// Whether it is owed to an emergency, which has no time.
+    urgent: bool,
     /// The grant that leaves no more,
     top: Node,
     /// and the one right below it that has a right to more.
@@ -55,6 +75,8 @@ struct Borrower {
     at: At,
     /// Whether its cluster is out of contact, so that it could not give now.
     away: bool,
+    /// Whether it is in the emergency lane itself.
+    urgent: bool,
     tier: Tier,
     created: i64,
     /// Replicas that it has left.
@@ -119,6 +141,8 @@ impl Planner {
             return Vec::new();
         };
         let due = &slot.footprint.charges;
+        let app = slot.state.as_deref();
+        let urgent = app.is_ok_and(|app| Lane::is_open(world, slot, app));
         let charged = self.payer(&lack.uid).charged;
         // What it has there is paid for, in the ledger or in this turn.
         let mut had = charged.decided.get(&lack.at).cloned().unwrap_or_default();
@@ -131,7 +155,7 @@ impl Planner {
         };
         let rights: Vec<Right> = {
             let desk = desks.desk(lack.at).iter();
-            desk.map(|(resource, node)| right(room.tree(), *node, resource))
+            desk.map(|(resource, node)| right(room.tree(), *node, resource, urgent))
                 .collect()
         };
         // Who would only borrow more is owed nothing, and claims nothing.
@@ -157,6 +181,7 @@ impl Planner {
                 debts.push(Debt {
                     amount: amount - right.room,
                     resource: right.resource,
+                    urgent,
                     top,
                     branch,
                 });
@@ -170,12 +195,12 @@ impl Planner {
         let (Some(cuts), Some(ledger)) = (self.cuts.get(uid), world.ledger(uid)) else {
             return true;
         };
-        cuts.iter().all(|(at, count)| {
+        cuts.iter().all(|(at, cut)| {
             let cluster = &self.report.fleet.clusters[*at].name;
             let entry = ledger.entries.get(cluster).map(|held| &held.entry);
             entry.is_some_and(|entry| {
                 let last = entry.stages.last().filter(|_| entry.stages.len() > 1);
-                last.is_some_and(|last| Load::of_stage(last).count() == *count)
+                last.is_some_and(|last| Load::of_stage(last).count() == cut.then)
             })
         })
     }
@@ -204,6 +229,7 @@ impl Planner {
                         uid: uid.clone(),
                         at,
                         away: fleet.clusters[at].reach != Reach::InContact,
+                        urgent: Lane::is_open(world, slot, app),
                         tier: app.tier,
                         created: slot.created,
                         count: load.count(),
@@ -244,6 +270,7 @@ impl Planner {
                 };
                 let rank = (
                     borrower.away,
+                    borrower.urgent,
                     Reverse(borrower.tier),
                     Reverse(share(tree, node, debt.top)),
                     Reverse(borrower.created),
@@ -265,9 +292,17 @@ impl Planner {
                 }
             }
             left -= freed.get(&debt.resource);
+            let before = borrower.count;
             borrower.count -= count;
             let mine = cuts.entry(borrower.uid.clone()).or_default();
-            mine.insert(borrower.at, borrower.count);
+            let cut = mine.entry(borrower.at).or_insert(Cut {
+                now: before,
+                then: before,
+            });
+            cut.then = borrower.count;
+            if debt.urgent {
+                cut.now = borrower.count;
+            }
         }
     }
 
@@ -319,8 +354,9 @@ struct Right {
     owed: Option<(Node, Node)>,
 }
 
-/// What a tenant may use more of a resource: what there is, or what it may always use and others do.
-fn right(tree: &Tree, node: Node, resource: &Arc<str>) -> Right {
+/// What a tenant may use more of a resource: what there is, or what it may always use and others do. In an
+/// emergency also what it may borrow, as others do.
+fn right(tree: &Tree, node: Node, resource: &Arc<str>, urgent: bool) -> Right {
     let (room, top) = tree.shortfall(node);
     let mut right = Right {
         resource: resource.clone(),
@@ -333,7 +369,10 @@ fn right(tree: &Tree, node: Node, resource: &Arc<str>) -> Right {
     }
     let (mut most, mut branch) = (i64::MAX, node);
     loop {
-        most = most.min(tree.grant(branch).nominal - tree.used(branch));
+        let grant = tree.grant(branch);
+        let borrows = if urgent { grant.borrows } else { 0 };
+        let may = grant.nominal.saturating_add(borrows);
+        most = most.min(may - tree.used(branch));
         match tree.parent(branch) {
             Some(above) if above != top => branch = above,
             Some(_) | None => break,

@@ -8,6 +8,7 @@ use crds::{ClusterName, Entry, MemberClusterStatus, Reason, Uid};
 use super::Plan;
 use super::assignments::{self, Edit, Edits};
 use super::contents;
+use super::emergency::Lane;
 use super::memory::Planner;
 use super::placement::{self, At, Class, Placed, Receipt, Room};
 use super::reclaim::Lacking;
@@ -57,7 +58,7 @@ impl Planner {
                 {
                     self.decide(world, slot, app, &class, &placed);
                 } else {
-                    self.queue(slot, app);
+                    self.queue(world, slot, app);
                 }
             }
             (None, Err(_), _) => {}
@@ -174,6 +175,7 @@ impl Planner {
         let mut wake = Wake::default();
         let targets: Vec<At> = placed.targets.keys().copied().collect();
         let rolled = rollout::roll(world, &fleet, slot, app, &targets, &mut wake);
+        let lane = Lane::of(world, slot, app, &mut wake);
         let cuts = self.cuts.get(&slot.uid);
         let edits = assignments::of_placed(world, &fleet, slot, app, placed, &rolled, cuts);
         stages_ahead(world, slot, &edits, &mut wake);
@@ -186,6 +188,7 @@ impl Planner {
             ledger: world.ledger(&slot.uid),
             edits: &edits,
             class: Some(class),
+            lane,
         };
         let report = app_report(&fleet, &facts, world.now);
         self.remember(slot, edits, report, wake.at);
@@ -225,6 +228,7 @@ impl Planner {
             ledger,
             edits: &edits,
             class: None,
+            lane: None,
         };
         let report = app_report(&fleet, &facts, world.now);
         self.remember(slot, edits, report, None);

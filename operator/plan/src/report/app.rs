@@ -9,7 +9,7 @@ use crds::{
 
 use super::verdict::verdicts;
 use super::{ClusterVerdict, QuotaShort, Shortage};
-use crate::province::{Class, Edit, Edits, Fleet, Load, Placed, Reach, Refusal, Rolled};
+use crate::province::{Class, Edit, Edits, Fleet, Lane, Load, Placed, Reach, Refusal, Rolled};
 use crate::world::{AppLedger, AppSlot, Parked, ValidApp};
 
 /// Placements shown in an App's status; the counts are always complete.
@@ -35,6 +35,8 @@ pub struct AppReport {
     pub position: Option<usize>,
     /// Replicas that go back to whoever lent them, and when.
     pub goes_back: Option<(i32, Timestamp)>,
+    /// Where it stands with the emergency lane, if there is an Approval for that.
+    pub lane: Option<Lane>,
     /// What its rollout waits on, if anything.
     pub waiting: Option<Waiting>,
     /// Clusters it is placed on.
@@ -59,6 +61,7 @@ impl PartialEq for AppReport {
             short,
             position,
             goes_back,
+            lane,
             waiting,
             targets,
             weighed: _,
@@ -73,6 +76,7 @@ impl PartialEq for AppReport {
             && *short == other.short
             && *position == other.position
             && *goes_back == other.goes_back
+            && *lane == other.lane
             && *waiting == other.waiting
             && *targets == other.targets
             && *status == other.status
@@ -156,6 +160,7 @@ pub(crate) struct AppFacts<'a> {
     pub(crate) ledger: Option<&'a AppLedger>,
     pub(crate) edits: &'a Edits,
     pub(crate) class: Option<&'a Arc<Class>>,
+    pub(crate) lane: Option<Lane>,
 }
 
 /// The report of one App.
@@ -176,6 +181,7 @@ pub(crate) fn app_report(fleet: &Fleet, facts: &AppFacts<'_>, now: i64) -> AppRe
         short: facts.placed.short.clone(),
         position: facts.placed.position,
         goes_back: goes_back(facts, now),
+        lane: facts.lane.clone(),
         waiting,
         targets,
         weighed: facts.placed.weighed.clone(),

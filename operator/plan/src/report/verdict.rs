@@ -1,12 +1,14 @@
 //! The conditions of an App: what is said, with which word, and what to do next.
 
 use crds::{
-    ClusterName, ConditionStatus, ConditionType, Reason, ReportState, RolloutState, Timestamp,
+    ClusterName, ConditionStatus, ConditionType, EMERGENCY, Reason, ReportState, RolloutState,
+    SYSTEM_NAMESPACE, Tier, Timestamp,
 };
 
 use super::Shortage;
 use super::app::{AppFacts, AppReport, Waiting};
 use crate::amount::format_amount;
+use crate::province::Lane;
 use crate::world::{AppLedger, AppState};
 
 /// One condition, before times are added.
@@ -58,7 +60,7 @@ pub(super) fn verdicts(facts: &AppFacts<'_>, report: &AppReport) -> Vec<Said> {
         ];
     }
     let parts = [
-        admitted(report),
+        admitted(facts, report),
         scheduled(report),
         applied(report),
         healthy(report),
@@ -185,7 +187,36 @@ fn clusters(count: usize) -> String {
 }
 
 /// Whether the tenant's Quotas have room for all that the App asks for.
-fn admitted(report: &AppReport) -> Said {
+fn admitted(facts: &AppFacts<'_>, report: &AppReport) -> Said {
+    let mut said = within_quotas(report);
+    match &report.lane {
+        Some(Lane::Open { until, by, reason }) => {
+            let why = reason.as_deref().unwrap_or("no reason given");
+            let lane = format!(" In the emergency lane until {until}, by {by}: {why}.");
+            said.message.push_str(&lane);
+        }
+        Some(Lane::Closed(why)) => {
+            let lane = format!(" No Approval for the emergency lane counts: {why}.");
+            said.message.push_str(&lane);
+        }
+        None => said.message.push_str(&hint(facts, report, &said)),
+    }
+    said
+}
+
+/// How an App that waits could be put into the emergency lane.
+fn hint(facts: &AppFacts<'_>, report: &AppReport, said: &Said) -> String {
+    let core = facts.app.filter(|app| app.tier == Tier::Core);
+    match core.filter(|_| said.reason == Reason::QuotaExceeded) {
+        Some(app) => format!(
+            " In an emergency, an Approval in namespace {SYSTEM_NAMESPACE} with target kind App, namespace {}, name {}, step {EMERGENCY}, contentHash {} lets it take at once what others borrow.",
+            report.namespace, report.name, app.content
+        ),
+        None => String::new(),
+    }
+}
+
+fn within_quotas(report: &AppReport) -> Said {
     let (kind, no) = (ConditionType::Admitted, ConditionStatus::False);
     let (Some(short), Some(Shortage::Quota { placed, wanted })) = (&report.short, report.shortage)
     else {

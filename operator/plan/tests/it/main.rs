@@ -11,6 +11,7 @@ mod province;
 mod check;
 mod contents;
 mod division;
+mod emergency;
 mod explain;
 mod filters;
 mod fleet;

@@ -1,0 +1,254 @@
+//! The emergency lane: who is in it, what it takes at once, and from whom.
+
+use crds::{Approval, ConditionType, Reason};
+use serde_json::{Value, json};
+
+use crate::province::grants::limits;
+use crate::province::{Draft, Province, app};
+
+const ROOT: &str = "jiuzhou-system";
+/// Seconds that borrowers have otherwise.
+const GRACE: i64 = 60;
+const HOUR: i64 = 3_600_000;
+
+/// Sixty cores in Hangzhou: rail is granted forty and lends them all, tax twenty and borrows up to as much,
+/// and port, which is granted nothing, may borrow ten.
+fn lent() -> Province {
+    Province::cities()
+        .with_budget("hangzhou", &[("cpu", "60")])
+        .with_tenant(ROOT, "tax", &json!({}))
+        .with_tenant(ROOT, "rail", &json!({}))
+        .with_tenant(ROOT, "port", &json!({}))
+        .settled()
+        .with_quota(ROOT, "tax", "hangzhou", &[limits("cpu", "20", "40", "20")])
+        .with_quota(ROOT, "rail", "hangzhou", &[limits("cpu", "40", "0", "40")])
+        .with_quota(ROOT, "port", "hangzhou", &[limits("cpu", "0", "10", "0")])
+        .settled()
+        .with(of("tax", "reports", 60, "Ancillary"))
+        .settled()
+}
+
+fn of(namespace: &str, name: &str, replicas: i32, tier: &str) -> Draft {
+    app(name)
+        .in_namespace(namespace)
+        .within(&["hangzhou"])
+        .replicas(replicas, "Capacity")
+        .tier(tier)
+        .changed_by("ci")
+        .set("/manifests/0/spec/strategy/type", json!("Recreate"))
+}
+
+fn replicas(province: &Province, app: &str) -> i32 {
+    province.placed(app).iter().map(|(_, count)| count).sum()
+}
+
+/// An Approval for the emergency lane, changed as a test wants it.
+fn urge(province: &mut Province, namespace: &str, app: &str, edit: impl FnOnce(&mut Value)) {
+    let mut approval = json!({
+        "apiVersion": "jiuzhou.io/v1alpha1", "kind": "Approval",
+        "metadata": {"name": format!("{app}-emergency"), "namespace": ROOT},
+        "spec": {
+            "target": {"kind": "App", "namespace": namespace, "name": app},
+            "step": "emergency", "contentHash": province.wanted(app), "approver": "duty-officer",
+            "decision": "Approve", "reason": "flood",
+            "expires": crds::Timestamp::from_millis(province.world.now + HOUR),
+        },
+    });
+    edit(&mut approval);
+    let approval: Approval = serde_json::from_value(approval).unwrap();
+    province.approvals.push(approval.clone());
+    province.world.apply_approval(approval);
+}
+
+#[track_caller]
+fn says(province: &Province, app: &str, text: &str) {
+    let admitted = province.condition(app, ConditionType::Admitted).unwrap();
+    assert!(admitted.message.contains(text), "{}", admitted.message);
+}
+
+#[test]
+fn it_takes_back_at_once_what_others_borrow_and_everybody_can_read_who_said_so() {
+    let mut province = lent();
+    province.create(of("rail", "alerts", 30, "Core"));
+    province.turn();
+    let hash = province.wanted("alerts");
+    says(
+        &province,
+        "alerts",
+        &format!("namespace rail, name alerts, step emergency, contentHash {hash}"),
+    );
+    urge(&mut province, "rail", "alerts", |_| {});
+    province.settle();
+    assert_eq!(
+        (
+            replicas(&province, "alerts"),
+            replicas(&province, "reports")
+        ),
+        (30, 30),
+        "long before the grace time is over"
+    );
+    says(&province, "alerts", "by duty-officer: flood.");
+    let waits = province
+        .condition("reports", ConditionType::Admitted)
+        .unwrap();
+    assert_eq!(waits.reason, Reason::QuotaExceeded);
+}
+
+#[test]
+fn it_may_borrow_what_others_borrow_but_nobody_goes_below_what_he_is_granted() {
+    let mut province = lent();
+    province.create(of("port", "rescue", 30, "Core"));
+    province.wait(2 * GRACE);
+    assert_eq!(replicas(&province, "rescue"), 0, "it is owed nothing");
+    urge(&mut province, "port", "rescue", |_| {});
+    province.settle();
+    assert_eq!(
+        (
+            replicas(&province, "rescue"),
+            replicas(&province, "reports")
+        ),
+        (10, 50),
+        "as much as it may borrow"
+    );
+    // Those who lend have theirs back from everybody else first.
+    province.create(of("rail", "tickets", 30, "General"));
+    province.wait(2 * GRACE);
+    assert_eq!(
+        [("rescue", 10), ("tickets", 30), ("reports", 20)]
+            .map(|(name, _)| replicas(&province, name)),
+        [10, 30, 20]
+    );
+}
+
+#[test]
+fn of_all_that_wait_it_is_heard_first() {
+    let mut province = lent()
+        .with_quota(ROOT, "port", "ningbo", &[limits("cpu", "20", "0", "0")])
+        .settled();
+    let there = |name| of("port", name, 20, "Core").within(&["ningbo"]);
+    province.create(there("older"));
+    province.create(there("alerts"));
+    urge(&mut province, "port", "alerts", |_| {});
+    province.settle();
+    assert_eq!(
+        (replicas(&province, "alerts"), replicas(&province, "older")),
+        (20, 0)
+    );
+}
+
+#[test]
+fn of_those_who_borrow_it_gives_last() {
+    let mut province = lent();
+    province.create(of("tax", "older", 20, "Core"));
+    province.create(of("tax", "alerts", 20, "Core"));
+    province.delete("reports");
+    province.settle();
+    urge(&mut province, "tax", "alerts", |_| {});
+    province.create(of("rail", "tickets", 40, "General"));
+    province.turn();
+    let entry = province.entry("alerts", "hangzhou-a").unwrap();
+    assert_eq!(entry.stages.len(), 1, "it is not even announced");
+    province.wait(2 * GRACE);
+    assert_eq!(
+        (replicas(&province, "alerts"), replicas(&province, "older")),
+        (20, 0)
+    );
+}
+
+#[test]
+fn what_was_announced_with_a_grace_time_goes_at_once_as_far_as_the_emergency_needs_it() {
+    let mut province = lent();
+    province.create(of("rail", "tickets", 10, "General"));
+    province.turn();
+    province.create(of("rail", "alerts", 10, "Core"));
+    urge(&mut province, "rail", "alerts", |_| {});
+    province.settle();
+    assert_eq!(replicas(&province, "alerts"), 10);
+    let entry = province.entry("reports", "hangzhou-a").unwrap();
+    let counts: Vec<_> = entry.stages.iter().map(|stage| stage.replicas).collect();
+    assert_eq!(counts, [Some(50), Some(40)], "tickets wait for the rest");
+    assert_eq!(replicas(&province, "tickets"), 0);
+    province.wait(2 * GRACE);
+    assert_eq!(
+        (
+            replicas(&province, "tickets"),
+            replicas(&province, "reports")
+        ),
+        (10, 40)
+    );
+}
+
+#[test]
+fn when_it_is_over_all_is_as_before() {
+    let mut province = lent();
+    province.create(of("port", "rescue", 10, "Core"));
+    urge(&mut province, "port", "rescue", |_| {});
+    province.settle();
+    assert_eq!(replicas(&province, "rescue"), 10);
+    province.create(of("rail", "tickets", 40, "General"));
+    province.wait(2 * GRACE);
+    assert_eq!(
+        (
+            replicas(&province, "tickets"),
+            replicas(&province, "rescue")
+        ),
+        (40, 0),
+        "what is lent goes back to whoever is granted it, after the grace time"
+    );
+    province.wait(HOUR / 1_000);
+    let admitted = province
+        .condition("rescue", ConditionType::Admitted)
+        .unwrap();
+    let lane = admitted.message.contains("In the emergency lane");
+    assert!(!lane, "{}", admitted.message);
+}
+
+#[test]
+fn an_approval_that_does_not_count_says_why_and_takes_nothing() {
+    type Edit = fn(&mut Value);
+    let cases: [(&str, Edit, &str); 5] = [
+        ("General", |_| {}, "spec.tier of the App has to be Core"),
+        (
+            "Core",
+            |a| a["spec"]["contentHash"] = json!(format!("sha256:{}", "0".repeat(64))),
+            "spec.contentHash is that of another content",
+        ),
+        (
+            "Core",
+            |a| a["spec"]["approver"] = json!("ci"),
+            "spec.approver had a hand in the App",
+        ),
+        (
+            "Core",
+            |a| a["spec"]["decision"] = json!("Reject"),
+            "one of them rejects it",
+        ),
+        // Whoever runs the tenant says nothing about other tenants.
+        (
+            "Core",
+            |a| a["metadata"]["namespace"] = json!("rail"),
+            "In an emergency, an Approval in namespace jiuzhou-system",
+        ),
+    ];
+    for (tier, edit, text) in cases {
+        let mut province = lent();
+        province.create(of("rail", "alerts", 30, tier));
+        urge(&mut province, "rail", "alerts", edit);
+        province.settle();
+        assert_eq!(replicas(&province, "alerts"), 0, "{text}");
+        says(&province, "alerts", text);
+    }
+}
+
+#[test]
+fn an_approval_that_is_deleted_counts_no_longer() {
+    let mut province = lent();
+    province.create(of("rail", "alerts", 30, "Core"));
+    urge(&mut province, "rail", "alerts", |_| {});
+    province
+        .world
+        .remove_approval(&ROOT.into(), "alerts-emergency");
+    province.settle();
+    assert_eq!(replicas(&province, "alerts"), 0);
+    assert_eq!(replicas(&province, "reports"), 60);
+}
