@@ -45,8 +45,9 @@ pub(super) async fn borrow(stage: &mut Stage) -> Result<String> {
         refused.message
     );
     Ok(format!(
-        "portal of culture has {portal} replicas, two granted and four borrowed\n{}Quota trade.quzhou: {}: {}",
+        "portal of culture has {portal} replicas, two granted and four borrowed\n{}{}Quota trade.quzhou: {}: {}",
         jiuzhou(stage, &["capacity", "--by", "tenant"])?,
+        jiuzhou(stage, &["explain", "app", "portal", "-n", "culture"])?,
         refused.reason,
         refused.message
     ))

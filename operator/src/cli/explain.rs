@@ -300,7 +300,7 @@ mod tests {
             [
                 "CLUSTER     ISOLATION  ISOLATIONS  MEANS",
                 "hangzhou-a  Coming     defaults    pods as in Baseline; reaches DNS, its own \
-                 namespace and its Links; images from anywhere; weakened: Revert",
+                 namespace and its Links; images from anywhere; what somebody weakens is put back",
             ]
         );
         assert_eq!(

@@ -1,6 +1,6 @@
 //! What isolates an App, and the Links that lead through.
 
-use crds::{Egress, LinkPort};
+use crds::{Egress, LinkPort, OnDrift};
 use plan::baseline::Baseline;
 use plan::province::{Force, Path, Wall};
 use serde_json::{Value, json};
@@ -76,10 +76,12 @@ fn means(baseline: &Baseline) -> String {
             format!("images from {}", names.join(", "))
         }
     };
-    format!(
-        "pods as in {:?}; {egress}; {registries}; weakened: {:?}",
-        baseline.pod_security, baseline.on_drift
-    )
+    let drift = match baseline.on_drift {
+        OnDrift::Report => "what somebody weakens is told",
+        OnDrift::Revert => "what somebody weakens is put back",
+    };
+    let standard = baseline.pod_security;
+    format!("pods as in {standard:?}; {egress}; {registries}; {drift}")
 }
 
 pub(super) fn paths_as_json(paths: &[Path]) -> Value {
@@ -159,7 +161,7 @@ mod tests {
         assert_eq!(
             text.lines().nth(1).unwrap(),
             "hangzhou-a  Conflict   own-images  pods as in Baseline; reaches DNS, its own \
-             namespace and its Links; images from registry.example; weakened: Revert; the \
+             namespace and its Links; images from registry.example; what somebody weakens is put back; the \
              namespace is somebody else's"
         );
         assert_eq!(walls_as_json(&[wall])[0]["state"], "Conflict");
