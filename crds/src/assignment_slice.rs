@@ -86,7 +86,7 @@ pub struct Entry {
     pub content: ContentHash,
     /// Content object that holds it.
     #[schemars(length(min = 1, max = 63))]
-    pub pack: String,
+    pub pack: Arc<str>,
     /// Positions of the App's overrides that apply in this cluster.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32), inner(range(min = 0, max = 31)), extend("x-kubernetes-list-type" = "atomic"))]
@@ -106,9 +106,9 @@ pub struct Entry {
     #[serde(default, skip_serializing_if = "is_general")]
     pub tier: Tier,
     /// Resources of a namespace that Quotas limit: no more of them is used there than its Apps are charged.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "is_empty")]
     #[schemars(length(max = 32), inner(length(min = 1, max = 63)), extend("x-kubernetes-list-type" = "set"))]
-    pub limits: Vec<String>,
+    pub limits: Arc<[String]>,
     /// What Quotas are charged for it, until its removal is acknowledged.
     #[serde(default)]
     pub charge: Arc<Charge>,
@@ -130,6 +130,10 @@ impl Scope {
     pub fn is_app(&self) -> bool {
         *self == Self::App
     }
+}
+
+fn is_empty(list: &[String]) -> bool {
+    list.is_empty()
 }
 
 #[expect(

@@ -76,7 +76,7 @@ pub fn check(world: &World, plan: &Plan) -> Vec<Finding> {
         }
     }
     for name in &plan.collect {
-        let named = |write: &SliceWrite| write.spec.entries.iter().any(|e| e.pack == *name);
+        let named = |write: &SliceWrite| write.spec.entries.iter().any(|e| *e.pack == **name);
         if plan.slices.iter().any(named) || judge.is_named(name) {
             judge.findings.push(Finding::Collected(name.clone()));
         }
@@ -168,14 +168,14 @@ impl<'a> Judge<'a> {
     /// What an entry names is stored, or is about to be.
     fn content(&mut self, write: &SliceWrite, entry: &Entry, before: Option<&Entry>) {
         let (at, uid) = (write.cluster.to_string(), entry.uid.clone());
-        let known = self.world.contents.contains_key(entry.pack.as_str());
+        let known = self.world.contents.contains_key(&*entry.pack);
         let planned = self
             .plan
             .contents
             .iter()
-            .any(|content| content.name == entry.pack);
+            .any(|content| *content.name == *entry.pack);
         let same = before.is_some_and(|before| before.content == entry.content);
-        if !known && !planned && !same && entry.pack != "lost" {
+        if !known && !planned && !same && *entry.pack != *"lost" {
             self.findings.push(Finding::NoContent(at, uid));
         }
     }
@@ -432,7 +432,10 @@ impl<'a> Judge<'a> {
         });
         wanted
             || self.world.ledger.values().any(|ledger| {
-                ledger.entries.values().any(|held| held.entry.pack == pack)
+                ledger
+                    .entries
+                    .values()
+                    .any(|held| *held.entry.pack == *pack)
                     || ledger.reports.values().any(|r| {
                         r.content
                             .as_ref()

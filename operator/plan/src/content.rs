@@ -94,12 +94,17 @@ pub fn hash_of(data: &[u8]) -> ContentHash {
 /// server writes each quote as two bytes, and `<`, `>`, `&` and the line separators of Unicode as
 /// six. The store's limit counts these.
 pub(crate) fn stored_bytes(data: &str) -> usize {
-    let one = |c: char| match c {
-        '"' | '\\' | '\n' | '\r' | '\t' => 2,
-        '<' | '>' | '&' | '\0'..='\u{1f}' | '\u{2028}' | '\u{2029}' => 6,
-        c => c.len_utf8(),
+    let one = |byte: u8| match byte {
+        b'"' | b'\\' | b'\n' | b'\r' | b'\t' => 2,
+        b'<' | b'>' | b'&' | 0..=0x1f => 6,
+        _ => 1,
     };
-    data.chars().map(one).sum()
+    let bytes: usize = data.bytes().map(one).sum();
+    // Line breaks of Unicode are three bytes, six as they are written, and hardly ever there.
+    if !data.as_bytes().contains(&0xe2) {
+        return bytes;
+    }
+    bytes + 3 * data.matches(['\u{2028}', '\u{2029}']).count()
 }
 
 /// Bytes as lowercase hexadecimal digits.

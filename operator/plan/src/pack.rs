@@ -184,14 +184,14 @@ mod tests {
             generation,
             state: EntryState::Present,
             content: "0".repeat(20).into(),
-            pack: "c-0".to_owned(),
+            pack: "c-0".into(),
             overrides: vec![],
             stages: vec![],
             secrets: (0..secrets).map(secret).collect(),
             take_over: TakeOver::Never,
             scope: crds::Scope::App,
             tier: crds::Tier::General,
-            limits: vec![],
+            limits: [].into(),
             charge: std::sync::Arc::default(),
         })
     }

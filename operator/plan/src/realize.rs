@@ -167,7 +167,7 @@ impl<'a> Work<'a> {
             ContentState::Coming => self.state = Some(ReportState::Progressing),
             ContentState::Unknown => {
                 let fetch = Action::Fetch {
-                    pack: self.entry.pack.clone(),
+                    pack: self.entry.pack.to_string(),
                     hash: self.entry.content.clone(),
                 };
                 self.actions.push(fetch);

@@ -349,10 +349,10 @@ impl State {
             return;
         }
         let (hash, pack) = (&held.entry.content, &held.entry.pack);
-        let missing = self.missing.get(&(hash.clone(), pack.clone()));
+        let missing = self.missing.get(&(hash.clone(), pack.to_string()));
         let content = match (self.contents.get(hash), missing) {
             (Some(content), _) => ContentState::Here(content),
-            (None, _) if self.fetching.contains(pack) => ContentState::Coming,
+            (None, _) if self.fetching.contains(&**pack) => ContentState::Coming,
             (None, Some(missing)) if missing.retry_at > now => ContentState::Missing(&missing.why),
             (None, _) => ContentState::Unknown,
         };

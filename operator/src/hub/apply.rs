@@ -136,7 +136,7 @@ async fn place_apps(
 /// nothing is left to write.
 fn without(world: &World, write: SliceWrite, missing: &BTreeSet<&str>) -> Option<SliceWrite> {
     write.keeping(world, |entry| {
-        missing.contains(entry.pack.as_str()) && entry.state == crds::EntryState::Present
+        missing.contains(&*entry.pack) && entry.state == crds::EntryState::Present
     })
 }
 

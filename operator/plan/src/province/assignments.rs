@@ -237,7 +237,7 @@ impl<'a> Desk<'a> {
             secrets,
             take_over: self.app.take_over,
             tier,
-            limits: Vec::new(),
+            limits: Arc::default(),
             charge,
         }
     }
@@ -360,13 +360,13 @@ fn take_back(
             generation: 0,
             state,
             content,
-            pack: "lost".to_owned(),
+            pack: LOST.into(),
             overrides: Vec::new(),
             stages: Vec::new(),
             secrets: Vec::new(),
             take_over: crds::TakeOver::Never,
             tier: slot.state.as_ref().map(|app| app.tier).unwrap_or_default(),
-            limits: Vec::new(),
+            limits: Arc::default(),
             charge: slot.footprint.charge.clone(),
         }
     };
@@ -428,18 +428,21 @@ pub(crate) fn same(a: &Entry, b: &Entry) -> bool {
         && *charge == b.charge
 }
 
+/// What an entry calls the pack of a content that nobody has any more.
+pub(super) const LOST: &str = "lost";
+
 /// Where the content is stored: where the entry says, else where the store has it.
 pub(super) fn pack_of(
     world: &World,
     namespace: &NamespaceName,
     content: &ContentHash,
     held: Option<&Entry>,
-) -> Option<String> {
+) -> Option<Arc<str>> {
     let known = held.filter(|e| e.content == *content);
-    if let Some(entry) = known.filter(|e| world.contents.contains_key(e.pack.as_str())) {
+    if let Some(entry) = known.filter(|e| world.contents.contains_key(&*e.pack)) {
         return Some(entry.pack.clone());
     }
-    world.pack_of(namespace, content).map(str::to_owned)
+    world.pack_of(namespace, content).map(Into::into)
 }
 
 /// The same of an App's content, which may be in the pack that this very plan writes, or lost.
@@ -449,15 +452,15 @@ fn pack_for(
     app: &ValidApp,
     content: &ContentHash,
     held: Option<&Entry>,
-) -> String {
+) -> Arc<str> {
     if let Some(pack) = pack_of(world, &slot.namespace, content, held) {
         return pack;
     }
     if *content == app.content {
-        return String::new();
+        return Arc::default();
     }
     let known = held.filter(|e| e.content == *content);
-    known.map_or_else(|| "lost".to_owned(), |e| e.pack.clone())
+    known.map_or_else(|| LOST.into(), |e| e.pack.clone())
 }
 
 fn overrides_for(fleet: &Fleet, at: At, app: &ValidApp) -> Vec<i32> {

@@ -1,6 +1,7 @@
 //! Contents: new ones are packed together by tenant, unused ones collected after a day.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use crds::{
     ClusterName, ContentHash, ContentItem, Entry, NamespaceName, PACK_BYTES_MAX, Scope, Uid,
@@ -16,8 +17,17 @@ use crate::world::World;
 /// Most contents in one pack. An agent that needs one of them reads the pack whole.
 const PACK_ITEMS_MAX: usize = 50;
 
-/// Names of the packs that this plan stores, by tenant and content.
-pub(super) type Packs = BTreeMap<(NamespaceName, ContentHash), String>;
+/// Names of packs for entries that have none yet, by what the entry is about and its content.
+pub(super) type Packs<'a> = BTreeMap<&'a Uid, Vec<(&'a ContentHash, Arc<str>)>>;
+
+/// Contents that the store does not have, by namespace and whether they are an App's; each with whose it is.
+type Missing<'a> = BTreeMap<(&'a NamespaceName, bool), BTreeMap<&'a ContentHash, Wanted<'a>>>;
+
+/// A content, and which entries name it.
+struct Wanted<'a> {
+    data: &'a str,
+    by: Vec<&'a Uid>,
+}
 
 /// Packs all contents that edits need and the store does not have.
 pub(super) fn store<'a>(
@@ -25,43 +35,62 @@ pub(super) fn store<'a>(
     isolating: impl Fn(&Entry) -> Option<&'a str>,
     edits: &'a BTreeMap<ClusterName, BTreeMap<Uid, Edit>>,
     writes: &mut Vec<ContentWrite>,
-) -> Packs {
+) -> Packs<'a> {
+    let mut packs = Packs::new();
     // What isolates a tenant outlives its Apps, and so does its pack.
-    let mut missing: BTreeMap<(&NamespaceName, bool), BTreeMap<&ContentHash, &str>> =
-        BTreeMap::new();
-    for edit in edits.values().flat_map(BTreeMap::values) {
-        let Edit::Put(entry) = edit else { continue };
-        if !entry.pack.is_empty() || world.pack_of(&entry.namespace, &entry.content).is_some() {
-            continue;
-        }
-        if let Some(data) = data(world, &isolating, entry) {
-            missing
+    let mut missing = Missing::new();
+    for (uid, entry) in unpacked(edits) {
+        if let Some(name) = world.pack_of(&entry.namespace, &entry.content) {
+            let mine = packs.entry(uid).or_default();
+            mine.push((&entry.content, name.into()));
+        } else if let Some(data) = data(world, &isolating, entry) {
+            let tenant = missing
                 .entry((&entry.namespace, entry.scope.is_app()))
-                .or_default()
-                .insert(&entry.content, data);
+                .or_default();
+            let by = Vec::new();
+            let wanted = tenant.entry(&entry.content).or_insert(Wanted { data, by });
+            wanted.by.push(uid);
         }
     }
-    let mut packs = Packs::new();
     for ((tenant, _), contents) in missing {
         // Names depend on the tenant's UID, which the next turn will know.
         let Some(key) = world.namespaces.get(tenant).map(|slot| &slot.uid) else {
             continue;
         };
-        for items in split(contents) {
-            let name = pack_name(key, &items);
-            packs.extend(
-                items
-                    .iter()
-                    .map(|i| ((tenant.clone(), i.hash.clone()), name.clone())),
-            );
+        for contents in split(contents) {
+            let items: Vec<ContentItem> = contents.iter().map(item).collect();
+            let name: Arc<str> = pack_name(key, &items).into();
+            for (hash, wanted) in contents {
+                for uid in wanted.by {
+                    packs.entry(uid).or_default().push((hash, name.clone()));
+                }
+            }
             writes.push(ContentWrite {
-                name,
+                name: name.to_string(),
                 tenant: tenant.clone(),
                 items,
             });
         }
     }
     packs
+}
+
+/// Entries without a pack: one of each content that something has anywhere.
+fn unpacked(
+    edits: &BTreeMap<ClusterName, BTreeMap<Uid, Edit>>,
+) -> impl Iterator<Item = (&Uid, &Entry)> {
+    let mut all: BTreeMap<&Uid, Vec<&Entry>> = BTreeMap::new();
+    for (uid, edit) in edits.values().flatten() {
+        let Edit::Put(entry) = edit else { continue };
+        if entry.pack.is_empty() {
+            let mine = all.entry(uid).or_default();
+            if !mine.iter().any(|other| other.content == entry.content) {
+                mine.push(entry);
+            }
+        }
+    }
+    all.into_iter()
+        .flat_map(|(uid, entries)| entries.into_iter().map(move |entry| (uid, entry)))
 }
 
 /// The content of an entry, if it is what is wanted now.
@@ -79,24 +108,29 @@ fn data<'a>(
     }
 }
 
-fn split(contents: BTreeMap<&ContentHash, &str>) -> Vec<Vec<ContentItem>> {
-    let mut packs: Vec<Vec<ContentItem>> = Vec::new();
+fn item((hash, wanted): &(&ContentHash, Wanted<'_>)) -> ContentItem {
+    ContentItem {
+        hash: (*hash).clone(),
+        data: wanted.data.to_owned(),
+    }
+}
+
+fn split<'a>(
+    contents: BTreeMap<&'a ContentHash, Wanted<'a>>,
+) -> Vec<Vec<(&'a ContentHash, Wanted<'a>)>> {
+    let mut packs: Vec<Vec<_>> = Vec::new();
     let mut bytes = 0;
-    for (hash, data) in contents {
-        let size = stored_bytes(data);
-        let item = ContentItem {
-            hash: hash.clone(),
-            data: data.to_owned(),
-        };
+    for (hash, wanted) in contents {
+        let size = stored_bytes(wanted.data);
         if let Some(pack) = packs
             .last_mut()
             .filter(|pack| pack.len() < PACK_ITEMS_MAX && bytes + size <= PACK_BYTES_MAX)
         {
             bytes += size;
-            pack.push(item);
+            pack.push((hash, wanted));
         } else {
             bytes = size;
-            packs.push(vec![item]);
+            packs.push(vec![(hash, wanted)]);
         }
     }
     packs

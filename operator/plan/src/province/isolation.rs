@@ -19,7 +19,7 @@ pub use enforcement::{Enforcement, Force, Remark};
 pub(super) use presence::Presence;
 pub use walls::{Path, Wall};
 
-use super::assignments::{Edit, pack_of, same};
+use super::assignments::{Edit, LOST, pack_of, same};
 use super::links::Links;
 use super::memory::Planner;
 use super::placement::At;
@@ -212,7 +212,7 @@ struct Home<'a> {
     /// Contents with those, by the baseline that they are added to.
     made: Vec<(Baseline, (ContentHash, Box<str>))>,
     /// Resources that are limited, by what the Apps draw from.
-    limits: BTreeMap<usize, Vec<String>>,
+    limits: BTreeMap<usize, Arc<[String]>>,
     /// Whether its tenant is being deleted.
     clearing: bool,
 }
@@ -287,7 +287,7 @@ impl Home<'_> {
             EntryState::Removed
         };
         let entry = self.entry(at, None)?;
-        let pack = "lost".to_owned();
+        let pack = LOST.into();
         Some(Edit::Put(Box::new(Entry {
             state,
             content,
@@ -321,8 +321,8 @@ impl Home<'_> {
             && (held.take_over, held.tier) == (TakeOver::Always, Tier::General)
             && *held.charge == Charge::default()
             && self.content(at).as_ref() == Some(&held.content)
-            && world.contents.contains_key(held.pack.as_str())
-            && *self.limits(at) == held.limits
+            && world.contents.contains_key(&*held.pack)
+            && self.limits(at) == held.limits
     }
 
     fn entry(&mut self, at: At, held: Option<&Entry>) -> Option<Entry> {
@@ -341,7 +341,7 @@ impl Home<'_> {
             secrets: Vec::new(),
             take_over: TakeOver::Always,
             tier: Tier::General,
-            limits: self.limits(at).to_vec(),
+            limits: self.limits(at),
             charge: Arc::default(),
         })
     }
@@ -369,18 +369,19 @@ impl Home<'_> {
         Some(hash)
     }
 
-    fn limits(&mut self, at: At) -> &[String] {
+    fn limits(&mut self, at: At) -> Arc<[String]> {
         let Some(desks) = self.desks else {
-            return &[];
+            return Arc::default();
         };
         let known = self.limits.entry(desks.number(at));
-        known.or_insert_with(|| {
+        let limits = known.or_insert_with(|| {
             let names = desks.desk(at).iter().map(|(name, _)| name.to_string());
             let names: BTreeSet<String> = names.collect();
             if names.is_empty() {
                 return UNGRANTED.map(str::to_owned).into();
             }
             names.into_iter().collect()
-        })
+        });
+        limits.clone()
     }
 }

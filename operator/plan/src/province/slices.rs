@@ -14,8 +14,8 @@ use crate::world::{ClusterSlot, World};
 /// Writes slices, cluster by cluster.
 pub(super) struct Scribe<'a> {
     pub(super) world: &'a World,
-    /// Packs that this very plan stores.
-    pub(super) packs: &'a Packs,
+    /// Packs of entries that have none yet.
+    pub(super) packs: &'a Packs<'a>,
     pub(super) wake: &'a mut Wake,
     pub(super) writes: &'a mut Vec<SliceWrite>,
 }
@@ -126,16 +126,11 @@ impl Scribe<'_> {
             ..entry.clone()
         };
         if entry.pack.is_empty() {
-            let stored = self
-                .world
-                .pack_of(&entry.namespace, &entry.content)
-                .map(str::to_owned);
-            let planned = || {
-                self.packs
-                    .get(&(entry.namespace.clone(), entry.content.clone()))
-                    .cloned()
-            };
-            entry.pack = stored.or_else(planned)?;
+            let mine = self.packs.get(&entry.uid)?.iter();
+            let found = mine
+                .into_iter()
+                .find(|(content, _)| **content == entry.content);
+            entry.pack = found?.1.clone();
         }
         Some(entry)
     }

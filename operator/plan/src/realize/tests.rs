@@ -64,7 +64,7 @@ impl Bed {
             generation: 1,
             state: EntryState::Present,
             content: "0".repeat(20).into(),
-            pack: "c-1".to_owned(),
+            pack: "c-1".into(),
             overrides: vec![],
             stages: vec![Stage {
                 replicas: Some(3),
@@ -74,7 +74,7 @@ impl Bed {
             take_over: TakeOver::Never,
             scope: crds::Scope::App,
             tier: crds::Tier::General,
-            limits: vec![],
+            limits: [].into(),
             charge: std::sync::Arc::default(),
         };
         Self {
@@ -215,7 +215,7 @@ fn content_is_fetched_before_anything_is_done() {
     assert_eq!(
         realized.actions,
         [Action::Fetch {
-            pack: "c-1".to_owned(),
+            pack: "c-1".into(),
             hash: bed.entry.content.clone()
         }]
     );

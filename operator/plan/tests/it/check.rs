@@ -318,7 +318,7 @@ fn content_that_is_collected_although_it_is_needed() {
     let province = web();
     let pack = province.entry("web", "ningbo-a").unwrap().pack.clone();
     let plan = Plan {
-        collect: vec![pack],
+        collect: vec![pack.to_string()],
         ..Plan::default()
     };
     finds(&province, &plan, |f| matches!(f, Finding::Collected(..)));

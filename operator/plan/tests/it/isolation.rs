@@ -304,11 +304,11 @@ fn a_namespace_is_limited_in_what_its_quotas_name() {
     );
     province.settle();
     assert_eq!(
-        province.enclosure("tax", "ningbo-a").unwrap().limits,
+        *province.enclosure("tax", "ningbo-a").unwrap().limits,
         ["cpu", "services"]
     );
     assert_eq!(
-        province.enclosure("tax", "quzhou-a").unwrap().limits,
+        *province.enclosure("tax", "quzhou-a").unwrap().limits,
         ["cpu", "memory", "pods"],
         "where it has no Quota nothing grows"
     );

@@ -220,7 +220,7 @@ impl State {
             let item = items.get(&entry.content);
             if let Some(Ok(content)) = item {
                 self.missing
-                    .remove(&(entry.content.clone(), entry.pack.clone()));
+                    .remove(&(entry.content.clone(), entry.pack.to_string()));
                 if !self.contents.contains_key(&entry.content) {
                     self.contents.insert(entry.content.clone(), content.clone());
                     self.unsaved = true;
@@ -228,7 +228,7 @@ impl State {
                 self.dirty.insert(uid.clone());
                 continue;
             }
-            if entry.pack != pack || self.contents.contains_key(&entry.content) {
+            if *entry.pack != *pack || self.contents.contains_key(&entry.content) {
                 continue;
             }
             let why = match (item, fetched) {

@@ -29,14 +29,14 @@ fn entry(uid: &str, content: &str, pack: &str) -> Entry {
         generation: 1,
         state: EntryState::Present,
         content: hash(content),
-        pack: pack.to_owned(),
+        pack: pack.into(),
         overrides: vec![],
         stages: vec![Stage::default()],
         secrets: vec![],
         take_over: TakeOver::Never,
         scope: crds::Scope::App,
         tier: crds::Tier::General,
-        limits: vec![],
+        limits: [].into(),
         charge: std::sync::Arc::default(),
     }
 }

@@ -190,12 +190,15 @@ impl Room {
         if desk.is_empty() {
             return 0;
         }
-        let most = desk.iter().flat_map(|(resource, node)| {
+        let dues = || std::iter::once(due).chain(&standing.earlier);
+        let asked = |resource: &str| dues().any(|due| due.each.get(resource) > 0);
+        let limits = desk.iter().filter(|(resource, _)| asked(resource));
+        let most = limits.flat_map(|(resource, node)| {
             let all = self.left(*node).0.saturating_add(paid.get(resource));
-            let dues = std::iter::once(due).chain(&standing.earlier);
-            dues.map(move |due| due.most(resource, all - due.fixed.get(resource)))
+            dues().map(move |due| due.most(resource, all - due.fixed.get(resource)))
         });
-        let most = most.min().unwrap_or(0).clamp(0, REPLICAS_MAX.into());
+        let most = most.min().unwrap_or(i64::MAX);
+        let most = most.clamp(0, REPLICAS_MAX.into());
         i32::try_from(most).unwrap_or(REPLICAS_MAX)
     }
 

@@ -24,7 +24,7 @@ fn entry(uid: &str, scope: Scope) -> Entry {
         generation: 1,
         state: EntryState::Present,
         content: "0".repeat(20).into(),
-        pack: "c-1".to_owned(),
+        pack: "c-1".into(),
         overrides: vec![],
         stages: vec![Stage {
             replicas: Some(2),
@@ -33,7 +33,7 @@ fn entry(uid: &str, scope: Scope) -> Entry {
         secrets: vec![],
         take_over: TakeOver::Always,
         tier: Tier::General,
-        limits: vec!["pods".to_owned()],
+        limits: ["pods".to_owned()].into(),
         charge: std::sync::Arc::new(Charge {
             each: BTreeMap::from([("pods".to_owned(), Quantity("1".to_owned()))]),
             ..Charge::default()
@@ -147,7 +147,7 @@ impl Bed {
             ..Baseline::default().content()
         };
         let app = Entry {
-            limits: vec![],
+            limits: [].into(),
             ..entry("uid-1", Scope::App)
         };
         let content = ContentState::Here(&content);
