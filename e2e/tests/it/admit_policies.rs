@@ -353,6 +353,7 @@ async fn whoever_had_a_hand_in_what_is_rolled_out_now_is_written_down() {
     let generation = &taken["metadata"]["generation"];
     let complete = json!({"status": {"leaderEpoch": FAR, "observedGeneration": generation, "rollout": {
         "contentHash": "3f786850e387550fdab8", "state": "Complete", "since": "2026-11-26T00:00:00Z",
+        "proven": "3f786850e387550fdab8",
     }}});
     patch_status(&hub, &object, &complete).await.expect("taken");
     let taken = patch(&admin, &object, &tier("General"))
@@ -406,6 +407,7 @@ async fn what_is_decided_for_the_province_is_a_link_or_an_emergency() {
             "spec": {
                 "target": target, "step": step, "contentHash": "3f786850e387550fdab8",
                 "approver": "admin", "decision": "Approve", "expires": "2099-12-01T00:00:00Z",
+                "reason": "flood",
             },
         })
     };
@@ -419,8 +421,44 @@ async fn what_is_decided_for_the_province_is_a_link_or_an_emergency() {
         let message = "spec.target.namespace says where that is";
         refused(&admin, &approval(target.clone(), step), message).await;
     }
-    let taken = try_create(&admin, &approval(app, "emergency")).await;
+    let mut emergency = approval(app, "emergency");
+    let taken = try_create(&admin, &emergency).await;
     assert!(taken.is_ok(), "{taken:?}");
+    emergency["spec"]["reason"] = json!("");
+    refused(&admin, &emergency, "an emergency takes a spec.reason").await;
+}
+
+#[tokio::test]
+async fn whoever_approves_links_between_zones_puts_no_app_before_others() {
+    let (fleet, admin) = (hub().await, admin().await);
+    let system = "jiuzhou-system";
+    let approval = |by: &str, kind: &str, step: &str| {
+        json!({
+            "apiVersion": "jiuzhou.io/v1alpha1", "kind": "Approval",
+            "metadata": {"namespace": system, "name": "a"},
+            "spec": {
+                "target": {"kind": kind, "namespace": "health", "name": "a"}, "step": step,
+                "contentHash": "3f786850e387550fdab8", "decision": "Approve", "reason": "flood",
+                "approver": format!("system:serviceaccount:{system}:{by}"),
+                "expires": "2099-12-01T00:00:00Z",
+            },
+        })
+    };
+    let (link, app) = (("Link", "cross-zone"), ("App", "emergency"));
+    for (role, own, other) in [("security", link, app), ("emergency", app, link)] {
+        let name = format!("approves-{role}");
+        created(&admin, &account_object(system, &name)).await;
+        let role = format!("jiuzhou-{role}-approver");
+        created(&admin, &binding(system, &role, (system, &name))).await;
+        let client = account(fleet, system, &name).await;
+        let own = approval(&name, own.0, own.1);
+        eventually("its own is taken", async || {
+            try_create(&client, &own).await.ok()
+        })
+        .await;
+        let other = approval(&name, other.0, other.1);
+        refused(&client, &other, "takes that verb on approvals").await;
+    }
 }
 
 #[tokio::test]

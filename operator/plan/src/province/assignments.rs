@@ -1,12 +1,14 @@
 //! Step: assignments. Turns targets and contents into edits of the ledger: what to put, what to
 //! mark as removed, what to drop because its removal was acknowledged.
 
+mod timetable;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crds::{
     Charge, ClusterName, ContentHash, Entry, EntryState, NamespaceName, ReportState, Scope,
-    SecretCopy, Stage, Timestamp,
+    SecretCopy, Stage,
 };
 
 use super::placement::{At, Load, Placed};
@@ -102,10 +104,12 @@ pub(crate) fn of_placed(
     }
     for (at, load) in shrinking {
         let held = desk.held(*at);
-        let stages = match held {
-            Some(held) if !all_done => held.stages.clone(),
-            Some(_) | None => desk.timetable(*at, *load, cuts.and_then(|cuts| cuts.get(at))),
+        // It keeps what it has until the others are there, but for what is taken back.
+        let load = match held {
+            Some(held) if !all_done => Load::of_stages(&held.stages, world.now),
+            Some(_) | None => *load,
         };
+        let stages = desk.timetable(*at, load, cuts.and_then(|cuts| cuts.get(at)));
         let kept = held.filter(|_| placed.withheld.contains(at));
         let content = kept.map_or(&rolled.content[at], |held| &held.content);
         let want = desk.entry(*at, stages, content);
@@ -153,46 +157,6 @@ impl<'a> Desk<'a> {
         };
         let cluster = self.fleet.clusters[at].name.clone();
         (!same(held, &want)).then(|| (cluster, Edit::Put(Box::new(want))))
-    }
-
-    /// The load now and, where replicas are taken back, fewer of them after the grace time. What was
-    /// announced before keeps its time, and whatever goes beyond it gets one of its own.
-    fn timetable(&self, at: At, load: Load, cut: Option<&Cut>) -> Vec<Stage> {
-        let mut stages = load.stages();
-        let Some(cut) = cut.filter(|cut| cut.then < load.count()) else {
-            return stages;
-        };
-        let now = self.world.now;
-        let later = |count: i32, at: Timestamp| {
-            let stages = load.at_most(count).stages().into_iter();
-            stages.map(move |stage| Stage {
-                not_before: Some(at),
-                ..stage
-            })
-        };
-        if cut.now < load.count() {
-            stages.extend(later(cut.now, Timestamp::from_millis(now)));
-        }
-        if cut.then == cut.now {
-            return stages;
-        }
-        let held = self.held(at).map_or(&[][..], |held| &held.stages[..]);
-        let ahead = held
-            .iter()
-            .filter(|stage| stage.not_before.is_some_and(|at| at.millis() > now));
-        let mut time = Timestamp::from_millis(now + self.world.settings.reclaim_grace);
-        for stage in ahead {
-            let (count, begins) = (Load::of_stage(stage).count(), stage.not_before);
-            if count <= cut.then {
-                time = begins.unwrap_or(time);
-                break;
-            }
-            if count < cut.now {
-                stages.push(stage.clone());
-            }
-        }
-        stages.extend(later(cut.then, time));
-        stages
     }
 
     /// The entry of one cluster; its generation comes later. Positions of overrides, names of

@@ -1,10 +1,14 @@
-//! The emergency lane. An App of tier Core for which somebody of the province says so in an Approval is
-//! heard first, may take what others borrow as far as it may borrow itself, and takes it at once.
+//! The emergency lane. An App of tier Core for which somebody of the province says so in an Approval is heard
+//! first, and takes at once, without the grace time, what others borrow of what its tenant is granted.
 
-use crds::{ApprovalDecision, Tier, Timestamp};
+use crds::{Approval, ApprovalDecision, ContentHash, Tier, Timestamp};
 
 use super::regions::Wake;
-use crate::world::{AppSlot, ValidApp, World};
+use crate::content::hash_of;
+use crate::world::{AppSlot, Scale, ValidApp, World};
+
+/// Longest time from when an Approval is made to its end: an emergency is over some day.
+const LONGEST: i64 = 7 * 24 * 3_600_000;
 
 /// Where an App stands for which there is an Approval for the emergency lane.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,8 +22,8 @@ pub enum Lane {
         /// and why.
         reason: Option<String>,
     },
-    /// It is not, and why no Approval counts.
-    Closed(&'static str),
+    /// It is not, and why which Approval does not count.
+    Closed(String),
 }
 
 impl Lane {
@@ -37,12 +41,15 @@ impl Lane {
                 continue;
             }
             wake.at(spec.expires.millis());
-            if spec.decision == ApprovalDecision::Reject {
-                return Some(Self::Closed("one of them rejects it"));
-            }
+            let name = approval.metadata.name.as_deref().unwrap_or_default();
             if let Some(why) = objection(slot, app, approval) {
+                let why = format!("Approval {name} does not count: {why}");
                 lane = lane.or(Some(Self::Closed(why)));
                 continue;
+            }
+            if spec.decision == ApprovalDecision::Reject {
+                let why = format!("{} rejects it by Approval {name}", spec.approver);
+                return Some(Self::Closed(why));
             }
             let later = match &lane {
                 Some(Self::Open { until, .. }) => *until < spec.expires,
@@ -70,19 +77,40 @@ impl Lane {
     }
 }
 
+/// What an Approval for the lane approves: this very App, what it runs, how much of it, and where.
+pub fn emergency_hash(slot: &AppSlot, app: &ValidApp) -> ContentHash {
+    let size = match &app.scale {
+        Scale::Replicas { total, .. } => format!("replicas {total}"),
+        Scale::Autoscaled { min, max, .. } => format!("from {min} to {max}"),
+        Scale::Manifests => "as the manifests say".to_owned(),
+    };
+    let places = serde_json::to_string(&app.placement).unwrap_or_default();
+    let all = [slot.uid.as_str(), app.content.as_str(), &size, &places];
+    hash_of(all.join("\n").as_bytes())
+}
+
 /// Why an Approval does not count. The authors of the App must be known and its approver none of them;
 /// that the approver is who created it was checked at admission.
-fn objection(slot: &AppSlot, app: &ValidApp, approval: &crds::Approval) -> Option<&'static str> {
+fn objection(slot: &AppSlot, app: &ValidApp, approval: &Approval) -> Option<&'static str> {
     let spec = &approval.spec;
     if app.tier != Tier::Core {
         return Some("spec.tier of the App has to be Core");
     }
-    if spec.content_hash != app.content {
-        return Some("spec.contentHash is that of another content");
+    if spec.content_hash != emergency_hash(slot, app) {
+        return Some(
+            "its spec.contentHash is not that of the App as it is now: its content, replicas and placement",
+        );
+    }
+    let made = approval.metadata.creation_timestamp.as_ref();
+    let made = made.map(|made| made.0.as_millisecond());
+    if made.is_some_and(|made| spec.expires.millis() - made > LONGEST) {
+        return Some("its spec.expires is more than seven days after it was made");
     }
     let Some(mut authors) = slot.authors() else {
-        return Some("it is not known who changed the App, or too many did");
+        return Some(
+            "it is not known who changed the App, or too many did; have somebody change it once more after its next complete rollout",
+        );
     };
     let own = authors.any(|author| author == spec.approver);
-    own.then_some("spec.approver had a hand in the App")
+    own.then_some("its spec.approver had a hand in the App; let somebody else create one")
 }

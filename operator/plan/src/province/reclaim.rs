@@ -57,6 +57,13 @@ pub(super) struct Lacking {
     pub(super) more: i32,
 }
 
+/// What an App has a right to of one resource, where it lacks something.
+struct Claim {
+    node: Node,
+    amount: i64,
+    right: Right,
+}
+
 /// What is owed to a grant.
 struct Debt {
     resource: Arc<str>,
@@ -135,48 +142,21 @@ impl Planner {
         }
     }
 
-    /// What is owed to an App: whole replicas that its tenant has a right to in every resource, or nothing.
+    /// What is owed to an App, of which it takes what there is.
     fn debts(&self, world: &World, room: &mut Room, lack: &Lacking) -> Vec<Debt> {
-        let Some((desks, slot)) = self.payer(&lack.uid).desks.zip(world.app(&lack.uid)) else {
-            return Vec::new();
-        };
-        let due = &slot.footprint.charges;
-        let app = slot.state.as_deref();
-        let urgent = app.is_ok_and(|app| Lane::is_open(world, slot, app));
-        let charged = self.payer(&lack.uid).charged;
-        // What it has there is paid for, in the ledger or in this turn.
-        let mut had = charged.decided.get(&lack.at).cloned().unwrap_or_default();
-        if lack.has > 0 {
-            had = had.at_least(&due.at(lack.has));
-        }
-        let growth = |more: i32| {
-            let then = due.at(lack.has.saturating_add(more));
-            then.at_least(&had).minus(&had)
-        };
-        let rights: Vec<Right> = {
-            let desk = desks.desk(lack.at).iter();
-            desk.map(|(resource, node)| right(room.tree(), *node, resource, urgent))
-                .collect()
-        };
-        // Who would only borrow more is owed nothing, and claims nothing.
-        if rights.iter().all(|right| right.owed.is_none()) {
-            return Vec::new();
-        }
-        let fits = |more: i32| {
-            let growth = growth(more);
-            rights
-                .iter()
-                .all(|right| growth.get(&right.resource) <= right.most)
-        };
-        let Some(more) = largest(lack.more, fits) else {
-            return Vec::new();
-        };
-        let growth = growth(more);
+        let urgent = world.app(&lack.uid).is_some_and(|slot| {
+            let app = slot.state.as_deref();
+            app.is_ok_and(|app| Lane::is_open(world, slot, app))
+        });
         let mut debts = Vec::new();
-        for (right, (_, node)) in rights.into_iter().zip(desks.desk(lack.at)) {
-            let amount = growth.get(&right.resource);
+        for Claim {
+            node,
+            amount,
+            right,
+        } in self.claims(world, room, lack)
+        {
             // What is owed to one is not owed to the next as well.
-            room.assume(*node, amount);
+            room.assume(node, amount);
             if let Some((top, branch)) = right.owed.filter(|_| amount > right.room) {
                 debts.push(Debt {
                     amount: amount - right.room,
@@ -188,6 +168,59 @@ impl Planner {
             }
         }
         debts
+    }
+
+    /// Keeps what is owed to an App from those who would borrow it: nobody else takes it while what runs
+    /// there ends, bit by bit. What was kept, to be given back before the App is placed itself.
+    pub(super) fn keep(&self, world: &World, room: &mut Room, lack: &Lacking) -> Vec<(Node, i64)> {
+        let claims = self.claims(world, room, lack);
+        let kept: Vec<(Node, i64)> = claims.iter().map(|c| (c.node, c.amount)).collect();
+        for (node, amount) in &kept {
+            room.assume(*node, *amount);
+        }
+        kept
+    }
+
+    /// What is owed to an App: whole replicas that its tenant has a right to in every resource, or nothing.
+    fn claims(&self, world: &World, room: &Room, lack: &Lacking) -> Vec<Claim> {
+        let payer = self.payer(&lack.uid);
+        let Some((desks, slot)) = payer.desks.zip(world.app(&lack.uid)) else {
+            return Vec::new();
+        };
+        let due = &slot.footprint.charges;
+        // What it has there is paid for, in the ledger or in this turn.
+        let decided = payer.charged.decided.get(&lack.at);
+        let mut had = decided.cloned().unwrap_or_default();
+        if lack.has > 0 {
+            had = had.at_least(&due.at(lack.has));
+        }
+        let growth = |more: i32| {
+            let then = due.at(lack.has.saturating_add(more));
+            then.at_least(&had).minus(&had)
+        };
+        let desk = desks.desk(lack.at);
+        let rights = desk.iter();
+        let rights = rights.map(|(resource, node)| right(room.tree(), *node, resource));
+        let rights: Vec<Right> = rights.collect();
+        // Who would only borrow more is owed nothing, and claims nothing.
+        if rights.iter().all(|right| right.owed.is_none()) {
+            return Vec::new();
+        }
+        let fits = |more: i32| {
+            let growth = growth(more);
+            let mut rights = rights.iter();
+            rights.all(|right| growth.get(&right.resource) <= right.most)
+        };
+        let Some(more) = largest(lack.more, fits) else {
+            return Vec::new();
+        };
+        let growth = growth(more);
+        let claim = |(right, (_, node)): (Right, &(Arc<str>, Node))| Claim {
+            node: *node,
+            amount: growth.get(&right.resource),
+            right,
+        };
+        rights.into_iter().zip(desk).map(claim).collect()
     }
 
     /// Whether every cut of an App is in its entries.
@@ -292,16 +325,15 @@ impl Planner {
                 }
             }
             left -= freed.get(&debt.resource);
-            let before = borrower.count;
-            borrower.count -= count;
             let mine = cuts.entry(borrower.uid.clone()).or_default();
             let cut = mine.entry(borrower.at).or_insert(Cut {
-                now: before,
-                then: before,
+                now: borrower.count,
+                then: borrower.count,
             });
-            cut.then = borrower.count;
+            borrower.count -= count;
+            cut.then -= count;
             if debt.urgent {
-                cut.now = borrower.count;
+                cut.now -= count;
             }
         }
     }
@@ -354,9 +386,8 @@ struct Right {
     owed: Option<(Node, Node)>,
 }
 
-/// What a tenant may use more of a resource: what there is, or what it may always use and others do. In an
-/// emergency also what it may borrow, as others do.
-fn right(tree: &Tree, node: Node, resource: &Arc<str>, urgent: bool) -> Right {
+/// What a tenant may use more of a resource: what there is, or what it may always use and others do.
+fn right(tree: &Tree, node: Node, resource: &Arc<str>) -> Right {
     let (room, top) = tree.shortfall(node);
     let mut right = Right {
         resource: resource.clone(),
@@ -369,10 +400,7 @@ fn right(tree: &Tree, node: Node, resource: &Arc<str>, urgent: bool) -> Right {
     }
     let (mut most, mut branch) = (i64::MAX, node);
     loop {
-        let grant = tree.grant(branch);
-        let borrows = if urgent { grant.borrows } else { 0 };
-        let may = grant.nominal.saturating_add(borrows);
-        most = most.min(may - tree.used(branch));
+        most = most.min(tree.grant(branch).nominal - tree.used(branch));
         match tree.parent(branch) {
             Some(above) if above != top => branch = above,
             Some(_) | None => break,

@@ -76,15 +76,15 @@ impl Planner {
         let mut room = Room::of(world, &fleet, &self.debits, book);
         let waiting: Vec<Uid> = self.waiting.iter().map(|(.., uid)| uid.clone()).collect();
         let mut placed: BTreeMap<Uid, (Placed, Receipt)> = BTreeMap::new();
-        for borrowing in [false, true] {
-            // Where nobody may borrow, once is enough.
-            if borrowing || room.lends() {
-                room.lend(borrowing);
-                for uid in &waiting {
-                    self.place_one(world, uid, &mut room, &mut placed);
-                }
+        // Where nobody may borrow, once is enough.
+        if room.lends() {
+            room.lend(false);
+            for uid in &waiting {
+                self.place_one(world, uid, &mut room, &mut placed);
             }
         }
+        room.lend(true);
+        self.place_rest(world, &waiting, &mut room, &mut placed);
         let mut queue = Queue::default();
         let mut lacking = Vec::new();
         for uid in &waiting {
@@ -99,6 +99,32 @@ impl Planner {
         }
         self.reclaim(world, &mut room, &lacking);
         self.book = room.into_book();
+    }
+
+    /// Places what is not placed yet, on what is left when those who have a right to more had it.
+    fn place_rest(
+        &mut self,
+        world: &World,
+        waiting: &[Uid],
+        room: &mut Room,
+        placed: &mut BTreeMap<Uid, (Placed, Receipt)>,
+    ) {
+        let mut kept = BTreeMap::new();
+        for uid in waiting {
+            let short = placed.get(uid).and_then(|(placed, _)| lack(uid, placed));
+            if let Some(lack) = short {
+                kept.insert(uid.clone(), self.keep(world, room, &lack));
+            }
+        }
+        for uid in waiting {
+            room.release(kept.remove(uid).into_iter().flatten());
+            self.place_one(world, uid, room, placed);
+            let short = placed.get(uid).and_then(|(placed, _)| lack(uid, placed));
+            if let Some(lack) = short.filter(|_| room.lends()) {
+                kept.insert(uid.clone(), self.keep(world, room, &lack));
+            }
+        }
+        room.release(kept.into_values().flatten());
     }
 
     /// Places an App, unless it was placed already and lacks nothing that could be borrowed.

@@ -8,7 +8,7 @@ use crds::{
 use super::Shortage;
 use super::app::{AppFacts, AppReport, Waiting};
 use crate::amount::format_amount;
-use crate::province::Lane;
+use crate::province::{Lane, emergency_hash};
 use crate::world::{AppLedger, AppState};
 
 /// One condition, before times are added.
@@ -196,7 +196,8 @@ fn admitted(facts: &AppFacts<'_>, report: &AppReport) -> Said {
             said.message.push_str(&lane);
         }
         Some(Lane::Closed(why)) => {
-            let lane = format!(" No Approval for the emergency lane counts: {why}.");
+            let hint = hint(facts, report, &said);
+            let lane = format!(" Not in the emergency lane: {why}.{hint}");
             said.message.push_str(&lane);
         }
         None => said.message.push_str(&hint(facts, report, &said)),
@@ -210,7 +211,9 @@ fn hint(facts: &AppFacts<'_>, report: &AppReport, said: &Said) -> String {
     match core.filter(|_| said.reason == Reason::QuotaExceeded) {
         Some(app) => format!(
             " In an emergency, an Approval in namespace {SYSTEM_NAMESPACE} with target kind App, namespace {}, name {}, step {EMERGENCY}, contentHash {} lets it take at once what others borrow.",
-            report.namespace, report.name, app.content
+            report.namespace,
+            report.name,
+            emergency_hash(facts.slot, app)
         ),
         None => String::new(),
     }

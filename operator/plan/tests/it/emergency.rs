@@ -1,6 +1,7 @@
 //! The emergency lane: who is in it, what it takes at once, and from whom.
 
 use crds::{Approval, ConditionType, Reason};
+use plan::province::emergency_hash;
 use serde_json::{Value, json};
 
 use crate::province::grants::limits;
@@ -44,12 +45,14 @@ fn replicas(province: &Province, app: &str) -> i32 {
 
 /// An Approval for the emergency lane, changed as a test wants it.
 fn urge(province: &mut Province, namespace: &str, app: &str, edit: impl FnOnce(&mut Value)) {
+    let slot = province.world.app(&province.uid(app)).unwrap();
+    let hash = emergency_hash(slot, slot.state.as_ref().unwrap());
     let mut approval = json!({
         "apiVersion": "jiuzhou.io/v1alpha1", "kind": "Approval",
         "metadata": {"name": format!("{app}-emergency"), "namespace": ROOT},
         "spec": {
             "target": {"kind": "App", "namespace": namespace, "name": app},
-            "step": "emergency", "contentHash": province.wanted(app), "approver": "duty-officer",
+            "step": "emergency", "contentHash": hash, "approver": "duty-officer",
             "decision": "Approve", "reason": "flood",
             "expires": crds::Timestamp::from_millis(province.world.now + HOUR),
         },
@@ -71,7 +74,8 @@ fn it_takes_back_at_once_what_others_borrow_and_everybody_can_read_who_said_so()
     let mut province = lent();
     province.create(of("rail", "alerts", 30, "Core"));
     province.turn();
-    let hash = province.wanted("alerts");
+    let slot = province.world.app(&province.uid("alerts")).unwrap();
+    let hash = emergency_hash(slot, slot.state.as_ref().unwrap());
     says(
         &province,
         "alerts",
@@ -95,11 +99,9 @@ fn it_takes_back_at_once_what_others_borrow_and_everybody_can_read_who_said_so()
 }
 
 #[test]
-fn it_may_borrow_what_others_borrow_but_nobody_goes_below_what_he_is_granted() {
+fn it_takes_only_what_its_tenant_is_granted_and_from_nobody_who_is_within_his_own() {
     let mut province = lent();
-    province.create(of("port", "rescue", 30, "Core"));
-    province.wait(2 * GRACE);
-    assert_eq!(replicas(&province, "rescue"), 0, "it is owed nothing");
+    province.create(of("port", "rescue", 10, "Core"));
     urge(&mut province, "port", "rescue", |_| {});
     province.settle();
     assert_eq!(
@@ -107,17 +109,37 @@ fn it_may_borrow_what_others_borrow_but_nobody_goes_below_what_he_is_granted() {
             replicas(&province, "rescue"),
             replicas(&province, "reports")
         ),
-        (10, 50),
-        "as much as it may borrow"
+        (0, 60),
+        "port may borrow, but is granted nothing"
     );
-    // Those who lend have theirs back from everybody else first.
-    province.create(of("rail", "tickets", 30, "General"));
-    province.wait(2 * GRACE);
+    province.set_quota(ROOT, "rail", "hangzhou", &[limits("cpu", "34", "0", "34")]);
+    province.set_quota(ROOT, "port", "hangzhou", &[limits("cpu", "6", "4", "0")]);
+    province.settle();
     assert_eq!(
-        [("rescue", 10), ("tickets", 30), ("reports", 20)]
-            .map(|(name, _)| replicas(&province, name)),
-        [10, 30, 20]
+        (
+            replicas(&province, "rescue"),
+            replicas(&province, "reports")
+        ),
+        (6, 54)
     );
+}
+
+#[test]
+fn two_of_them_take_nothing_from_each_other() {
+    let mut province = lent();
+    province.set_quota(ROOT, "rail", "hangzhou", &[limits("cpu", "34", "9", "34")]);
+    province.set_quota(ROOT, "port", "hangzhou", &[limits("cpu", "6", "9", "0")]);
+    province.create(of("port", "rescue", 10, "Core"));
+    province.create(of("rail", "alerts", 50, "Core"));
+    urge(&mut province, "port", "rescue", |_| {});
+    urge(&mut province, "rail", "alerts", |_| {});
+    province.settle();
+    let all =
+        |province: &Province| ["rescue", "alerts", "reports"].map(|name| replicas(province, name));
+    assert_eq!(all(&province), [6, 34, 20]);
+    let writes = province.writes;
+    province.wait(3 * GRACE);
+    assert_eq!((all(&province), province.writes), ([6, 34, 20], writes));
 }
 
 #[test]
@@ -179,49 +201,50 @@ fn what_was_announced_with_a_grace_time_goes_at_once_as_far_as_the_emergency_nee
 }
 
 #[test]
-fn when_it_is_over_all_is_as_before() {
+fn when_it_is_over_what_it_has_stays_and_what_it_lacks_comes_after_the_grace_time() {
     let mut province = lent();
-    province.create(of("port", "rescue", 10, "Core"));
-    urge(&mut province, "port", "rescue", |_| {});
+    province.create(of("rail", "alerts", 10, "Core"));
+    urge(&mut province, "rail", "alerts", |_| {});
     province.settle();
-    assert_eq!(replicas(&province, "rescue"), 10);
-    province.create(of("rail", "tickets", 40, "General"));
-    province.wait(2 * GRACE);
-    assert_eq!(
-        (
-            replicas(&province, "tickets"),
-            replicas(&province, "rescue")
-        ),
-        (40, 0),
-        "what is lent goes back to whoever is granted it, after the grace time"
-    );
+    says(&province, "alerts", "In the emergency lane until");
     province.wait(HOUR / 1_000);
     let admitted = province
-        .condition("rescue", ConditionType::Admitted)
+        .condition("alerts", ConditionType::Admitted)
         .unwrap();
-    let lane = admitted.message.contains("In the emergency lane");
+    let lane = admitted.message.contains("lane");
     assert!(!lane, "{}", admitted.message);
+    assert_eq!(replicas(&province, "alerts"), 10);
+    province.edit("alerts", |spec| spec.replicas.as_mut().unwrap().total = 20);
+    province.settle();
+    assert_eq!(replicas(&province, "alerts"), 10);
+    province.wait(2 * GRACE);
+    assert_eq!(replicas(&province, "alerts"), 20);
 }
 
 #[test]
 fn an_approval_that_does_not_count_says_why_and_takes_nothing() {
     type Edit = fn(&mut Value);
-    let cases: [(&str, Edit, &str); 5] = [
+    let cases: [(&str, Edit, &str); 6] = [
         ("General", |_| {}, "spec.tier of the App has to be Core"),
         (
             "Core",
             |a| a["spec"]["contentHash"] = json!(format!("sha256:{}", "0".repeat(64))),
-            "spec.contentHash is that of another content",
+            "its spec.contentHash is not that of the App as it is now",
         ),
         (
             "Core",
             |a| a["spec"]["approver"] = json!("ci"),
-            "spec.approver had a hand in the App",
+            "its spec.approver had a hand in the App",
         ),
         (
             "Core",
             |a| a["spec"]["decision"] = json!("Reject"),
-            "one of them rejects it",
+            "duty-officer rejects it by Approval alerts-emergency",
+        ),
+        (
+            "Core",
+            |a| a["metadata"]["creationTimestamp"] = json!("2020-01-01T00:00:00Z"),
+            "more than seven days after it was made",
         ),
         // Whoever runs the tenant says nothing about other tenants.
         (
@@ -243,12 +266,62 @@ fn an_approval_that_does_not_count_says_why_and_takes_nothing() {
 #[test]
 fn an_approval_that_is_deleted_counts_no_longer() {
     let mut province = lent();
-    province.create(of("rail", "alerts", 30, "Core"));
+    province.create(of("rail", "alerts", 50, "Core"));
     urge(&mut province, "rail", "alerts", |_| {});
+    province.settle();
+    assert_eq!(
+        replicas(&province, "alerts"),
+        40,
+        "all that rail is granted"
+    );
+    says(&province, "alerts", "In the emergency lane until");
     province
         .world
         .remove_approval(&ROOT.into(), "alerts-emergency");
     province.settle();
-    assert_eq!(replicas(&province, "alerts"), 0);
-    assert_eq!(replicas(&province, "reports"), 60);
+    says(&province, "alerts", "step emergency");
+}
+
+#[test]
+fn it_is_for_what_was_approved_and_not_for_more_of_it() {
+    let mut province = lent();
+    let uid = province.create(of("rail", "alerts", 5, "Core"));
+    urge(&mut province, "rail", "alerts", |_| {});
+    province.settle();
+    assert_eq!(replicas(&province, "alerts"), 5);
+    province.edit("alerts", |spec| spec.replicas.as_mut().unwrap().total = 30);
+    province.settle();
+    assert_eq!(replicas(&province, "alerts"), 5);
+    says(
+        &province,
+        "alerts",
+        "Approval alerts-emergency does not count",
+    );
+    // Nor for another one of the same name.
+    province.edit("alerts", |spec| spec.replicas.as_mut().unwrap().total = 5);
+    province.settle();
+    says(&province, "alerts", "In the emergency lane");
+    province.delete("alerts");
+    province.settle();
+    assert_ne!(province.create(of("rail", "alerts", 5, "Core")), uid);
+    province.settle();
+    says(
+        &province,
+        "alerts",
+        "Approval alerts-emergency does not count",
+    );
+}
+
+#[test]
+fn a_no_to_something_else_keeps_nobody_out() {
+    let mut province = lent();
+    province.create(of("rail", "alerts", 5, "Core"));
+    urge(&mut province, "rail", "alerts", |a| {
+        a["spec"]["decision"] = json!("Reject");
+        a["metadata"]["name"] = json!("no");
+    });
+    province.edit("alerts", |spec| spec.replicas.as_mut().unwrap().total = 6);
+    urge(&mut province, "rail", "alerts", |_| {});
+    province.settle();
+    assert_eq!(replicas(&province, "alerts"), 6);
 }

@@ -4,7 +4,7 @@ use crds::{ConditionType, Reason};
 use serde_json::json;
 
 use crate::province::grants::limits;
-use crate::province::{Draft, Province, app, cluster};
+use crate::province::{Draft, Province, app, cluster, manifest};
 
 const ROOT: &str = "jiuzhou-system";
 /// Seconds that borrowers have.
@@ -298,4 +298,80 @@ fn what_a_lender_was_given_in_the_same_turn_is_not_asked_for_again() {
     let stages = &province.entry("web", "hangzhou-a").unwrap().stages;
     let counts: Vec<_> = stages.iter().map(|stage| stage.replicas).collect();
     assert_eq!(counts, [Some(50), Some(35)]);
+}
+
+#[test]
+fn what_comes_free_bit_by_bit_is_kept_for_whoever_waits_for_all_of_it() {
+    let mut province = lent()
+        .with(of("tax", "small", 4, "Core"))
+        .with(of("tax", "reports", 60, "General"))
+        .settled();
+    assert_eq!(replicas(&province, "reports"), 56);
+    province.create(of("rail", "tickets", 1, "General").cores("8"));
+    province.turn();
+    province.delete("small");
+    province.settle();
+    assert_eq!(
+        replicas(&province, "reports"),
+        56,
+        "it does not borrow what the lender waits for"
+    );
+    province.wait(2 * GRACE);
+    assert_eq!(
+        (
+            replicas(&province, "tickets"),
+            replicas(&province, "reports")
+        ),
+        (1, 52)
+    );
+}
+
+#[test]
+fn what_an_app_runs_beside_its_replicas_does_not_hide_what_still_runs() {
+    let mut nightly = manifest("CronJob", "nightly");
+    nightly["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"] = json!([]);
+    let web = of("tax", "web", 60, "General").and(nightly);
+    let mut province = lent().with_cores("hangzhou-a", 300).with(web).settled();
+    province.put_cluster(cluster("hangzhou-b", "hangzhou"));
+    province.settle();
+    let had = replicas(&province, "web");
+    province.cut_off("hangzhou-a");
+    province.create(of("rail", "tickets", 20, "General"));
+    province.wait(4 * GRACE);
+    assert!(replicas(&province, "web") < had, "it is to give some back");
+    let status = province.quota_status(ROOT, "tax.hangzhou");
+    let used: i32 = status.resources[0].used.0.parse().unwrap();
+    assert!(
+        used >= had - 1,
+        "what is cut off stays debited: {used} of {had}"
+    );
+}
+
+#[test]
+fn what_was_started_a_moment_ago_and_is_to_end_is_charged_until_the_cluster_tells_of_it() {
+    let mut province = lent().with(of("tax", "web", 20, "General")).settled();
+    let ask = |province: &mut Province, total: i32| {
+        province.edit("web", |spec| spec.replicas.as_mut().unwrap().total = total);
+        province.turn();
+        province.world.now += 2_000;
+        province.turn();
+    };
+    // In contact, but it has not told yet what it does.
+    province.silence("hangzhou-a");
+    ask(&mut province, 60);
+    ask(&mut province, 20);
+    let entry = province.entry("web", "hangzhou-a").unwrap();
+    let counts: Vec<_> = entry.stages.iter().map(|stage| stage.replicas).collect();
+    assert_eq!(counts, [Some(60), Some(20)]);
+    province.create(of("rail", "tickets", 40, "Core"));
+    province.turn();
+    let used = |province: &Province| province.quota_status(ROOT, "tax.hangzhou").cpu.clone();
+    assert_eq!(used(&province).as_deref(), Some("60/20"));
+    assert_eq!(replicas(&province, "tickets"), 0, "sixty may run there");
+    province.unsilence("hangzhou-a");
+    province.wait(GRACE);
+    assert_eq!(used(&province).as_deref(), Some("20/20"));
+    assert_eq!(replicas(&province, "tickets"), 40);
+    let entry = province.entry("web", "hangzhou-a").unwrap();
+    assert_eq!(entry.stages.len(), 1, "what is past is cleared away");
 }

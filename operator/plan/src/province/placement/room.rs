@@ -108,6 +108,13 @@ impl Room {
         self.paid.push((node, amount));
     }
 
+    /// Gives back what was taken for granted.
+    pub(crate) fn release(&mut self, kept: impl IntoIterator<Item = (Node, i64)>) {
+        for (node, amount) in kept {
+            self.assume(node, -amount);
+        }
+    }
+
     /// What was taken since the last receipt, by one App.
     pub(crate) fn receipt(&mut self, before: usize) -> Receipt {
         Receipt {

@@ -103,10 +103,24 @@ pub(crate) fn charged(
         };
         let decided = Load::most_of_stages(&held.entry.stages, now).count();
         charged.decided.insert(at, due.at(decided));
-        // Reports count the replicas of all workloads of an App together.
-        let alone = due.fixed.get("pods") == 0 && due.node.get("pods") == 0;
-        let runs = ledger.reports.get(cluster).map_or(0, |r| r.replicas);
-        if alone && i64::from(runs) > i64::from(decided) + surge_of(due.surge, decided.into()) {
+        let report = ledger.reports.get(cluster);
+        // What it did not tell of yet may run all the same, with what is over by now.
+        let heard = report.is_some_and(|report| report.generation >= held.entry.generation);
+        let stages = held.entry.stages.iter().filter(|_| !heard);
+        let told = stages.map(|stage| Load::of_stage(stage).count()).max();
+        if let Some(told) = told.filter(|told| *told > decided) {
+            charged.running.insert(at, due.at(told));
+        }
+        // Reports count the replicas of all workloads of an App together; those of a DaemonSet are as many
+        // as there are nodes, which is not known here.
+        let alone = due.node.get("pods") == 0;
+        let runs = report.map_or(0, |report| report.replicas);
+        let runs = i64::from(runs).saturating_sub(due.fixed.get("pods"));
+        if alone
+            && runs
+                > i64::from(told.unwrap_or(0).max(decided)) + surge_of(due.surge, decided.into())
+        {
+            let runs = i32::try_from(runs).unwrap_or(i32::MAX);
             charged.running.insert(at, due.at(runs));
         }
     }
