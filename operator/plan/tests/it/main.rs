@@ -17,6 +17,7 @@ mod filters;
 mod fleet;
 mod gate;
 mod isolation;
+mod ledger_size;
 mod ledgers;
 mod links;
 mod moves;

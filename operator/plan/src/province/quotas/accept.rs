@@ -196,15 +196,15 @@ fn decide(
     };
     let key = &slot.grant;
     let resources: Arc<[AcceptedResource]> = listed(grants).into();
-    if !bench.has_place(granted, key, &resources) {
+    let Some(size) = bench.size_with(granted, key, &resources) else {
         let message = format!(
             "the Quotas of Region {} are as many, or as large, as their ledger can hold: delete some, list fewer resources, or grant for a Region above",
             key.1
         );
         return Standing::Refused(Parked::new(Reason::LedgerFull, message));
-    }
+    };
     match bench.change(key, Some(grants)) {
-        Ok(true) => {}
+        Ok(true) => bench.resize(&key.1, size),
         Ok(false) => return Standing::Coming,
         Err(parked) => return Standing::Refused(parked),
     }

@@ -14,9 +14,12 @@ use crate::world::{GrantKey, Grants, Parked, World, quota_name};
 /// Where changes are tried.
 pub(super) struct Workbench<'a> {
     carving: Carving<'a>,
-    /// Grants and bytes of each Region's ledger.
-    sizes: BTreeMap<RegionName, (usize, usize)>,
+    /// Of each Region's ledger.
+    sizes: BTreeMap<RegionName, Size>,
 }
+
+/// Grants and bytes.
+type Size = (usize, usize);
 
 /// Most bytes of one ledger, well below the store's limit of 1.5 MiB per object.
 const LEDGER_BYTES_MAX: usize = 1_000_000;
@@ -45,14 +48,14 @@ impl<'a> Workbench<'a> {
         }
     }
 
-    /// Whether a grant has a place in its Region's ledger, which it takes then.
-    pub(super) fn has_place(
+    /// The grants and bytes of a Region's ledger with a grant in it; `None` if that is more than it holds.
+    pub(super) fn size_with(
         &mut self,
         granted: &Granted,
         key: &GrantKey,
         resources: &[AcceptedResource],
-    ) -> bool {
-        let size = self.sizes.entry(key.1.clone()).or_insert_with(|| {
+    ) -> Option<Size> {
+        let size = *self.sizes.entry(key.1.clone()).or_insert_with(|| {
             let mine = granted
                 .region(&key.1)
                 .into_iter()
@@ -68,10 +71,12 @@ impl<'a> Workbench<'a> {
         let sum = size.1 + bytes(&key.0, resources) - before.1;
         // What shrinks may always be written.
         let fits = count <= LEDGER_GRANTS_MAX && sum <= LEDGER_BYTES_MAX || sum <= size.1;
-        if fits {
-            *size = (count, sum);
-        }
-        fits
+        fits.then_some((count, sum))
+    }
+
+    /// Takes in how large a Region's ledger is now.
+    pub(super) fn resize(&mut self, region: &RegionName, size: Size) {
+        self.sizes.insert(region.clone(), size);
     }
 
     /// Changes what a tenant has in a Region, or refuses and leaves all as it is. Whether it may be
