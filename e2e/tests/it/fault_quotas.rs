@@ -3,6 +3,7 @@
 //! there is, and nothing grows beyond what is granted, after every single write.
 
 mod judge;
+mod judged;
 mod leaders;
 mod record;
 mod story;
@@ -36,6 +37,8 @@ use story::{FIRST, REGIONS, ROOT, TENANTS, own};
 
 const SEED: u64 = 0x9e37_79b9_7f4a_7c15;
 const OPERATIONS: u32 = 10_000;
+/// Operations of which nobody knows how they ended; with more of them users give up.
+const FAILURES_MAX: u32 = 100;
 /// Users who do something at the same time.
 const USERS: u32 = 8;
 /// All of it in less than three minutes, so that many turns of the hub and several leaders fall into it.
@@ -136,7 +139,12 @@ async fn whatever_users_do_and_however_leaders_end_no_write_grants_or_uses_more_
         let pace = SPAN * USERS / OPERATIONS;
         let one = |user: u32| {
             let random = random(16 + u64::from(user));
-            story::story(&hub, random, OPERATIONS / USERS, pace)
+            story::story(
+                &hub,
+                random,
+                (OPERATIONS / USERS, FAILURES_MAX / USERS),
+                pace,
+            )
         };
         let done = join_all((0..USERS).map(one)).await;
         over.store(true, Ordering::Relaxed);
@@ -328,14 +336,10 @@ async fn all_judged(hub: &Site, recorder: &Recorder) -> Findings {
 
 fn holds(summary: &Summary) {
     assert_eq!(summary.found.breaches, Vec::<String>::new(), "{summary:#?}");
-    assert!(
-        summary.taken + summary.refused >= OPERATIONS,
-        "{summary:#?}"
-    );
     // Else this test would have shown little.
     let enough = [
         summary.taken > OPERATIONS / 2,
-        summary.failed < OPERATIONS / 100,
+        summary.taken + summary.refused == OPERATIONS && summary.failed < FAILURES_MAX,
         summary.lost_answers >= 50 && summary.conflicts >= 50 && summary.late >= 50,
         summary.found.epochs.len() >= 6,
         summary.ends.killed > 0 && summary.ends.asleep > 0,

@@ -60,12 +60,17 @@ pub(crate) fn own(home: &str, name: &str) -> String {
     }
 }
 
-/// So many operations, one after the other, no faster than one each `pace`.
-pub(crate) async fn story(hub: &Site, mut random: Random, count: u32, pace: Duration) -> Done {
+/// So many operations, one after the other, no faster than one each `pace`; fewer when too many fail.
+pub(crate) async fn story(
+    hub: &Site,
+    mut random: Random,
+    (count, failures): (u32, u32),
+    pace: Duration,
+) -> Done {
     let mut done = Done::default();
     let mut ticks = interval(pace);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
-    while done.taken + done.refused < count {
+    while done.taken + done.refused < count && done.failed <= failures {
         ticks.tick().await;
         match timeout(ANSWER, operation(hub, &mut random)).await {
             Ok(Ok(())) => done.taken += 1,
