@@ -1,5 +1,7 @@
 //! Content: packs of manifests, stored once whatever the number of clusters.
 
+use std::sync::Arc;
+
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -50,5 +52,5 @@ pub struct ContentItem {
     pub hash: ContentHash,
     /// Manifests, images and override patches, as JSON.
     #[schemars(length(min = 2, max = 1_200_000))]
-    pub data: String,
+    pub data: Arc<str>,
 }

@@ -301,7 +301,7 @@ impl Running {
         let span = tracing::info_span!(parent: None, "hub_turn");
         async {
             let plan = self.decide();
-            // What nobody carries out needs no judge: to one who led before, all of it comes too late.
+            // The plan of a standby is thrown away: what is found in it says nothing of what is applied.
             let Some(writer) = self.term.as_ref().map(|term| term.writer.clone()) else {
                 return TurnOutcome::Standby;
             };

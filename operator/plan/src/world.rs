@@ -45,7 +45,7 @@ pub(crate) use ledger::older;
 pub use ledger::{AppLedger, LedgerEntry, SliceState};
 pub use links::{LinkKey, LinkSlot};
 pub use quotas::{Accepted, GrantKey, Grants, QuotaKey, QuotaLedgerState, QuotaSlot};
-pub(crate) use quotas::{QuotaIndex, quota_name};
+pub(crate) use quotas::{Printed, QuotaIndex, quota_name};
 pub(crate) use tenants::home_of;
 pub use tenants::{
     NamespaceSlot, Subject, TenantKey, TenantRole, TenantSlot, ValidTenant, owned_namespace,

@@ -298,8 +298,8 @@ mod tests {
         assert_eq!(
             section(3),
             [
-                "CLUSTER     ISOLATION  ISOLATIONS  MEANS",
-                "hangzhou-a  Coming     defaults    pods as in Baseline; reaches DNS, its own \
+                "CLUSTER     ISOLATION  FROM      MEANS",
+                "hangzhou-a  Coming     defaults  pods held to Baseline; reaches DNS, its own \
                  namespace and its Links; images from anywhere; what somebody weakens is put back",
             ]
         );

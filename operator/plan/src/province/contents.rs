@@ -25,14 +25,14 @@ type Missing<'a> = BTreeMap<(&'a NamespaceName, bool), BTreeMap<&'a ContentHash,
 
 /// A content, and which entries name it.
 struct Wanted<'a> {
-    data: &'a str,
+    data: &'a Arc<str>,
     by: Vec<&'a Uid>,
 }
 
 /// Packs all contents that edits need and the store does not have.
 pub(super) fn store<'a>(
     world: &'a World,
-    isolating: impl Fn(&Entry) -> Option<&'a str>,
+    isolating: impl Fn(&Entry) -> Option<&'a Arc<str>>,
     edits: &'a BTreeMap<ClusterName, BTreeMap<Uid, Edit>>,
     writes: &mut Vec<ContentWrite>,
 ) -> Packs<'a> {
@@ -96,14 +96,14 @@ fn unpacked(
 /// The content of an entry, if it is what is wanted now.
 fn data<'a>(
     world: &'a World,
-    isolating: impl Fn(&Entry) -> Option<&'a str>,
+    isolating: impl Fn(&Entry) -> Option<&'a Arc<str>>,
     entry: &Entry,
-) -> Option<&'a str> {
+) -> Option<&'a Arc<str>> {
     match entry.scope {
         Scope::Namespace => isolating(entry),
         Scope::App => {
             let app = world.app(&entry.uid)?.state.as_ref().ok()?;
-            (app.content == entry.content).then_some(&*app.data)
+            (app.content == entry.content).then_some(&app.data)
         }
     }
 }
@@ -111,7 +111,7 @@ fn data<'a>(
 fn item((hash, wanted): &(&ContentHash, Wanted<'_>)) -> ContentItem {
     ContentItem {
         hash: (*hash).clone(),
-        data: wanted.data.to_owned(),
+        data: wanted.data.clone(),
     }
 }
 

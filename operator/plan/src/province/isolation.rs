@@ -17,7 +17,7 @@ use crds::{
 pub use baselines::Baselines;
 pub use enforcement::{Enforcement, Force, Remark};
 pub(super) use presence::Presence;
-pub use walls::{Path, Wall};
+pub use walls::{LinkSide, Wall};
 
 use super::assignments::{Edit, LOST, pack_of, same};
 use super::links::Links;
@@ -39,13 +39,13 @@ const UNGRANTED: [&str; 3] = ["cpu", "memory", "pods"];
 
 /// Contents of namespaces with Links that are to be stored, by namespace.
 #[derive(Debug, Default)]
-pub(super) struct Linked(BTreeMap<NamespaceName, BTreeMap<ContentHash, Box<str>>>);
+pub(super) struct Linked(BTreeMap<NamespaceName, BTreeMap<ContentHash, Arc<str>>>);
 
 impl Linked {
     /// The content of a namespace's entry.
-    pub(super) fn data(&self, entry: &Entry) -> Option<&str> {
+    pub(super) fn data(&self, entry: &Entry) -> Option<&Arc<str>> {
         let mine = self.0.get(&entry.namespace)?;
-        mine.get(&entry.content).map(|data| &**data)
+        mine.get(&entry.content)
     }
 }
 
@@ -185,7 +185,7 @@ impl Planner {
             }
         }
         let made = place.made.into_iter().map(|(_, content)| content);
-        let made: BTreeMap<ContentHash, Box<str>> = made.collect();
+        let made: BTreeMap<ContentHash, Arc<str>> = made.collect();
         if made.is_empty() || edited.is_empty() {
             self.linked.0.remove(namespace);
         } else {
@@ -210,7 +210,7 @@ struct Home<'a> {
     /// Policies that follow from Links.
     policies: &'a [Value],
     /// Contents with those, by the baseline that they are added to.
-    made: Vec<(Baseline, (ContentHash, Box<str>))>,
+    made: Vec<(Baseline, (ContentHash, Arc<str>))>,
     /// Resources that are limited, by what the Apps draw from.
     limits: BTreeMap<usize, Arc<[String]>>,
     /// Whether its tenant is being deleted.

@@ -48,6 +48,10 @@ impl Planner {
                 self.stand(world, slot, None, None);
                 self.holds.insert(slot.uid.clone());
             }
+            // What has nothing anywhere needs room.
+            (None, Ok(app), AppState::Held) if world.ledger(&slot.uid).is_none() => {
+                self.queue(world, slot, app);
+            }
             (None, Ok(app), AppState::Held) => {
                 let class = self.class(slot, app);
                 let fleet = self.report.fleet.clone();

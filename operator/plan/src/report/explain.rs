@@ -316,6 +316,8 @@ impl Asked<'_> {
             Some(ClusterVerdict::NoRoom) => Why::NoRoom(left),
             Some(ClusterVerdict::NoQuota) => self.no_quota(),
             Some(ClusterVerdict::NoWeight) => Why::NoWeight,
+            // Regions that were not needed were not asked for their room.
+            Some(ClusterVerdict::EnoughRegions { .. }) if left.more == Some(0) => Why::NoRoom(left),
             Some(ClusterVerdict::EnoughRegions { .. }) => Why::EnoughRegions,
             Some(ClusterVerdict::Chosen(_)) | None => self.not_weighed(at, left),
         }

@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use crds::{Condition, ConditionStatus, ConditionType, GrantUse, Quantity, QuotaStatus, Reason};
 
 use super::fleet::Setter;
-use crate::amount::{format_amount, format_cores};
+use crate::amount::format_amount;
 use crate::province::{Book, Granting, QuotaStanding, Source};
-use crate::world::{GrantKey, QuotaKey, QuotaSlot, World, home_of, quota_name};
+use crate::world::{GrantKey, Printed, QuotaKey, QuotaSlot, World, home_of, quota_name};
 
 /// What is said of a Quota that is as it should be.
 const IN_FORCE: &str = "What it says is in force.";
@@ -88,48 +88,27 @@ fn is_told(book: &Book, slot: &QuotaSlot, standing: &QuotaStanding) -> bool {
     if !said || status.observed_generation != generation || nodes.len() != status.resources.len() {
         return false;
     }
+    let both = amounts(book, &slot.grant).zip(status.resources.iter().zip(&slot.told));
+    let mut is_so =
+        both.map(|((resource, now), (grant, told))| *grant.name == *resource && now == *told);
+    slot.told.len() == nodes.len() && is_so.all(|so| so)
+}
+
+/// What is granted, used, borrowed and granted on of each resource.
+fn amounts<'b>(
+    book: &'b Book,
+    key: &GrantKey,
+) -> impl Iterator<Item = (&'b str, [i64; 4])> + use<'b> {
     let tree = book.tree();
-    let both = nodes.iter().zip(&status.resources).zip(&slot.told);
-    let mut is_so = both.map(|(((resource, node), grant), told)| {
-        let now = [
+    book.nodes(key).iter().map(move |(resource, node)| {
+        let amounts = [
             tree.grant(*node).nominal,
             tree.used(*node),
             tree.borrowed(*node),
             tree.carved(*node),
         ];
-        *grant.name == **resource && now == *told
-    });
-    if slot.told.len() != nodes.len() || !is_so.all(|so| so) {
-        return false;
-    }
-    let (cpu, borrowed) = cpu(book, slot).unzip();
-    cpu == status.cpu && borrowed == status.borrowed_cpu && memory(book, slot) == status.memory
-}
-
-/// Cores used and granted, and what is borrowed, as printed.
-fn cpu(book: &Book, slot: &QuotaSlot) -> Option<(String, String)> {
-    let (used, nominal, borrowed) = amounts(book, slot, "cpu")?;
-    let printed = format!("{}/{}", format_cores(used), format_cores(nominal));
-    Some((printed, format_cores(borrowed)))
-}
-
-/// Memory used and granted, as printed.
-fn memory(book: &Book, slot: &QuotaSlot) -> Option<String> {
-    let (used, nominal, _) = amounts(book, slot, "memory")?;
-    let text = |amount| format_amount("memory", amount);
-    Some(format!("{}/{}", text(used), text(nominal)))
-}
-
-/// What is used of a resource, granted and borrowed.
-fn amounts(book: &Book, slot: &QuotaSlot, resource: &str) -> Option<(i64, i64, i64)> {
-    let mut nodes = book.nodes(&slot.grant).iter();
-    let node = nodes.find(|(name, _)| **name == *resource)?.1;
-    let tree = book.tree();
-    Some((
-        tree.used(node),
-        tree.grant(node).nominal,
-        tree.borrowed(node),
-    ))
+        (&**resource, amounts)
+    })
 }
 
 fn without_epoch(status: &QuotaStatus) -> QuotaStatus {
@@ -163,29 +142,29 @@ fn status(
         .into_iter()
         .map(|(kind, status, reason, message)| set.to(kind, status, reason, message));
     let resources: Vec<GrantUse> = uses(book, &slot.grant).collect();
-    let cpu = cpu(book, slot);
+    let printed = Printed::of(amounts(book, &slot.grant));
     QuotaStatus {
         observed_generation: Some(slot.generation),
         leader_epoch: None,
         conditions: conditions.collect(),
         resources,
-        borrowed_cpu: cpu.as_ref().map(|(_, borrowed)| borrowed.clone()),
-        cpu: cpu.map(|(printed, _)| printed),
-        memory: memory(book, slot),
+        borrowed_cpu: printed.borrowed_cpu,
+        cpu: printed.cpu,
+        memory: printed.memory,
     }
 }
 
 /// What is in force, and what of it is used.
 fn uses<'b>(book: &'b Book, key: &GrantKey) -> impl Iterator<Item = GrantUse> + use<'b> {
-    let tree = book.tree();
-    book.nodes(key).iter().map(move |(resource, node)| {
-        let text = |amount| Quantity(format_amount(resource, amount));
+    amounts(book, key).map(|(resource, amounts)| {
+        let [nominal, used, borrowed, carved] =
+            amounts.map(|amount| Quantity(format_amount(resource, amount)));
         GrantUse {
-            name: resource.to_string(),
-            nominal: text(tree.grant(*node).nominal),
-            used: text(tree.used(*node)),
-            borrowed: text(tree.borrowed(*node)),
-            carved: text(tree.carved(*node)),
+            name: resource.to_owned(),
+            nominal,
+            used,
+            borrowed,
+            carved,
         }
     })
 }

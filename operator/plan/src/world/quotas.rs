@@ -12,7 +12,7 @@ use super::World;
 use super::gate::{Parked, Verdict};
 use super::ledger::older;
 use super::tenants::{home_of, owned_namespace};
-use crate::amount::parse_quantity;
+use crate::amount::{format_amount, format_cores, parse_quantity};
 use crate::quota::Grant;
 
 /// Where a Quota lives, and its name.
@@ -42,8 +42,38 @@ pub struct QuotaSlot {
     /// Status as last written.
     pub status: Arc<QuotaStatus>,
     /// What it says of each resource, as numbers: granted, used, borrowed and granted on. Empty when any of
-    /// that is no number.
+    /// that is no number, or what it prints says otherwise.
     pub told: Vec<[i64; 4]>,
+}
+
+/// What a status prints for people: cores and memory used and granted, and borrowed cores.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Printed {
+    pub(crate) cpu: Option<String>,
+    pub(crate) borrowed_cpu: Option<String>,
+    pub(crate) memory: Option<String>,
+}
+
+impl Printed {
+    /// Of resources that are granted, used, borrowed and granted on.
+    pub(crate) fn of<'r>(resources: impl Iterator<Item = (&'r str, [i64; 4])>) -> Self {
+        let mut printed = Self::default();
+        for (name, [nominal, used, borrowed, _]) in resources {
+            let memory = |amount| format_amount(name, amount);
+            match name {
+                "cpu" => {
+                    let cpu = format!("{}/{}", format_cores(used), format_cores(nominal));
+                    printed.cpu = Some(cpu);
+                    printed.borrowed_cpu = Some(format_cores(borrowed));
+                }
+                "memory" => {
+                    printed.memory = Some(format!("{}/{}", memory(used), memory(nominal)));
+                }
+                _ => {}
+            }
+        }
+        printed
+    }
 }
 
 /// What of a Region's Quotas is in force, as the store has it.
@@ -296,7 +326,14 @@ fn told(status: Option<&QuotaStatus>) -> Option<Vec<[i64; 4]>> {
             amount(&told.carved)?,
         ])
     };
-    status?.resources.iter().map(one).collect()
+    let status = status?;
+    let told: Vec<[i64; 4]> = status.resources.iter().map(one).collect::<Option<_>>()?;
+    let names = status.resources.iter().map(|grant| &*grant.name);
+    let printed = Printed::of(names.zip(told.iter().copied()));
+    let as_printed = printed.cpu == status.cpu
+        && printed.borrowed_cpu == status.borrowed_cpu
+        && printed.memory == status.memory;
+    as_printed.then_some(told)
 }
 
 /// What a ledger says of one resource, as numbers.

@@ -1,6 +1,6 @@
 //! The emergency lane: who is in it, what it takes at once, and from whom.
 
-use crds::{Approval, ConditionType, Reason};
+use crds::{ConditionType, Reason};
 use plan::province::emergency_hash;
 use serde_json::{Value, json};
 
@@ -43,26 +43,6 @@ fn replicas(province: &Province, app: &str) -> i32 {
     province.placed(app).iter().map(|(_, count)| count).sum()
 }
 
-/// An Approval for the emergency lane, changed as a test wants it.
-fn urge(province: &mut Province, namespace: &str, app: &str, edit: impl FnOnce(&mut Value)) {
-    let slot = province.world.app(&province.uid(app)).unwrap();
-    let hash = emergency_hash(slot, slot.state.as_ref().unwrap());
-    let mut approval = json!({
-        "apiVersion": "jiuzhou.io/v1alpha1", "kind": "Approval",
-        "metadata": {"name": format!("{app}-emergency"), "namespace": ROOT},
-        "spec": {
-            "target": {"kind": "App", "namespace": namespace, "name": app},
-            "step": "emergency", "contentHash": hash, "approver": "duty-officer",
-            "decision": "Approve", "reason": "flood",
-            "expires": crds::Timestamp::from_millis(province.world.now + HOUR),
-        },
-    });
-    edit(&mut approval);
-    let approval: Approval = serde_json::from_value(approval).unwrap();
-    province.approvals.push(approval.clone());
-    province.world.apply_approval(approval);
-}
-
 #[track_caller]
 fn says(province: &Province, app: &str, text: &str) {
     let admitted = province.condition(app, ConditionType::Admitted).unwrap();
@@ -81,7 +61,7 @@ fn it_takes_back_at_once_what_others_borrow_and_everybody_can_read_who_said_so()
         "alerts",
         &format!("namespace rail, name alerts, step emergency, contentHash {hash}"),
     );
-    urge(&mut province, "rail", "alerts", |_| {});
+    province.urge("alerts", |_| {});
     province.settle();
     assert_eq!(
         (
@@ -102,7 +82,7 @@ fn it_takes_back_at_once_what_others_borrow_and_everybody_can_read_who_said_so()
 fn it_takes_only_what_its_tenant_is_granted_and_from_nobody_who_is_within_his_own() {
     let mut province = lent();
     province.create(of("port", "rescue", 10, "Core"));
-    urge(&mut province, "port", "rescue", |_| {});
+    province.urge("rescue", |_| {});
     province.settle();
     assert_eq!(
         (
@@ -131,8 +111,8 @@ fn two_of_them_take_nothing_from_each_other() {
     province.set_quota(ROOT, "port", "hangzhou", &[limits("cpu", "6", "9", "0")]);
     province.create(of("port", "rescue", 10, "Core"));
     province.create(of("rail", "alerts", 50, "Core"));
-    urge(&mut province, "port", "rescue", |_| {});
-    urge(&mut province, "rail", "alerts", |_| {});
+    province.urge("rescue", |_| {});
+    province.urge("alerts", |_| {});
     province.settle();
     let all =
         |province: &Province| ["rescue", "alerts", "reports"].map(|name| replicas(province, name));
@@ -150,7 +130,7 @@ fn of_all_that_wait_it_is_heard_first() {
     let there = |name| of("port", name, 20, "Core").within(&["ningbo"]);
     province.create(there("older"));
     province.create(there("alerts"));
-    urge(&mut province, "port", "alerts", |_| {});
+    province.urge("alerts", |_| {});
     province.settle();
     assert_eq!(
         (replicas(&province, "alerts"), replicas(&province, "older")),
@@ -165,7 +145,7 @@ fn of_those_who_borrow_it_gives_last() {
     province.create(of("tax", "alerts", 20, "Core"));
     province.delete("reports");
     province.settle();
-    urge(&mut province, "tax", "alerts", |_| {});
+    province.urge("alerts", |_| {});
     province.create(of("rail", "tickets", 40, "General"));
     province.turn();
     let entry = province.entry("alerts", "hangzhou-a").unwrap();
@@ -183,7 +163,7 @@ fn what_was_announced_with_a_grace_time_goes_at_once_as_far_as_the_emergency_nee
     province.create(of("rail", "tickets", 10, "General"));
     province.turn();
     province.create(of("rail", "alerts", 10, "Core"));
-    urge(&mut province, "rail", "alerts", |_| {});
+    province.urge("alerts", |_| {});
     province.settle();
     assert_eq!(replicas(&province, "alerts"), 10);
     let entry = province.entry("reports", "hangzhou-a").unwrap();
@@ -204,7 +184,7 @@ fn what_was_announced_with_a_grace_time_goes_at_once_as_far_as_the_emergency_nee
 fn when_it_is_over_what_it_has_stays_and_what_it_lacks_comes_after_the_grace_time() {
     let mut province = lent();
     province.create(of("rail", "alerts", 10, "Core"));
-    urge(&mut province, "rail", "alerts", |_| {});
+    province.urge("alerts", |_| {});
     province.settle();
     says(&province, "alerts", "In the emergency lane until");
     province.wait(HOUR / 1_000);
@@ -256,7 +236,7 @@ fn an_approval_that_does_not_count_says_why_and_takes_nothing() {
     for (tier, edit, text) in cases {
         let mut province = lent();
         province.create(of("rail", "alerts", 30, tier));
-        urge(&mut province, "rail", "alerts", edit);
+        province.urge("alerts", edit);
         province.settle();
         assert_eq!(replicas(&province, "alerts"), 0, "{text}");
         says(&province, "alerts", text);
@@ -267,7 +247,7 @@ fn an_approval_that_does_not_count_says_why_and_takes_nothing() {
 fn an_approval_that_is_deleted_counts_no_longer() {
     let mut province = lent();
     province.create(of("rail", "alerts", 50, "Core"));
-    urge(&mut province, "rail", "alerts", |_| {});
+    province.urge("alerts", |_| {});
     province.settle();
     assert_eq!(
         replicas(&province, "alerts"),
@@ -286,7 +266,7 @@ fn an_approval_that_is_deleted_counts_no_longer() {
 fn it_is_for_what_was_approved_and_not_for_more_of_it() {
     let mut province = lent();
     let uid = province.create(of("rail", "alerts", 5, "Core"));
-    urge(&mut province, "rail", "alerts", |_| {});
+    province.urge("alerts", |_| {});
     province.settle();
     assert_eq!(replicas(&province, "alerts"), 5);
     province.edit("alerts", |spec| spec.replicas.as_mut().unwrap().total = 30);
@@ -316,12 +296,12 @@ fn it_is_for_what_was_approved_and_not_for_more_of_it() {
 fn a_no_to_something_else_keeps_nobody_out() {
     let mut province = lent();
     province.create(of("rail", "alerts", 5, "Core"));
-    urge(&mut province, "rail", "alerts", |a| {
+    province.urge("alerts", |a| {
         a["spec"]["decision"] = json!("Reject");
         a["metadata"]["name"] = json!("no");
     });
     province.edit("alerts", |spec| spec.replicas.as_mut().unwrap().total = 6);
-    urge(&mut province, "rail", "alerts", |_| {});
+    province.urge("alerts", |_| {});
     province.settle();
     assert_eq!(replicas(&province, "alerts"), 6);
 }

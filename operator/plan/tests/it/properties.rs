@@ -45,6 +45,7 @@ enum Event {
     Delete { app: usize },
     Vanish { app: usize },
     Approve { app: usize, yes: bool },
+    Urge { app: usize },
     Ill { app: usize },
     Well,
     Silence { cluster: usize },
@@ -113,6 +114,7 @@ fn event() -> impl Strategy<Value = Event> {
         2 => app().prop_map(|app| Event::Delete { app }),
         1 => app().prop_map(|app| Event::Vanish { app }),
         2 => (app(), prop::bool::weighted(0.8)).prop_map(|(app, yes)| Event::Approve { app, yes }),
+        2 => app().prop_map(|app| Event::Urge { app }),
         2 => app().prop_map(|app| Event::Ill { app }),
         1 => Just(Event::Well),
         3 => cluster().prop_map(|cluster| Event::Silence { cluster }),
@@ -197,6 +199,7 @@ impl History {
             Event::Delete { app } => self.delete(*app),
             Event::Vanish { app } => self.vanish(*app),
             Event::Approve { app, yes } => self.approve(*app, *yes),
+            Event::Urge { app } => self.urge(*app),
             Event::Ill { app } => self.fall_ill(*app),
             Event::Well => self.province.bad.clear(),
             Event::Silence { cluster } => self.province.silence(CLUSTERS[*cluster]),
@@ -311,6 +314,12 @@ impl History {
         if let Some(name) = self.exists(app) {
             let decision = if yes { "Approve" } else { "Reject" };
             self.province.approve(&name, "coast", "bob", decision);
+        }
+    }
+
+    fn urge(&mut self, app: usize) {
+        if let Some(name) = self.exists(app) {
+            self.province.urge(&name, |_| {});
         }
     }
 

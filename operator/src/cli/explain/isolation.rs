@@ -2,7 +2,7 @@
 
 use crds::{Egress, LinkPort, OnDrift};
 use plan::baseline::Baseline;
-use plan::province::{Force, Path, Wall};
+use plan::province::{Force, LinkSide, Wall};
 use serde_json::{Value, json};
 
 use super::super::output::Painted;
@@ -26,8 +26,7 @@ pub(super) fn walls_as_text(walls: &[Wall], show: Show) -> String {
     if walls.is_empty() {
         return String::new();
     }
-    let mut table =
-        Table::new(&["CLUSTER", "ISOLATION", "ISOLATIONS", "MEANS"]).within(show.columns);
+    let mut table = Table::new(&["CLUSTER", "ISOLATION", "FROM", "MEANS"]).within(show.columns);
     for wall in walls {
         let names: Vec<&str> = wall.isolations.iter().map(|name| &**name).collect();
         let isolations = if names.is_empty() {
@@ -77,15 +76,15 @@ fn means(baseline: &Baseline) -> String {
         }
     };
     let drift = match baseline.on_drift {
-        OnDrift::Report => "what somebody weakens is told",
+        OnDrift::Report => "what somebody weakens is reported",
         OnDrift::Revert => "what somebody weakens is put back",
     };
     let standard = baseline.pod_security;
-    format!("pods as in {standard:?}; {egress}; {registries}; {drift}")
+    format!("pods held to {standard:?}; {egress}; {registries}; {drift}")
 }
 
-pub(super) fn paths_as_json(paths: &[Path]) -> Value {
-    let one = |path: &Path| {
+pub(super) fn paths_as_json(paths: &[LinkSide]) -> Value {
+    let one = |path: &LinkSide| {
         let ports: Vec<String> = path.ports.iter().map(port).collect();
         let (home, name) = &path.link;
         json!({
@@ -99,7 +98,7 @@ pub(super) fn paths_as_json(paths: &[Path]) -> Value {
     paths.iter().map(one).collect()
 }
 
-pub(super) fn paths_as_text(paths: &[Path], show: Show) -> String {
+pub(super) fn paths_as_text(paths: &[LinkSide], show: Show) -> String {
     if paths.is_empty() {
         return String::new();
     }
@@ -160,7 +159,7 @@ mod tests {
         let text = walls_as_text(std::slice::from_ref(&wall), SHOW);
         assert_eq!(
             text.lines().nth(1).unwrap(),
-            "hangzhou-a  Conflict   own-images  pods as in Baseline; reaches DNS, its own \
+            "hangzhou-a  Conflict   own-images  pods held to Baseline; reaches DNS, its own \
              namespace and its Links; images from registry.example; what somebody weakens is put back; the \
              namespace is somebody else's"
         );
@@ -175,7 +174,7 @@ mod tests {
             protocol: crds::Protocol::TCP,
         }];
         let refused = plan::world::Parked::new(crds::Reason::Expired, "spec.expires is over");
-        let path = Path {
+        let path = LinkSide {
             link: ("health".into(), "id".into()),
             leaves: true,
             others: vec!["police/sso".to_owned()],

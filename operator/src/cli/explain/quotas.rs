@@ -10,16 +10,8 @@ use super::super::output::Painted;
 use super::super::table::Table;
 use super::Show;
 
-const HEADER: [&str; 9] = [
-    "QUOTA",
-    "RESOURCE",
-    "PER REPLICA",
-    "CHARGED",
-    "USED",
-    "NOMINAL",
-    "BORROWED",
-    "LEFT",
-    "CLUSTERS",
+const HEADER: [&str; 8] = [
+    "QUOTA", "RESOURCE", "EACH", "CHARGED", "USED", "BORROWED", "LEFT", "WHERE",
 ];
 /// Where the tenant has Quotas, but none for a cluster's Region or one above it.
 const NONE: &str = "none counts";
@@ -46,6 +38,9 @@ pub(super) fn as_text(draws: Option<&[Draw]>, app: &AppReport, show: Show) -> St
     let Some(draws) = draws else {
         return format!("No Quota limits namespace {}.\n", app.namespace);
     };
+    if draws.is_empty() {
+        return "No cluster takes the App, so it draws on no Quota.\n".to_owned();
+    }
     let mut table = Table::new(&HEADER).within(show.columns);
     for draw in draws {
         table.row(row(draw, show));
@@ -62,22 +57,18 @@ fn row(draw: &Draw, show: Show) -> Vec<Painted> {
         return row.chain([clusters.into()]).collect();
     };
     let text = |amount| format_amount(&draw.resource, amount);
-    // Whoever is full is named, if it is not the Quota of the row.
+    // Whoever leaves no more is named, if it is not the Quota of the row.
     let limit = draw.limit.as_ref().filter(|limit| *limit != source);
-    let left = match limit {
-        Some(limit) => format!("{}, by {limit}", text(draw.left)),
-        None => text(draw.left),
-    };
+    let limit = limit.map(|limit| format!("; {limit} leaves no more"));
     vec![
         source.to_string().into(),
         draw.resource.clone().into(),
         text(draw.each).into(),
         text(draw.charged).into(),
-        text(draw.used).into(),
-        text(draw.nominal).into(),
+        format!("{}/{}", text(draw.used), text(draw.nominal)).into(),
         text(draw.borrowed).into(),
-        left.into(),
-        clusters.into(),
+        text(draw.left).into(),
+        format!("{clusters}{}", limit.unwrap_or_default()).into(),
     ]
 }
 
@@ -135,11 +126,17 @@ mod tests {
             cells.map(str::to_owned).collect::<Vec<_>>()
         };
         let rows: Vec<Vec<String>> = text.lines().skip(1).map(cells).collect();
-        let budget = "250m, by the budget of Region zhejiang";
         let own = "Quota audit.hangzhou";
         assert_eq!(rows[0][..4], [own, "cpu", "500m", "2"]);
-        assert_eq!(rows[0][4..8], ["9500m", "8", "1500m", budget]);
-        assert_eq!(rows[1][7], "1Gi", "its own limit needs no name");
+        assert_eq!(rows[0][4..7], ["9500m/8", "1500m", "250m"]);
+        let clusters = "hangzhou-a, hangzhou-b";
+        let note = format!("{clusters}; the budget of Region zhejiang leaves no more");
+        assert_eq!(rows[0][7], note);
+        assert_eq!(
+            rows[1][6..],
+            ["1Gi", clusters],
+            "its own limit needs no name"
+        );
         assert_eq!(rows[2].first().unwrap(), NONE);
         assert_eq!(rows[2].last().unwrap(), "ningbo-a");
     }

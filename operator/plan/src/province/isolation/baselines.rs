@@ -30,7 +30,7 @@ pub struct Baselines {
 #[derive(Debug)]
 pub(super) struct Enclosing {
     pub(super) baseline: Baseline,
-    content: OnceLock<(ContentHash, Box<str>)>,
+    content: OnceLock<(ContentHash, Arc<str>)>,
 }
 
 impl PartialEq for Enclosing {
@@ -40,7 +40,7 @@ impl PartialEq for Enclosing {
 }
 
 impl Enclosing {
-    pub(super) fn content(&self) -> &(ContentHash, Box<str>) {
+    pub(super) fn content(&self) -> &(ContentHash, Arc<str>) {
         self.content.get_or_init(|| {
             let data = self.baseline.content().to_data();
             (hash_of(data.as_bytes()), data.into())
@@ -76,11 +76,11 @@ impl Baselines {
     }
 
     /// What stored content is made of.
-    pub(crate) fn data(&self, content: &ContentHash) -> Option<&str> {
+    pub(crate) fn data(&self, content: &ContentHash) -> Option<&Arc<str>> {
         let mut known = self.known.values().map(|enclosing| enclosing.content());
         known
             .find(|(hash, _)| hash == content)
-            .map(|(_, data)| &**data)
+            .map(|(_, data)| data)
     }
 
     /// Why an App may not run in its zone, if what it carries is not allowed there.

@@ -23,9 +23,9 @@ pub struct Wall {
     pub message: Option<String>,
 }
 
-/// A Link from an App or to it.
+/// A Link, from the side of one App.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Path {
+pub struct LinkSide {
     /// The Link.
     pub link: LinkKey,
     /// Whether connections begin at the App.
@@ -74,14 +74,14 @@ impl PlanReport {
     }
 
     /// Links from an App and to it.
-    pub fn paths(&self, world: &World, app: &AppReport) -> Vec<Path> {
+    pub fn paths(&self, world: &World, app: &AppReport) -> Vec<LinkSide> {
         let links = world.links();
         links
             .filter_map(|(key, slot)| self.path(app, key, slot))
             .collect()
     }
 
-    fn path(&self, app: &AppReport, key: &LinkKey, slot: &LinkSlot) -> Option<Path> {
+    fn path(&self, app: &AppReport, key: &LinkKey, slot: &LinkSlot) -> Option<LinkSide> {
         let spec = slot.state.as_ref().ok()?;
         let (home, _) = key;
         let to = &spec.to;
@@ -96,7 +96,7 @@ impl PlanReport {
             sources.map(|name| format!("{home}/{name}")).collect()
         };
         let verdict = self.links.verdicts.get(key)?;
-        Some(Path {
+        Some(LinkSide {
             link: key.clone(),
             leaves,
             others,

@@ -43,66 +43,135 @@ pub(super) fn choose_regions(
 ) -> ByRegion {
     let candidates = candidates(fleet, standing);
     let same_region = |a: &At, b: &At| fleet.region_numbers[*a] == fleet.region_numbers[*b];
-    let regions = candidates.chunk_by(same_region);
-    let fair = divide::fair_share(standing, regions.clone().count().min(most));
-    let mut start = Start::of(standing);
-    let seed = seed(standing.uid);
-    let (mut ranked, mut begin) = (Vec::new(), 0);
-    for clusters in regions {
-        let range = (begin, begin + clusters.len());
-        begin = range.1;
-        let Some(name) = region(fleet, clusters[0]) else {
-            continue;
-        };
-        let all = |verdict| clusters.iter().map(move |at| (*at, verdict));
-        if !divide::wants(standing.app, name) {
-            weighed.extend(all(ClusterVerdict::NoWeight));
-            continue;
-        }
-        let new = !clusters.iter().any(|at| standing.keep.contains_key(at));
-        let fits = clusters.iter().map(|at| start.fits(standing, room, *at));
-        let fits = if new {
-            fits.fold(0, i32::saturating_add)
-        } else {
-            fair
-        };
-        if new && fits == 0 {
-            let verdict = |at: &At| match room.short_of(standing, *at, None) {
-                Some(_) => ClusterVerdict::NoQuota,
-                None => ClusterVerdict::NoRoom,
-            };
-            weighed.extend(clusters.iter().map(|at| (*at, verdict(at))));
-            continue;
-        }
-        ranked.push(Ranked {
-            new,
-            tight: fits < fair,
-            weight: Reverse(divide::weight_of(standing.app, name)),
-            score: Reverse(clusters.iter().map(|at| room.score(*at)).max().unwrap_or(0)),
-            tie: spread(seed, clusters[0]),
-            clusters: range,
-        });
+    let regions = candidates.chunk_by(same_region).count();
+    let mut chooser = Chooser {
+        fleet,
+        standing,
+        room,
+        candidates: &candidates,
+        fair: divide::fair_share(standing, regions.min(most)),
+        start: Start::of(standing),
+    };
+    let mut ranked = chooser.rank(weighed);
+    // Nearly always those that are best by all else have room, and the others need not be looked at.
+    let mut first = best(&mut ranked, most);
+    if !ranked[..first].iter().all(|one| chooser.is_roomy(one)) {
+        ranked = chooser.by_room(ranked, weighed);
+        first = best(&mut ranked, most);
     }
-    let most = most.min(ranked.len());
-    if most < ranked.len() {
-        ranked.select_nth_unstable(most);
-    }
-    for other in &ranked[most..] {
+    for other in &ranked[first..] {
         let enough = ClusterVerdict::EnoughRegions {
             score: other.score.0,
         };
-        weighed.extend(
-            candidates[other.clusters.0..other.clusters.1]
-                .iter()
-                .map(|at| (*at, enough)),
-        );
+        let clusters = chooser.clusters(other);
+        weighed.extend(clusters.iter().map(|at| (*at, enough)));
     }
-    let chosen = ranked[..most].iter().filter_map(|ranked| {
-        let mut clusters = candidates[ranked.clusters.0..ranked.clusters.1].to_vec();
+    let chosen = ranked[..first].iter().filter_map(|ranked| {
+        let mut clusters = chooser.clusters(ranked).to_vec();
         clusters.sort_by_key(|at| (!standing.keep.contains_key(at), -room.score(*at), *at));
         Some((region(fleet, clusters[0])?.clone(), clusters))
     });
     chosen.collect()
+}
+
+/// Moves the best to the front, and says how many those are.
+fn best(ranked: &mut [Ranked], most: usize) -> usize {
+    let most = most.min(ranked.len());
+    if most < ranked.len() {
+        ranked.select_nth_unstable(most);
+    }
+    most
+}
+
+/// What regions are chosen by.
+struct Chooser<'a> {
+    fleet: &'a Fleet,
+    standing: &'a Standing<'a>,
+    room: &'a Room,
+    candidates: &'a [At],
+    /// What one of them gets when all get alike.
+    fair: i32,
+    start: Start,
+}
+
+impl Chooser<'_> {
+    /// Regions by all but their room.
+    fn rank(&self, weighed: &mut Vec<(At, ClusterVerdict)>) -> Vec<Ranked> {
+        let numbers = &self.fleet.region_numbers;
+        let regions = self
+            .candidates
+            .chunk_by(|a: &At, b: &At| numbers[*a] == numbers[*b]);
+        let (seed, app) = (seed(self.standing.uid), self.standing.app);
+        let (mut ranked, mut begin) = (Vec::new(), 0);
+        for clusters in regions {
+            let range = (begin, begin + clusters.len());
+            begin = range.1;
+            let Some(name) = region(self.fleet, clusters[0]) else {
+                continue;
+            };
+            if !divide::wants(app, name) {
+                let none = clusters.iter().map(|at| (*at, ClusterVerdict::NoWeight));
+                weighed.extend(none);
+                continue;
+            }
+            let scores = clusters.iter().map(|at| self.room.score(*at));
+            ranked.push(Ranked {
+                new: !clusters
+                    .iter()
+                    .any(|at| self.standing.keep.contains_key(at)),
+                tight: false,
+                weight: Reverse(divide::weight_of(app, name)),
+                score: Reverse(scores.max().unwrap_or(0)),
+                tie: spread(seed, clusters[0]),
+                clusters: range,
+            });
+        }
+        ranked
+    }
+
+    fn clusters(&self, ranked: &Ranked) -> &[At] {
+        &self.candidates[ranked.clusters.0..ranked.clusters.1]
+    }
+
+    /// Replicas that could start in a region that is new.
+    fn fits(&mut self, ranked: &Ranked) -> i32 {
+        let clusters = &self.candidates[ranked.clusters.0..ranked.clusters.1];
+        let fits = clusters
+            .iter()
+            .map(|at| self.start.fits(self.standing, self.room, *at));
+        fits.fold(0, i32::saturating_add)
+    }
+
+    /// Whether a region has room for a fair share, or has the App already.
+    fn is_roomy(&mut self, ranked: &Ranked) -> bool {
+        !ranked.new || self.fits(ranked) >= self.fair.max(1)
+    }
+
+    /// Leaves out regions without any room, and tells apart those that have some.
+    fn by_room(
+        &mut self,
+        ranked: Vec<Ranked>,
+        weighed: &mut Vec<(At, ClusterVerdict)>,
+    ) -> Vec<Ranked> {
+        let mut roomy = Vec::with_capacity(ranked.len());
+        for mut one in ranked {
+            if one.new {
+                let fits = self.fits(&one);
+                if fits == 0 {
+                    let verdict = |at: &At| match self.room.short_of(self.standing, *at, None) {
+                        Some(_) => ClusterVerdict::NoQuota,
+                        None => ClusterVerdict::NoRoom,
+                    };
+                    let clusters = self.clusters(&one).iter();
+                    weighed.extend(clusters.map(|at| (*at, verdict(at))));
+                    continue;
+                }
+                one.tight = fits < self.fair;
+            }
+            roomy.push(one);
+        }
+        roomy
+    }
 }
 
 /// Clusters that an App has or may take, region by region.

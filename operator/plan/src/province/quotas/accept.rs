@@ -176,7 +176,7 @@ fn asked<'w>(
     asked
 }
 
-/// Whether a Quota asks for less of something and for more of nothing.
+/// Whether a Quota asks for more of nothing.
 fn shrinks(accepted: &Accepted, slot: &QuotaSlot) -> bool {
     let Ok(asked) = &slot.state else { return false };
     let nominal = |grants: &Grants, name: &str| grants.get(name).map_or(0, |grant| grant.nominal);

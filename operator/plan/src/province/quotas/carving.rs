@@ -286,7 +286,8 @@ impl Carving<'_> {
             return false;
         }
         let more = has - step.had;
-        // Without what is to go, only what is new could be nearer, and that has nothing to give on yet.
+        // Until what is to go is gone, the store still has that as what the grant is carved from. Without
+        // any, the two differ only where a new grant comes between, of which nothing is given on yet.
         let stored = more <= 0
             || self.going.is_empty()
             || self.stored_whole((&key.0, &key.1), &step.resource) == step.whole;
@@ -318,7 +319,7 @@ impl Carving<'_> {
 
     /// What a change of one resource does, if it may be.
     fn step(
-        &mut self,
+        &self,
         key: &GrantKey,
         resource: Arc<str>,
         old: Option<Carved>,

@@ -74,7 +74,9 @@ impl Planner {
             payer.charged.iter().map(|(at, due)| (*at, due)).collect();
         let mut draws: BTreeMap<Option<Node>, Draw> = BTreeMap::new();
         for (at, view) in self.report.fleet.clusters.iter().enumerate() {
-            if report.refusal(at).is_some() && !charged.contains_key(&at) {
+            // Nothing is decided for an App that is parked or on its way out.
+            let refuses = report.class.is_none() || report.refusal(at).is_some();
+            if refuses && !charged.contains_key(&at) {
                 continue;
             }
             let desk = desks.desk(at);

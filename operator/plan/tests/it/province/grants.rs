@@ -6,7 +6,7 @@ use crds::{
     APP_FINALIZER, Condition, ConditionType, Quota, QuotaLedger, QuotaLedgerSpec, QuotaStatus,
     find_condition,
 };
-use plan::province::QuotaWrite;
+use plan::province::{QuotaWrite, emergency_hash};
 use plan::world::QuotaKey;
 use serde_json::{Value, json};
 
@@ -85,6 +85,30 @@ impl Province {
         );
         self.world.apply_quota(&quota);
         self.quotas.insert(key, quota);
+    }
+
+    /// An Approval for the emergency lane, changed as a test wants it.
+    pub(crate) fn urge(&mut self, app: &str, edit: impl FnOnce(&mut Value)) {
+        let slot = self.world.app(&self.uid(app)).unwrap();
+        let hash = slot.state.as_ref().map(|app| emergency_hash(slot, app));
+        let hash = hash.unwrap_or_else(|_| "3f786850e387550fdab8".into());
+        let mut approval = json!({
+            "apiVersion": "jiuzhou.io/v1alpha1", "kind": "Approval",
+            "metadata": {"name": format!("{app}-emergency"), "namespace": "jiuzhou-system"},
+            "spec": {
+                "target": {"kind": "App", "namespace": slot.namespace, "name": app},
+                "step": "emergency", "contentHash": hash, "approver": "duty-officer",
+                "decision": "Approve", "reason": "flood",
+                "expires": crds::Timestamp::from_millis(self.world.now + 3_600_000),
+            },
+        });
+        edit(&mut approval);
+        let approval: crds::Approval = serde_json::from_value(approval).unwrap();
+        let name = |approval: &crds::Approval| approval.metadata.name.clone();
+        self.approvals
+            .retain(|other| name(other) != name(&approval));
+        self.approvals.push(approval.clone());
+        self.world.apply_approval(approval);
     }
 
     /// A user deletes the Quota; it goes once our finalizer is off.
