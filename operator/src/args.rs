@@ -46,7 +46,7 @@ pub enum Command {
 /// Flags of commands that read the hub.
 #[derive(Debug, Args)]
 pub struct ReadArguments {
-    /// Kubeconfig of the hub; without it what kubectl would use.
+    /// Kubeconfig of the hub, or for `reach` of the cluster itself; without it what kubectl would use.
     ///
     /// That is KUBECONFIG, which may name several files, or ~/.kube/config.
     #[arg(long)]

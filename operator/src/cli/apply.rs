@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use kube::api::{DynamicObject, Patch, PatchParams};
+use kube::core::Status;
+use kube::core::response::StatusCause;
 use kube::{Api, Client, ResourceExt as _, discovery};
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -149,7 +151,7 @@ async fn one(client: &Client, object: DynamicObject, end: Instant) -> anyhow::Re
         (discovery::Scope::Namespaced, None) => bail!("metadata.namespace must say where it lives"),
         (discovery::Scope::Cluster, _) => Api::all_with(client.clone(), &resource),
     };
-    let params = PatchParams::apply(MANAGER).validation_strict();
+    let mut params = PatchParams::apply(MANAGER).validation_strict();
     let name = object.name_any();
     loop {
         match api.patch(&name, &params, &Patch::Apply(&object)).await {
@@ -164,9 +166,33 @@ async fn one(client: &Client, object: DynamicObject, end: Instant) -> anyhow::Re
             {
                 tokio::time::sleep(PAUSE).await;
             }
-            Err(error) => return Err(error.into()),
+            Err(kube::Error::Api(status)) if !params.force && is_of_kubectl(&status) => {
+                params = params.force();
+            }
+            Err(error) => return Err(refused(error)),
         }
     }
+}
+
+/// Whether only `kubectl apply` owns what is in the way: that is the same user, by another command.
+fn is_of_kubectl(status: &Status) -> bool {
+    let details = status.details.as_ref();
+    let causes = details.map_or(&[][..], |details| &details.causes);
+    let kubectl = |cause: &StatusCause| cause.message.contains("conflict with \"kubectl");
+    status.is_conflict() && !causes.is_empty() && causes.iter().all(kubectl)
+}
+
+/// What the API server says, and what to do.
+fn refused(error: kube::Error) -> anyhow::Error {
+    let kube::Error::Api(status) = error else {
+        return error.into();
+    };
+    let next = if status.is_conflict() {
+        "; change it with the tool that owns these fields, or take them out of the file"
+    } else {
+        ""
+    };
+    anyhow::anyhow!("{}{next}", status.message)
 }
 
 /// Waits until everything is Ready; what is not in time is returned with what it waits on.
@@ -288,6 +314,30 @@ mod tests {
             "metadata": {"name": name, "namespace": namespace},
         }))
         .unwrap()
+    }
+
+    #[test]
+    fn fields_of_kubectl_are_taken_over_and_those_of_anybody_else_are_not() {
+        let conflict = |managers: &[&str]| -> Status {
+            let cause = |manager: &&str| {
+                json!({
+                    "reason": "FieldManagerConflict", "field": ".spec.to.ports",
+                    "message": format!("conflict with \"{manager}\" using jiuzhou.io/v1alpha1"),
+                })
+            };
+            let causes: Vec<Value> = managers.iter().map(cause).collect();
+            serde_json::from_value(json!({
+                "status": "Failure", "code": 409, "reason": "Conflict", "message": "Apply failed",
+                "details": {"causes": causes},
+            }))
+            .unwrap()
+        };
+        assert!(is_of_kubectl(&conflict(&["kubectl-client-side-apply"])));
+        assert!(!is_of_kubectl(&conflict(&[
+            "kubectl-client-side-apply",
+            "argocd"
+        ])));
+        assert!(!is_of_kubectl(&conflict(&[])), "it may be of another kind");
     }
 
     #[test]

@@ -31,10 +31,11 @@ pub(super) async fn capacity(client: &Client, by: By, format: Format) -> anyhow:
             writeln!(out, "{value:#}")?;
         }
         Format::Table if rows.is_empty() => {
-            writeln!(
-                out,
-                "Nothing is known yet: no cluster has reported, or nothing is granted."
-            )?;
+            let nothing = match by {
+                By::Region => "Nothing is known yet: no cluster has reported.",
+                By::Tenant => "There is no Quota, so no tenant is limited.",
+            };
+            writeln!(out, "{nothing}")?;
         }
         Format::Table => write!(out, "{}", table(&rows))?,
     }

@@ -129,6 +129,16 @@ pub(super) async fn reach(
     let Some(shown) = refused.or(answers.first()) else {
         anyhow::bail!("nothing to ask about: neither end stands for anything");
     };
+    for (named, Ends(_, there), side) in [
+        (from, &sources, &shown.egress),
+        (&to.end, &targets, &shown.ingress),
+    ] {
+        if passes && !*there && *side == Side::Open {
+            anyhow::bail!(
+                "no pod of App {named} is in this cluster, and nothing isolates its namespace here: ask a cluster in which it runs, by --kubeconfig; jiuzhou explain app lists them"
+            );
+        }
+    }
     let mut out = std::io::stdout().lock();
     match format {
         Format::Json => writeln!(out, "{:#}", as_json(from, to, passes, shown))?,
@@ -262,7 +272,9 @@ fn as_text(from: &Named, to: &Target, sources: &Ends, targets: &Ends, answer: &A
         }
         Side::Denied(by) => {
             let by = by.join(", ");
-            format!("  {what}: none of NetworkPolicies {by} lets it; declare a Link at the hub\n")
+            format!(
+                "  {what}: none of NetworkPolicies {by} lets it; a Link may be missing, not in force or for another port: jiuzhou explain app at the hub lists them\n"
+            )
         }
     };
     format!(

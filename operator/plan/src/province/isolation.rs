@@ -112,12 +112,7 @@ impl Planner {
         }
         if world.tenants().any(|(_, tenant)| tenant.deleting) {
             // What is inside goes first, and any change of that counts.
-            let clearing = |name: &&NamespaceName| {
-                world
-                    .namespaces
-                    .get(*name)
-                    .is_some_and(|slot| slot.clearing)
-            };
+            let clearing = |name: &&NamespaceName| world.is_cleared(name);
             let going = world.enclosed.keys().filter(clearing).cloned();
             self.presence.due.extend(going);
         }
@@ -161,10 +156,7 @@ impl Planner {
                 .map_or(&[], Vec::as_slice),
             made: Vec::new(),
             limits: BTreeMap::new(),
-            clearing: world
-                .namespaces
-                .get(namespace)
-                .is_some_and(|slot| slot.clearing),
+            clearing: world.is_cleared(namespace),
         };
         let mut clusters = self.presence.clusters(namespace);
         let held = place

@@ -145,6 +145,8 @@ fn remove(world: &World, fleet: &Fleet, key: &TenantKey, tenant: &Uid) -> Vec<Te
     let uid = match place(&namespace, tenant, slot) {
         Place::Owned(uid) => uid,
         Place::Going => return Vec::new(),
+        // It was deleted by hand before what stands for it in the members.
+        Place::Absent if stands_somewhere(world, fleet, &namespace) => return Vec::new(),
         // Nothing was made, or it is not this tenant's to delete.
         Place::Absent | Place::Claimable(_) | Place::Taken(_) => {
             return vec![TenantWrite::Release(key.clone(), tenant.clone())];

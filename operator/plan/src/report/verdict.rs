@@ -210,7 +210,7 @@ fn hint(facts: &AppFacts<'_>, report: &AppReport, said: &Said) -> String {
     let core = facts.app.filter(|app| app.tier == Tier::Core);
     match core.filter(|_| said.reason == Reason::QuotaExceeded) {
         Some(app) => format!(
-            " In an emergency, an Approval in namespace {SYSTEM_NAMESPACE} with target kind App, namespace {}, name {}, step {EMERGENCY}, contentHash {} lets it take at once what others borrow.",
+            " In an emergency, while others borrow, an Approval in namespace {SYSTEM_NAMESPACE} with target kind App, namespace {}, name {}, step {EMERGENCY}, contentHash {} lets it take at once what others borrow.",
             report.namespace,
             report.name,
             emergency_hash(facts.slot, app)
@@ -255,7 +255,7 @@ fn within_quotas(report: &AppReport) -> Said {
         more => format!("more than {} are in line for it before", more - 1),
     };
     let message = format!(
-        "{so_far}: {needs} more {resource} are needed {what} than {source} ({nominal} granted) leaves; {line}. Autoscalers are charged their most replicas, rolling updates their surge."
+        "{so_far}: {needs} more {resource} are needed {what} than {source} ({nominal} granted) leaves; {line}. Autoscalers are charged their most replicas, rolling updates their surge. Have the Quota raised, or lower what Apps ask for."
     );
     said(kind, no, Reason::QuotaExceeded, message)
 }

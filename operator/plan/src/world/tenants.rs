@@ -157,6 +157,17 @@ pub(crate) fn home_of(namespace: &NamespaceName) -> (&str, &str) {
 }
 
 impl World {
+    /// Whether what stands for a namespace in the members is to go: its tenant is being deleted, and either
+    /// that is written on the namespace, or the namespace was deleted by hand before.
+    pub(crate) fn is_cleared(&self, namespace: &NamespaceName) -> bool {
+        if let Some(slot) = self.namespaces.get(namespace) {
+            return slot.clearing;
+        }
+        let (home, name) = home_of(namespace);
+        let tenant = self.tenants.get(&(home.into(), name.into()));
+        tenant.is_some_and(|tenant| tenant.deleting)
+    }
+
     /// Takes in a Tenant.
     pub fn apply_tenant(&mut self, tenant: &Tenant) {
         let meta = &tenant.metadata;

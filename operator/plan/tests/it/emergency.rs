@@ -230,7 +230,7 @@ fn an_approval_that_does_not_count_says_why_and_takes_nothing() {
         (
             "Core",
             |a| a["metadata"]["namespace"] = json!("rail"),
-            "In an emergency, an Approval in namespace jiuzhou-system",
+            "In an emergency, while others borrow, an Approval in namespace jiuzhou-system",
         ),
     ];
     for (tier, edit, text) in cases {

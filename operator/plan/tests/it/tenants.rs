@@ -321,6 +321,19 @@ fn a_deleted_tenant_goes_after_its_apps_and_tenants_and_leaves_nothing() {
 }
 
 #[test]
+fn a_tenant_whose_namespace_was_deleted_by_hand_first_leaves_nothing_in_the_members() {
+    let mut province = with_web(&json!({}));
+    assert!(province.enclosure("tax", "ningbo-a").is_some());
+    province.delete("web");
+    province.settle();
+    province.world.remove_namespace(&"tax".into());
+    province.delete_tenant(ROOT, "tax");
+    province.settle();
+    assert!(province.tenants.is_empty());
+    assert!(province.enclosure("tax", "ningbo-a").is_none());
+}
+
+#[test]
 fn a_deleted_tenant_leaves_a_tombstone_where_a_cluster_is_away() {
     let mut province = with_web(&json!({}));
     let web = province.uid("web");
