@@ -41,8 +41,6 @@ pub(crate) struct Book {
     /// Where the Apps of each namespace draw from, as far as anybody asked.
     desks: BTreeMap<NamespaceName, Option<Arc<Desks>>>,
     lends: bool,
-    /// Regions whose ledger is gone, by tenants that had something there.
-    lost: BTreeMap<NamespaceName, Vec<RegionName>>,
     /// Clusters of each Region and all below it.
     subtrees: BTreeMap<RegionName, Vec<At>>,
 }
@@ -113,14 +111,6 @@ impl Desks {
         }
     }
 
-    /// Nothing more is to be had in these clusters.
-    fn close(&mut self, clusters: &[At]) {
-        self.all.push(Desk::new());
-        for at in clusters {
-            self.at[*at] = self.all.len() - 1;
-        }
-    }
-
     /// Which of them it is: clusters with the same number draw from the same.
     pub(crate) fn number(&self, at: At) -> usize {
         self.at[at]
@@ -171,7 +161,6 @@ impl Book {
             }
         }
         book.shape = world.quota_index.shape;
-        book.lost = lost(world);
         for (own, all) in in_order(world, fleet) {
             book.enter(world, fleet, own, &all);
         }
@@ -341,12 +330,8 @@ impl Book {
         };
         let mut mine: Vec<(&RegionName, &Nodes)> =
             self.grants.get(own).into_iter().flatten().collect();
-        let lost = self.lost.get(own).into_iter().flatten();
-        let mut lost = lost
-            .filter_map(|region| self.subtrees.get(region))
-            .peekable();
-        if mine.is_empty() && lost.peek().is_none() {
-            // Whoever has a Quota of which nothing is in force yet starts nothing meanwhile.
+        if mine.is_empty() {
+            // Whoever has a Quota of which nothing is in force, yet or by a loss, starts nothing meanwhile.
             let asks = world.quota_index.asking.contains_key(own);
             return above.or_else(|| asks.then(|| Arc::new(Desks::none(fleet))));
         }
@@ -356,10 +341,6 @@ impl Book {
         for (region, nodes) in mine {
             let clusters = self.subtrees.get(region).into_iter().flatten();
             desks.draw(clusters.copied(), nodes);
-        }
-        // Nobody knows what it may use there, so nothing grows, and nothing is drawn from the one above.
-        for clusters in lost {
-            desks.close(clusters);
         }
         Some(Arc::new(desks))
     }
@@ -426,21 +407,6 @@ impl Book {
     pub(crate) fn try_charge(&mut self, node: Node, amount: i64) {
         self.tree.charge(node, amount);
     }
-}
-
-/// Regions whose ledger is gone, by tenants whose Quotas say that something of them was in force.
-fn lost(world: &World) -> BTreeMap<NamespaceName, Vec<RegionName>> {
-    let mut lost: BTreeMap<NamespaceName, Vec<RegionName>> = BTreeMap::new();
-    for (region, known) in &world.quota_index.regions {
-        if world.quota_ledger(region).is_some() {
-            continue;
-        }
-        for slot in known.quotas.values().filter(|slot| !slot.told.is_empty()) {
-            let mine = lost.entry(slot.grant.0.clone()).or_default();
-            mine.push(region.clone());
-        }
-    }
-    lost
 }
 
 fn ledgers(world: &World) -> BTreeMap<RegionName, Arc<BTreeMap<NamespaceName, Accepted>>> {

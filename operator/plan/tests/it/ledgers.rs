@@ -6,8 +6,8 @@ use std::collections::BTreeSet;
 use plan::province::{Plan, QuotaWrite};
 use serde_json::{Value, json};
 
+use crate::province::Province;
 use crate::province::grants::grant;
-use crate::province::{Province, app};
 
 const ROOT: &str = "jiuzhou-system";
 
@@ -152,30 +152,4 @@ fn a_grant_that_takes_others_in_waits_until_those_that_go_are_gone() {
     province.set_quota(ROOT, "tax", "zhejiang", &few);
     let one = |region: &str| BTreeSet::from([region.to_owned()]);
     assert_eq!(turns(&mut province), [one("hangzhou"), one("zhejiang")]);
-}
-
-#[test]
-fn while_its_ledger_is_lost_an_inner_tenant_takes_nothing_of_the_one_above() {
-    let mut province = Province::cities()
-        .with_tenant(ROOT, "tax", &json!({}))
-        .settled()
-        .with_quota(ROOT, "tax", "zhejiang", &cpu("40"))
-        .with_tenant("tax", "audit", &json!({}))
-        .settled()
-        .with_quota("tax", "audit", "hangzhou", &cpu("10"))
-        .settled()
-        .with(
-            app("web")
-                .in_namespace("tax-audit")
-                .within(&["hangzhou"])
-                .replicas(30, "Capacity"),
-        )
-        .settled();
-    let had = province.placed("web");
-    province.world.remove_quota_ledger(&"hangzhou".into());
-    province.turn();
-    assert_eq!(province.placed("web"), had);
-    province.settle();
-    assert_eq!(province.placed("web"), had);
-    has(&province, "audit.hangzhou", "10");
 }
