@@ -126,7 +126,8 @@ impl Planner {
         }
         let echoes = world.link_echoes;
         if !due.is_empty() || self.links_told.replace(echoes) != Some(echoes) {
-            self.report.link_statuses = link_statuses(world, &self.report.links);
+            self.report.link_statuses =
+                link_statuses(world, &self.report.links, &self.presence.edited);
         }
         self.report.isolation_statuses = isolation_statuses(world, &self.report.enforcement);
     }

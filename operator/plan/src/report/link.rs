@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use crds::{
-    ConditionStatus, ConditionType, ContentHash, LinkStatus, NamespaceName, Reason, ReportState,
+    ClusterName, ConditionStatus, ConditionType, ContentHash, LinkStatus, NamespaceName, Reason,
+    ReportState,
 };
 
 use super::fleet::Setter;
@@ -11,11 +12,15 @@ use crate::province::Links;
 use crate::world::{LinkKey, LinkSlot, Parked, World};
 
 /// Statuses that differ from the ones last written.
-pub(crate) fn link_statuses(world: &World, links: &Links) -> BTreeMap<LinkKey, LinkStatus> {
+pub(crate) fn link_statuses(
+    world: &World,
+    links: &Links,
+    edited: &BTreeMap<NamespaceName, Vec<ClusterName>>,
+) -> BTreeMap<LinkKey, LinkStatus> {
     let all = links.verdicts.iter().filter_map(|(key, verdict)| {
         let slot = world.links.get(key)?;
         let hash = links.hashes.get(key).cloned();
-        let status = status(world, key, slot, verdict.as_ref().err(), hash);
+        let status = status(world, edited, key, slot, verdict.as_ref().err(), hash);
         let mut old = (*slot.status).clone();
         old.leader_epoch = None;
         (status != old).then(|| (key.clone(), status))
@@ -25,6 +30,7 @@ pub(crate) fn link_statuses(world: &World, links: &Links) -> BTreeMap<LinkKey, L
 
 fn status(
     world: &World,
+    edited: &BTreeMap<NamespaceName, Vec<ClusterName>>,
     key: &LinkKey,
     slot: &LinkSlot,
     parked: Option<&Parked>,
@@ -48,7 +54,7 @@ fn status(
         ]
     } else {
         let target = slot.state.as_ref().ok().map(|spec| &spec.to.namespace);
-        let (wanted, in_force) = enforced(world, &key.0, target);
+        let (wanted, in_force) = enforced(world, edited, &key.0, target);
         let so_far = format!(
             "In force in {in_force} of {wanted} places where one of the two namespaces is."
         );
@@ -77,7 +83,12 @@ fn status(
 }
 
 /// Where the two namespaces are isolated, and where as decided last.
-fn enforced(world: &World, home: &NamespaceName, target: Option<&NamespaceName>) -> (usize, usize) {
+fn enforced(
+    world: &World,
+    edited: &BTreeMap<NamespaceName, Vec<ClusterName>>,
+    home: &NamespaceName,
+    target: Option<&NamespaceName>,
+) -> (usize, usize) {
     let (mut wanted, mut in_force) = (0, 0);
     for namespace in std::iter::once(home).chain(target) {
         let Some(ledger) = world.home(namespace) else {
@@ -90,8 +101,12 @@ fn enforced(world: &World, home: &NamespaceName, target: Option<&NamespaceName>)
                 report.generation >= held.entry.generation
                     && matches!(report.state, ReportState::Healthy | ReportState::Observed)
             });
+            // What is about to be written is in force nowhere yet.
+            let coming = edited
+                .get(namespace)
+                .is_some_and(|all| all.contains(cluster));
             wanted += 1;
-            in_force += usize::from(well);
+            in_force += usize::from(well && !coming);
         }
     }
     (wanted, in_force)
