@@ -33,7 +33,7 @@ pub struct ApprovalSpec {
     #[schemars(length(min = 1, max = 63))]
     pub step: String,
     /// Hash of exactly the content that is decided on, from the `status.rollout.contentHash` of an App or
-    /// the `status.contentHash` of a Link.
+    /// the `status.contentHash` of a Link; of an emergency from the message of the App's condition `Admitted`.
     pub content_hash: ContentHash,
     /// User name of the person who decides; must be the user who creates the Approval.
     #[schemars(length(min = 1, max = 253))]

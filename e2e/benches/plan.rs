@@ -17,7 +17,7 @@ use crds::{
 };
 use e2e::measure::{median, print, round, say, usage::thread_cpu};
 use plan::{
-    Planner, World, check,
+    Plan, Planner, World, check,
     province::ContentWrite,
     world::{Hub, Settings, StoredContent},
 };
@@ -84,11 +84,7 @@ fn speed(args: &Args) -> Result<()> {
             "ratio": round(seconds / reference),
         }))
     };
-    let cold = timed(RUNS, || {
-        let mut planner = Planner::default();
-        let plan = planner.plan(&world);
-        Ok((planner, plan))
-    })?;
+    let cold = timed(RUNS, || Ok(first_turn(&world)))?;
     report("cold, nothing placed", cold, Some(500.0))?;
     // A cluster gets slices once its identity is pinned in its status, so they come in the second turn.
     let mut first = Planner::default();
@@ -98,11 +94,7 @@ fn speed(args: &Args) -> Result<()> {
     let judged = Planner::default().plan(&world);
     let entries: usize = judged.slices.iter().map(|w| w.spec.entries.len()).sum();
     anyhow::ensure!(entries >= args.apps, "every App is placed, got {entries}");
-    let placing = timed(RUNS, || {
-        let mut planner = Planner::default();
-        let plan = planner.plan(&world);
-        Ok((planner, plan))
-    })?;
+    let placing = timed(RUNS, || Ok(first_turn(&world)))?;
     report("cold, every slice new", placing, Some(500.0))?;
     anyhow::ensure!(
         check(&world, &judged).is_empty(),
@@ -115,11 +107,7 @@ fn speed(args: &Args) -> Result<()> {
     report("second judge", judging, None)?;
     let mut planner = Planner::default();
     rest(&mut world, &mut planner, &apps, &mut Stored::new())?;
-    let settled = timed(RUNS, || {
-        let mut planner = Planner::default();
-        let plan = planner.plan(&world);
-        Ok((planner, plan))
-    })?;
+    let settled = timed(RUNS, || Ok(first_turn(&world)))?;
     report("cold, everything placed", settled, Some(500.0))?;
     let changes = changes(args, &mut world, &mut planner)?;
     report("one change", changes, Some(20.0))?;
@@ -159,30 +147,18 @@ fn granted(args: &Args) -> Result<()> {
             "ratio": round(seconds / reference),
         }))
     };
-    let accepting = timed(RUNS, || {
-        let mut planner = Planner::default();
-        let plan = planner.plan(&world);
-        Ok((planner, plan))
-    })?;
+    let accepting = timed(RUNS, || Ok(first_turn(&world)))?;
     report("cold, nothing in force", accepting, 500.0)?;
     let mut planner = Planner::default();
     rest(&mut world, &mut planner, &[], &mut Stored::new())?;
     apps.iter().for_each(|app| world.apply_app(app));
-    let cold = timed(RUNS, || {
-        let mut planner = Planner::default();
-        let plan = planner.plan(&world);
-        Ok((planner, plan))
-    })?;
+    let cold = timed(RUNS, || Ok(first_turn(&world)))?;
     report("cold, nothing placed", cold, 500.0)?;
     rest(&mut world, &mut planner, &apps, &mut Stored::new())?;
     let placed = |uid: &crds::Uid| world.ledger(uid).is_some();
     let count = world.apps().filter(|(uid, _)| placed(uid)).count();
     anyhow::ensure!(count > args.apps / 2, "most Apps are placed, got {count}");
-    let settled = timed(RUNS, || {
-        let mut planner = Planner::default();
-        let plan = planner.plan(&world);
-        Ok((planner, plan))
-    })?;
+    let settled = timed(RUNS, || Ok(first_turn(&world)))?;
     report("cold, everything placed", settled, 500.0)?;
     let (mut changes, mut grants, mut heard) = (Vec::new(), Vec::new(), Vec::new());
     for n in 0..RUNS * 2 {
@@ -263,6 +239,13 @@ fn timed<T>(runs: usize, mut work: impl FnMut() -> Result<T>) -> Result<f64> {
         drop(done);
     }
     median(seconds).context("at least one run")
+}
+
+/// The first turn of a hub.
+fn first_turn(world: &World) -> (Planner, Plan) {
+    let mut planner = Planner::default();
+    let plan = planner.plan(world);
+    (planner, plan)
 }
 
 /// CPU seconds of one turn of a planner that remembers the ones before.

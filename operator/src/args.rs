@@ -46,7 +46,7 @@ pub enum Command {
 /// Flags of commands that read the hub.
 #[derive(Debug, Args)]
 pub struct ReadArguments {
-    /// Kubeconfig of the hub, or for `reach` of the cluster itself; without it what kubectl would use.
+    /// Kubeconfig of the hub; without it what kubectl would use.
     ///
     /// That is KUBECONFIG, which may name several files, or ~/.kube/config.
     #[arg(long)]
@@ -120,7 +120,7 @@ pub struct ReachArguments {
     pub from: Named,
     /// Who is connected to, as in identity/sso:8443 or 192.0.2.1:53/UDP.
     pub to: Target,
-    /// How to read the cluster that both are in: not the hub, but the cluster itself.
+    /// How to read the cluster that both are in: by its own kubeconfig, not that of the hub.
     #[command(flatten)]
     pub read: ReadArguments,
 }

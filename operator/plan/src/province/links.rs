@@ -302,10 +302,8 @@ fn approved(
     ends: &mut Option<i64>,
 ) -> Result<Timestamp, Parked> {
     let system = NamespaceName::from(SYSTEM_NAMESPACE);
-    let all = world.approvals.range((system.clone(), "".into())..);
-    let here = all.take_while(|((namespace, _), _)| *namespace == system);
     let (mut until, mut own) = (None, None);
-    for (_, approval) in here {
+    for approval in world.approvals_in(&system) {
         let spec = &approval.spec;
         let fits = spec.target.kind == "Link"
             && spec.target.namespace.as_ref() == Some(home)

@@ -411,12 +411,8 @@ fn approved(
     step: &WaveName,
     wake: &mut Wake,
 ) -> bool {
-    let range = world
-        .approvals
-        .range((slot.namespace.clone(), Box::from(""))..)
-        .take_while(|((namespace, _), _)| *namespace == slot.namespace);
     let mut yes = false;
-    for (_, approval) in range {
+    for approval in world.approvals_in(&slot.namespace) {
         let spec = &approval.spec;
         let fits = spec.target.kind == "App"
             && spec.target.name == slot.name.as_str()

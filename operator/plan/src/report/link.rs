@@ -4,11 +4,10 @@ use std::collections::BTreeMap;
 
 use crds::{
     ClusterName, ConditionStatus, ConditionType, ContentHash, LinkStatus, NamespaceName, Reason,
-    ReportState,
 };
 
 use super::fleet::Setter;
-use crate::province::Links;
+use crate::province::{Force, Links};
 use crate::world::{LinkKey, LinkSlot, Parked, World};
 
 /// Statuses that differ from the ones last written.
@@ -96,17 +95,13 @@ fn enforced(
         };
         let entries = ledger.entries.iter();
         for (cluster, held) in entries.filter(|(_, held)| held.entry.state.is_present()) {
-            let report = ledger.reports.get(cluster);
-            let well = report.is_some_and(|report| {
-                report.generation >= held.entry.generation
-                    && matches!(report.state, ReportState::Healthy | ReportState::Observed)
-            });
+            let force = Force::of(held, ledger.reports.get(cluster));
             // What is about to be written is in force nowhere yet.
             let coming = edited
                 .get(namespace)
                 .is_some_and(|all| all.contains(cluster));
             wanted += 1;
-            in_force += usize::from(well && !coming);
+            in_force += usize::from(force == Force::InForce && !coming);
         }
     }
     (wanted, in_force)

@@ -55,6 +55,16 @@ impl World {
         }
     }
 
+    /// Approvals that were made in a namespace.
+    pub(crate) fn approvals_in<'w>(
+        &'w self,
+        namespace: &'w NamespaceName,
+    ) -> impl Iterator<Item = &'w Approval> {
+        let all = self.approvals.range((namespace.clone(), "".into())..);
+        let here = all.take_while(move |((other, _), _)| other == namespace);
+        here.map(|(_, approval)| &**approval)
+    }
+
     /// Approvals for the emergency lane that name an App.
     pub(crate) fn emergencies_of(
         &self,

@@ -4,8 +4,8 @@ use crds::{ConditionType, Reason};
 use plan::province::emergency_hash;
 use serde_json::{Value, json};
 
-use crate::province::grants::limits;
-use crate::province::{Draft, Province, app};
+use crate::province::Province;
+use crate::province::grants::{limits, of, replicas};
 
 const ROOT: &str = "jiuzhou-system";
 /// Seconds that borrowers have otherwise.
@@ -27,20 +27,6 @@ fn lent() -> Province {
         .settled()
         .with(of("tax", "reports", 60, "Ancillary"))
         .settled()
-}
-
-fn of(namespace: &str, name: &str, replicas: i32, tier: &str) -> Draft {
-    app(name)
-        .in_namespace(namespace)
-        .within(&["hangzhou"])
-        .replicas(replicas, "Capacity")
-        .tier(tier)
-        .changed_by("ci")
-        .set("/manifests/0/spec/strategy/type", json!("Recreate"))
-}
-
-fn replicas(province: &Province, app: &str) -> i32 {
-    province.placed(app).iter().map(|(_, count)| count).sum()
 }
 
 #[track_caller]

@@ -4,7 +4,7 @@ use crds::{ConditionStatus, ConditionType, Reason};
 use serde_json::{Value, json};
 
 use crate::province::draft::manifest;
-use crate::province::grants::{grant, limits};
+use crate::province::grants::{grant, limits, replicas};
 use crate::province::{Draft, Province, app};
 
 const ROOT: &str = "jiuzhou-system";
@@ -56,10 +56,6 @@ fn waits(province: &Province, app: &str, reason: Reason, message: &str) {
 
 fn cpu(nominal: &str) -> Vec<Value> {
     vec![grant("cpu", nominal)]
-}
-
-fn replicas(province: &Province, app: &str) -> i32 {
-    province.placed(app).iter().map(|(_, count)| count).sum()
 }
 
 #[test]

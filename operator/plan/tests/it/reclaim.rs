@@ -3,8 +3,8 @@
 use crds::{ConditionType, Reason};
 use serde_json::json;
 
-use crate::province::grants::limits;
-use crate::province::{Draft, Province, app, cluster, manifest};
+use crate::province::grants::{limits, of, replicas};
+use crate::province::{Province, app, cluster, manifest};
 
 const ROOT: &str = "jiuzhou-system";
 /// Seconds that borrowers have.
@@ -20,19 +20,6 @@ fn lent() -> Province {
         .with_quota(ROOT, "tax", "hangzhou", &[limits("cpu", "20", "40", "20")])
         .with_quota(ROOT, "rail", "hangzhou", &[limits("cpu", "40", "0", "40")])
         .settled()
-}
-
-fn of(namespace: &str, name: &str, replicas: i32, tier: &str) -> Draft {
-    app(name)
-        .in_namespace(namespace)
-        .within(&["hangzhou"])
-        .replicas(replicas, "Capacity")
-        .tier(tier)
-        .set("/manifests/0/spec/strategy/type", json!("Recreate"))
-}
-
-fn replicas(province: &Province, app: &str) -> i32 {
-    province.placed(app).iter().map(|(_, count)| count).sum()
 }
 
 #[test]

@@ -48,7 +48,7 @@ pub enum Force {
 
 impl Force {
     /// From the entry and what was reported last.
-    pub(super) fn of(held: &LedgerEntry, report: Option<&ReportEntry>) -> Self {
+    pub(crate) fn of(held: &LedgerEntry, report: Option<&ReportEntry>) -> Self {
         let report = report.filter(|report| report.generation >= held.entry.generation);
         match report.map(|report| report.state) {
             Some(ReportState::Healthy | ReportState::Observed) => Self::InForce,

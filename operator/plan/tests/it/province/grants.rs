@@ -10,10 +10,26 @@ use plan::province::{QuotaWrite, emergency_hash};
 use plan::world::QuotaKey;
 use serde_json::{Value, json};
 
-use super::Province;
+use super::{Draft, Province, app};
 
 fn at(home: &str, name: &str) -> QuotaKey {
     (home.into(), name.into())
+}
+
+/// Replicas that an App has a place for.
+pub(crate) fn replicas(province: &Province, app: &str) -> i32 {
+    province.placed(app).iter().map(|(_, count)| count).sum()
+}
+
+/// An App in Hangzhou of which nothing is charged but its replicas, by `ci`.
+pub(crate) fn of(namespace: &str, name: &str, replicas: i32, tier: &str) -> Draft {
+    app(name)
+        .in_namespace(namespace)
+        .within(&["hangzhou"])
+        .replicas(replicas, "Capacity")
+        .tier(tier)
+        .changed_by("ci")
+        .set("/manifests/0/spec/strategy/type", json!("Recreate"))
 }
 
 /// One resource of a Quota.
