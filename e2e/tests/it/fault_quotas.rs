@@ -9,6 +9,7 @@ mod record;
 mod story;
 
 use std::{
+    path::Path,
     sync::atomic::{AtomicBool, Ordering},
     time::Duration,
 };
@@ -32,7 +33,7 @@ use crate::{
 };
 use judge::{Findings, judge};
 use leaders::{Ends, Replica, Replicas};
-use record::Recorder;
+use record::{Change, Recorder};
 use story::{FIRST, REGIONS, ROOT, TENANTS, own};
 
 const SEED: u64 = 0x9e37_79b9_7f4a_7c15;
@@ -169,8 +170,7 @@ async fn whatever_users_do_and_however_leaders_end_no_write_grants_or_uses_more_
         found: all_judged(&hub, &recorder).await,
     };
     let logs = [running.process("hub").log(), second.log()];
-    let summary_file = logs[0].with_file_name("quotas.txt");
-    std::fs::write(summary_file, format!("{summary:#?}\n")).unwrap();
+    keep(logs[0], &summary, &recorder.so_far());
     holds(&summary);
     for log in logs {
         let text = std::fs::read_to_string(log).unwrap();
@@ -178,6 +178,13 @@ async fn whatever_users_do_and_however_leaders_end_no_write_grants_or_uses_more_
             assert!(!text.contains(bad), "{bad}: {}", log.display());
         }
     }
+}
+
+/// Keeps beside the logs what happened, for whoever has to find out why.
+fn keep(log: &Path, summary: &Summary, changes: &[Change]) {
+    let changes: Vec<String> = changes.iter().map(|c| format!("{c:?}")).collect();
+    std::fs::write(log.with_file_name("quotas.txt"), format!("{summary:#?}")).unwrap();
+    std::fs::write(log.with_file_name("quotas.record"), changes.join("\n")).unwrap();
 }
 
 /// The first tenants and the budgets of Regions, which stay all the time.

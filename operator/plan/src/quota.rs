@@ -104,6 +104,15 @@ impl Tree {
         self.places.len() - 1
     }
 
+    /// Adds a grant of which it is only known what it was: it is used as it is and by no more, and nothing is
+    /// carved for it.
+    pub fn add_lost(&mut self, parent: Option<Node>, grant: Grant) -> Node {
+        let node = self.add(parent, Grant::default());
+        self.places[node].grant = grant;
+        self.close(node);
+        node
+    }
+
     /// Changes a grant; what is used of it stays as it is.
     pub fn set(&mut self, node: Node, grant: Grant) {
         let place = &mut self.places[node];

@@ -68,16 +68,28 @@ struct Judge {
     found: Findings,
 }
 
-/// What the leader decides at once. It writes each ledger at most once, then slices that it planned on the
-/// ledgers as they were before.
+/// Ledgers that one leader wrote since the last slice. In one turn it writes each at most once, and then
+/// slices that it planned on the ledgers as they were before; where among these the turn began, nobody
+/// can tell.
 #[derive(Debug, Default)]
 struct Turn {
     epoch: i64,
-    before: View,
-    written: BTreeSet<String>,
+    /// The Region of each, and what was stored before.
+    written: Vec<(String, View)>,
     /// Whether slices came.
     over: bool,
     at: i64,
+}
+
+impl Turn {
+    /// What slices may have been planned on: what was stored before any of the last ledgers, of which none
+    /// is written twice.
+    fn before(&self) -> impl Iterator<Item = &View> {
+        let last = self.written.iter().rev();
+        let mut seen = BTreeSet::new();
+        last.take_while(move |(region, _)| seen.insert(region))
+            .map(|(_, before)| before)
+    }
 }
 
 /// Judges all that was stored, in its order.
@@ -119,25 +131,22 @@ impl Judge {
     fn ledger(&mut self, version: u64, at: i64, (region, epoch): (&str, i64), ledger: &Ledger) {
         self.found.ledgers += 1;
         self.found.epochs.insert(epoch);
-        let goes_on = !self.turn.over
-            && self.turn.epoch == epoch
-            && !self.turn.written.contains(region)
-            && at - self.turn.at < HEARING;
+        let goes_on = !self.turn.over && self.turn.epoch == epoch && at - self.turn.at < HEARING;
         if !goes_on {
             self.turn = Turn {
                 epoch,
-                before: self.stored.clone(),
                 ..Turn::default()
             };
         }
         self.turn.at = at;
-        self.turn.written.insert(region.to_owned());
+        let written = (region.to_owned(), self.stored.clone());
+        self.turn.written.push(written);
         let exceeds = |before: &View| {
             let mut after = before.clone();
             after.ledgers.insert(region.to_owned(), ledger.clone());
             excess(&given(before), &given(&after))
         };
-        let views = self.heard(at, [&self.stored]);
+        let views = self.heard(at, std::iter::once(&self.stored));
         let found: Vec<_> = views.iter().map(exceeds).collect();
         self.conclude(
             version,
@@ -167,11 +176,8 @@ impl Judge {
         let after = counted(&self.slices);
         // Allowed: what the same leader planned on the ledgers that it replaced in the same turn.
         let planned = self.turn.epoch == epoch && at - self.turn.at < HEARING;
-        let views = if planned {
-            self.heard(at, [&self.stored, &self.turn.before])
-        } else {
-            self.heard(at, [&self.stored])
-        };
+        let before_turn = self.turn.before().filter(|_| planned);
+        let views = self.heard(at, std::iter::once(&self.stored).chain(before_turn));
         let found = views.iter().map(|view| {
             let (before, after) = (used(view, &before, at), used(view, &after, at));
             excess(&before, &after)
@@ -188,7 +194,7 @@ impl Judge {
 
     /// What the hub may know: what is stored, with budgets as they were lately, and with or without
     /// ledgers that were deleted lately.
-    fn heard<const N: usize>(&self, at: i64, views: [&View; N]) -> Vec<View> {
+    fn heard<'v>(&self, at: i64, views: impl Iterator<Item = &'v View>) -> Vec<View> {
         let lately = |since: i64| at - since < HEARING;
         let mut all = Vec::new();
         for view in views {

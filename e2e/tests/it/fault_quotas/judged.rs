@@ -105,3 +105,16 @@ fn an_excess_that_a_user_made_may_stand_and_not_grow() {
     assert_eq!(breaches(story(8)), 0);
     assert_eq!(breaches(story(11)), 1);
 }
+
+#[test]
+fn slices_may_be_planned_on_what_the_ledgers_of_their_turn_replaced_and_on_nothing_older() {
+    let oak = |region, cores| ledger(region, &[("oak", cores)]);
+    let slices = || (1, slice("a", "oak", 8));
+    // The turn began before or after the ledger of Zhejiang: nobody knows.
+    let before = vec![(0, oak("zhejiang", 9)), (0, oak("hangzhou", 8))];
+    let cut = vec![(1, oak("zhejiang", 5)), (1, oak("hangzhou", 5)), slices()];
+    assert_eq!(breaches([before.clone(), cut].concat()), 0);
+    // It began after the first one: a ledger is not written twice in a turn.
+    let cut = vec![(1, oak("hangzhou", 5)), (1, oak("hangzhou", 4)), slices()];
+    assert_eq!(breaches([before, cut].concat()), 1);
+}

@@ -6,6 +6,7 @@
 
 mod accept;
 mod carving;
+mod desks;
 mod docket;
 mod draws;
 
@@ -16,6 +17,7 @@ use crds::{NamespaceName, RegionName};
 
 pub use accept::{Granted, Granting, QuotaWrite, Standing as QuotaStanding};
 pub(crate) use accept::{granting, writes};
+pub(crate) use desks::Desks;
 pub(crate) use docket::Dockets;
 pub use draws::{Draw, Lent};
 
@@ -38,6 +40,8 @@ pub(crate) struct Book {
     /// Nodes of each grant, by tenant, Region and resource.
     grants: BTreeMap<NamespaceName, BTreeMap<RegionName, Nodes>>,
     budgets: BTreeMap<RegionName, Nodes>,
+    /// What was in force in Regions whose ledger is gone.
+    lost: desks::Lost,
     /// Where the Apps of each namespace draw from, as far as anybody asked.
     desks: BTreeMap<NamespaceName, Option<Arc<Desks>>>,
     lends: bool,
@@ -63,59 +67,8 @@ impl std::fmt::Display for Source {
     }
 }
 
-/// Where the Apps of a namespace draw from, by cluster.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Desks {
-    all: Vec<Desk>,
-    at: Vec<usize>,
-}
-
-/// Where the Apps of a namespace draw from in one cluster: a node for each resource that is limited.
-/// None at all means that the tenant has Quotas, but none that counts here.
-pub(crate) type Desk = Nodes;
-
 /// Nodes by resource.
 type Nodes = Vec<(Arc<str>, Node)>;
-
-impl Desks {
-    pub(crate) fn desk(&self, at: At) -> &[(Arc<str>, Node)] {
-        &self.all[self.at[at]]
-    }
-
-    /// Desks at which there is nothing.
-    fn none(fleet: &Fleet) -> Self {
-        Self {
-            all: vec![Desk::new()],
-            at: vec![0; fleet.clusters.len()],
-        }
-    }
-
-    /// Draws from a grant in these clusters, before what is drawn from there.
-    fn draw(&mut self, clusters: impl Iterator<Item = At>, nodes: &Nodes) {
-        // Clusters that drew on the same before do so after as well.
-        let mut known: Vec<(usize, usize)> = Vec::new();
-        for at in clusters {
-            let before = self.at[at];
-            let after = known.iter().find(|(from, _)| *from == before);
-            self.at[at] = if let Some((_, after)) = after {
-                *after
-            } else {
-                let mut desk = nodes.clone();
-                let listed = |name: &str| nodes.iter().any(|(other, _)| **other == *name);
-                let others = self.all[before].iter().filter(|(name, _)| !listed(name));
-                desk.extend(others.cloned());
-                self.all.push(desk);
-                known.push((before, self.all.len() - 1));
-                self.all.len() - 1
-            };
-        }
-    }
-
-    /// Which of them it is: clusters with the same number draw from the same.
-    pub(crate) fn number(&self, at: At) -> usize {
-        self.at[at]
-    }
-}
 
 /// The namespace and those of the tenants above. A namespace that is no tenant's has nobody above,
 /// whatever its name; of one that is gone the name is all that is left.
@@ -164,6 +117,7 @@ impl Book {
         for (own, all) in in_order(world, fleet) {
             book.enter(world, fleet, own, &all);
         }
+        book.lost = desks::lost(world);
         book.ledgers = ledgers(world);
         book
     }
@@ -278,71 +232,6 @@ impl Book {
             found.map(|(_, node)| *node)
         };
         grants.keys().map(find).collect()
-    }
-
-    /// Where the Apps of a namespace draw from; `None` when they are not limited.
-    pub(crate) fn desks(
-        &mut self,
-        world: &World,
-        fleet: &Fleet,
-        own: &NamespaceName,
-    ) -> Option<Arc<Desks>> {
-        if self.grants.is_empty() && world.quota_index.asking.is_empty() {
-            return None;
-        }
-        if let Some(known) = self.desks.get(own) {
-            return known.clone();
-        }
-        let desks = self.desks_along(world, fleet, &line(world, own));
-        self.desks.insert(own.clone(), desks.clone());
-        desks
-    }
-
-    /// Whether the Apps of a namespace draw from the same grants in another book.
-    pub(crate) fn same_sources(
-        &self,
-        own: &NamespaceName,
-        other: &Self,
-        theirs: Option<&Arc<Desks>>,
-    ) -> bool {
-        let (Some(Some(mine)), Some(theirs)) = (self.desks.get(own), theirs) else {
-            return matches!(self.desks.get(own), None | Some(None)) && theirs.is_none();
-        };
-        let same =
-            |(mine, theirs): (&(_, Node), &(_, Node))| self.name(mine.1) == other.name(theirs.1);
-        (0..mine.at.len()).all(|at| {
-            let (mine, theirs) = (mine.desk(at), theirs.desk(at));
-            mine.len() == theirs.len() && mine.iter().zip(theirs).all(same)
-        })
-    }
-
-    /// The desks of the first tenant of a line: those of the tenant above, with its own Quotas before them.
-    fn desks_along(
-        &mut self,
-        world: &World,
-        fleet: &Fleet,
-        whole: &[NamespaceName],
-    ) -> Option<Arc<Desks>> {
-        let (own, rest) = whole.split_first()?;
-        let above = match rest.first() {
-            Some(next) if line(world, next) == rest => self.desks(world, fleet, next),
-            Some(_) | None => self.desks_along(world, fleet, rest),
-        };
-        let mut mine: Vec<(&RegionName, &Nodes)> =
-            self.grants.get(own).into_iter().flatten().collect();
-        if mine.is_empty() {
-            // Whoever has a Quota of which nothing is in force, yet or by a loss, starts nothing meanwhile.
-            let asks = world.quota_index.asking.contains_key(own);
-            return above.or_else(|| asks.then(|| Arc::new(Desks::none(fleet))));
-        }
-        // From the outside in, so that what is nearer replaces what is not.
-        mine.sort_by_key(|(region, _)| region_depth(fleet, region));
-        let mut desks = above.map_or_else(|| Desks::none(fleet), |above| (*above).clone());
-        for (region, nodes) in mine {
-            let clusters = self.subtrees.get(region).into_iter().flatten();
-            desks.draw(clusters.copied(), nodes);
-        }
-        Some(Arc::new(desks))
     }
 
     /// Takes in that so much is used in a cluster, `times` 1, or no longer, -1.

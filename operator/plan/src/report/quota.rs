@@ -141,16 +141,28 @@ fn status(
     let conditions = said
         .into_iter()
         .map(|(kind, status, reason, message)| set.to(kind, status, reason, message));
-    let resources: Vec<GrantUse> = uses(book, &slot.grant).collect();
+    let said = QuotaStatus {
+        observed_generation: Some(slot.generation),
+        conditions: conditions.collect(),
+        ..QuotaStatus::default()
+    };
+    let coming = matches!(standing, QuotaStanding::Coming);
+    if coming && slot.was_in_force() && world.quota_ledger(&slot.grant.1).is_none() {
+        // The ledger is gone and about to be written again: until then this is all that is known of it.
+        return QuotaStatus {
+            leader_epoch: None,
+            observed_generation: said.observed_generation,
+            conditions: said.conditions,
+            ..(*slot.status).clone()
+        };
+    }
     let printed = Printed::of(amounts(book, &slot.grant));
     QuotaStatus {
-        observed_generation: Some(slot.generation),
-        leader_epoch: None,
-        conditions: conditions.collect(),
-        resources,
+        resources: uses(book, &slot.grant).collect(),
         borrowed_cpu: printed.borrowed_cpu,
         cpu: printed.cpu,
         memory: printed.memory,
+        ..said
     }
 }
 

@@ -46,6 +46,21 @@ pub struct QuotaSlot {
     pub told: Vec<[i64; 4]>,
 }
 
+impl QuotaSlot {
+    /// Whether anything of it was in force when its status was written.
+    pub(crate) fn was_in_force(&self) -> bool {
+        !self.told.is_empty() && !self.deleting
+    }
+
+    /// What that was, as far as the status says.
+    pub(crate) fn told_grants(&self) -> Grants {
+        let names = self.status.resources.iter().map(|told| &*told.name);
+        let all = names.zip(&self.told);
+        all.map(|(name, [nominal, ..])| (name.into(), Grant::budget(*nominal)))
+            .collect()
+    }
+}
+
 /// What a status prints for people: cores and memory used and granted, and borrowed cores.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Printed {

@@ -7,7 +7,7 @@ use plan::province::{Plan, QuotaWrite};
 use serde_json::{Value, json};
 
 use crate::province::Province;
-use crate::province::grants::grant;
+use crate::province::grants::{grant, of, replicas};
 
 const ROOT: &str = "jiuzhou-system";
 
@@ -152,4 +152,73 @@ fn a_grant_that_takes_others_in_waits_until_those_that_go_are_gone() {
     province.set_quota(ROOT, "tax", "zhejiang", &few);
     let one = |region: &str| BTreeSet::from([region.to_owned()]);
     assert_eq!(turns(&mut province), [one("hangzhou"), one("zhejiang")]);
+}
+
+#[test]
+fn while_its_ledger_is_lost_an_inner_tenant_takes_no_more_of_the_one_above() {
+    let mut province = Province::cities()
+        .with_tenant(ROOT, "tax", &json!({}))
+        .settled()
+        .with_quota(ROOT, "tax", "zhejiang", &cpu("40"))
+        .with_tenant("tax", "audit", &json!({}))
+        .settled()
+        .with_quota("tax", "audit", "hangzhou", &cpu("10"))
+        .settled()
+        .with(of("tax-audit", "web", 30, "Core"))
+        .settled();
+    let had = province.placed("web");
+    province.world.remove_quota_ledger(&"hangzhou".into());
+    let mut province = province.with(of("tax", "outer", 40, "Core"));
+    province.turn();
+    assert_eq!(province.placed("web"), had);
+    // What it uses counts above meanwhile.
+    assert_eq!(
+        replicas(&province, "web") + replicas(&province, "outer"),
+        40
+    );
+    province.settle();
+    assert_eq!(province.placed("web"), had);
+    has(&province, "audit.hangzhou", "10");
+}
+
+#[test]
+fn what_an_inner_tenant_uses_counts_where_it_would_without_the_grant_that_is_lost() {
+    let mut province = Province::cities()
+        .with_tenant(ROOT, "tax", &json!({}))
+        .settled()
+        .with_quota(ROOT, "tax", "zhejiang", &cpu("40"))
+        .with_quota(ROOT, "tax", "hangzhou", &cpu("20"))
+        .with_tenant("tax", "audit", &json!({}))
+        .settled()
+        .with_quota("tax", "audit", "zhejiang", &cpu("8"))
+        .settled()
+        .with(of("tax-audit", "web", 8, "Core"))
+        .settled();
+    assert_eq!(replicas(&province, "web"), 8);
+    province.world.remove_quota_ledger(&"zhejiang".into());
+    let mut province = province.with(of("tax", "outer", 20, "Core"));
+    province.turn();
+    assert_eq!(replicas(&province, "outer"), 12);
+    province.settle();
+    assert_eq!(replicas(&province, "outer"), 20);
+}
+
+#[test]
+fn a_quota_whose_ledger_is_lost_says_what_was_in_force_until_it_is_written_again() {
+    let mut province = Province::cities()
+        .with_tenant(ROOT, "tax", &json!({}))
+        .settled()
+        .with_quota(ROOT, "tax", "hangzhou", &cpu("40"))
+        .settled();
+    province.world.remove_quota_ledger(&"hangzhou".into());
+    // The ledger is asked for, and cannot be stored.
+    for _ in 0..3 {
+        let mut plan = province.plan();
+        assert_eq!(ledgers(&plan), BTreeSet::from(["hangzhou".to_owned()]));
+        plan.quotas.clear();
+        province.carry_out(&plan);
+    }
+    let status = province.quota_status(ROOT, "tax.hangzhou");
+    assert_eq!(status.resources[0].nominal.0, "40");
+    assert_eq!(status.cpu.as_deref(), Some("0/40"));
 }
