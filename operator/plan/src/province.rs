@@ -23,6 +23,7 @@ use crds::{AssignmentSliceSpec, ClusterName, ContentItem, Entry, NamespaceName, 
 pub use assignments::copy_name;
 pub(crate) use assignments::{Edit, Edits};
 pub use emergency::{Lane, emergency_hash};
+pub(crate) use isolation::Edited;
 pub use isolation::{Baselines, Enforcement, Force, LinkSide, Remark, Wall};
 pub use links::Links;
 pub use memory::Planner;

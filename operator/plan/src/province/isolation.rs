@@ -16,6 +16,7 @@ use crds::{
 
 pub use baselines::Baselines;
 pub use enforcement::{Enforcement, Force, Remark};
+pub(crate) use presence::Edited;
 pub(super) use presence::Presence;
 pub use walls::{LinkSide, Wall};
 
@@ -121,8 +122,13 @@ impl Planner {
             self.isolate_one(world, &fleet, namespace);
         }
         if !due.is_empty() || self.report.enforcement.len() != self.report.baselines.specs.len() {
-            self.report.enforcement =
-                enforcement(world, &fleet, &self.report.baselines, &self.report.tenants);
+            self.report.enforcement = enforcement(
+                world,
+                &fleet,
+                &self.report.baselines,
+                &self.report.tenants,
+                &self.presence.edited,
+            );
         }
         let echoes = world.link_echoes;
         if !due.is_empty() || self.links_told.replace(echoes) != Some(echoes) {
@@ -134,7 +140,7 @@ impl Planner {
 
     fn isolate_one(&mut self, world: &World, fleet: &Fleet, namespace: &NamespaceName) {
         let uid = world.home_uid(namespace);
-        for cluster in self.presence.edited.remove(namespace).into_iter().flatten() {
+        for cluster in self.presence.edited.remove(namespace) {
             if let Some(edits) = self.edits.get_mut(&cluster) {
                 edits.remove(&uid);
             }
@@ -185,7 +191,7 @@ impl Planner {
             self.linked.0.insert(namespace.clone(), made);
         }
         if !edited.is_empty() {
-            self.presence.edited.insert(namespace.clone(), edited);
+            self.presence.edited.insert(namespace, edited);
         }
     }
 }

@@ -2,19 +2,17 @@
 
 use std::collections::BTreeMap;
 
-use crds::{
-    ClusterName, ConditionStatus, ConditionType, ContentHash, LinkStatus, NamespaceName, Reason,
-};
+use crds::{ConditionStatus, ConditionType, ContentHash, LinkStatus, NamespaceName, Reason};
 
 use super::fleet::Setter;
-use crate::province::{Force, Links};
+use crate::province::{Edited, Force, Links};
 use crate::world::{LinkKey, LinkSlot, Parked, World};
 
 /// Statuses that differ from the ones last written.
 pub(crate) fn link_statuses(
     world: &World,
     links: &Links,
-    edited: &BTreeMap<NamespaceName, Vec<ClusterName>>,
+    edited: &Edited,
 ) -> BTreeMap<LinkKey, LinkStatus> {
     let all = links.verdicts.iter().filter_map(|(key, verdict)| {
         let slot = world.links.get(key)?;
@@ -29,7 +27,7 @@ pub(crate) fn link_statuses(
 
 fn status(
     world: &World,
-    edited: &BTreeMap<NamespaceName, Vec<ClusterName>>,
+    edited: &Edited,
     key: &LinkKey,
     slot: &LinkSlot,
     parked: Option<&Parked>,
@@ -84,7 +82,7 @@ fn status(
 /// Where the two namespaces are isolated, and where as decided last.
 fn enforced(
     world: &World,
-    edited: &BTreeMap<NamespaceName, Vec<ClusterName>>,
+    edited: &Edited,
     home: &NamespaceName,
     target: Option<&NamespaceName>,
 ) -> (usize, usize) {
@@ -96,12 +94,8 @@ fn enforced(
         let entries = ledger.entries.iter();
         for (cluster, held) in entries.filter(|(_, held)| held.entry.state.is_present()) {
             let force = Force::of(held, ledger.reports.get(cluster));
-            // What is about to be written is in force nowhere yet.
-            let coming = edited
-                .get(namespace)
-                .is_some_and(|all| all.contains(cluster));
             wanted += 1;
-            in_force += usize::from(force == Force::InForce && !coming);
+            in_force += usize::from(force == Force::InForce && !edited.has(namespace, cluster));
         }
     }
     (wanted, in_force)

@@ -215,6 +215,24 @@ fn an_isolation_holds_in_its_zones_and_grades_and_nowhere_else() {
 }
 
 #[test]
+fn an_isolation_that_changed_is_in_force_nowhere_before_that_is_written() {
+    let mut province = Province::cities()
+        .with(app("web"))
+        .with_isolation("extranet", &json!({}))
+        .settled();
+    province.set_isolation("extranet", &json!({"podSecurity": "Restricted"}));
+    let plan = province.plan();
+    province.carry_out(&plan);
+    let ready = province.isolation_condition("extranet", ConditionType::Ready);
+    let ready = ready.unwrap();
+    assert_eq!(ready.status, ConditionStatus::False, "{}", ready.message);
+    assert!(ready.message.contains("0 of 3"), "{}", ready.message);
+    province.settle();
+    let ready = province.isolation_condition("extranet", ConditionType::Ready);
+    assert_eq!(ready.unwrap().status, ConditionStatus::True);
+}
+
+#[test]
 fn an_isolation_tells_where_it_is_in_force_and_what_stands_in_its_way() {
     let mut province = Province::cities()
         .with(app("web"))

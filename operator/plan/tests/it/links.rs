@@ -87,6 +87,16 @@ fn a_link_that_both_sides_agree_on_opens_both_sides_and_no_more() {
 }
 
 #[test]
+fn a_link_is_in_force_nowhere_before_that_is_written() {
+    let mut province = linked();
+    let plan = province.plan();
+    province.carry_out(&plan);
+    let ready = province.link_condition("id", ConditionType::Ready).unwrap();
+    assert_eq!(ready.status, ConditionStatus::False, "{}", ready.message);
+    assert!(ready.message.contains("0 of 4"), "{}", ready.message);
+}
+
+#[test]
 fn without_the_other_sides_consent_nothing_opens() {
     let mut province = two();
     province.set_link("id", |_| {});

@@ -7,6 +7,7 @@ use crds::{ClusterName, NamespaceName, Reason, ReportEntry, ReportState};
 use super::super::regions::Fleet;
 use super::super::tenants::Tenants;
 use super::baselines::{Baselines, applies, grade_in};
+use super::presence::Edited;
 use crate::world::{LedgerEntry, World};
 
 /// Where an Isolation is to be in force, where it is, and what stands in its way.
@@ -74,6 +75,7 @@ pub(super) fn enforcement(
     fleet: &Fleet,
     baselines: &Baselines,
     tenants: &Tenants,
+    edited: &Edited,
 ) -> BTreeMap<Box<str>, Enforcement> {
     let mut all: BTreeMap<Box<str>, Enforcement> = baselines
         .specs
@@ -93,7 +95,11 @@ pub(super) fn enforcement(
             let Some(Ok(cluster)) = cluster else { continue };
             let grade = grade_in(tenants, namespace, cluster.max_data_grade);
             let report = ledger.reports.get(name);
-            let force = Force::of(held, report);
+            let force = if edited.has(namespace, name) {
+                Force::Coming
+            } else {
+                Force::of(held, report)
+            };
             let specs = baselines.specs.iter();
             for (isolation, _) in specs.filter(|(_, spec)| applies(spec, cluster.zone, grade)) {
                 let sum = all.entry(isolation.clone()).or_default();

@@ -19,9 +19,28 @@ pub(in crate::province) struct Presence {
     seen: BTreeMap<NamespaceName, BTreeSet<At>>,
     /// Namespaces that something changed for.
     pub(super) due: BTreeSet<NamespaceName>,
-    /// Clusters for which there is an edit of a namespace.
-    pub(super) edited: BTreeMap<NamespaceName, Vec<ClusterName>>,
+    /// What is about to be written.
+    pub(super) edited: Edited,
     orphans: BTreeMap<NamespaceName, BTreeSet<At>>,
+}
+
+/// Clusters for which there is an edit of a namespace: what is to be in force there is not yet.
+#[derive(Debug, Default)]
+pub(crate) struct Edited(BTreeMap<NamespaceName, Vec<ClusterName>>);
+
+impl Edited {
+    pub(crate) fn has(&self, namespace: &NamespaceName, cluster: &ClusterName) -> bool {
+        let clusters = self.0.get(namespace);
+        clusters.is_some_and(|clusters| clusters.contains(cluster))
+    }
+
+    pub(super) fn insert(&mut self, namespace: &NamespaceName, clusters: Vec<ClusterName>) {
+        self.0.insert(namespace.clone(), clusters);
+    }
+
+    pub(super) fn remove(&mut self, namespace: &NamespaceName) -> Vec<ClusterName> {
+        self.0.remove(namespace).unwrap_or_default()
+    }
 }
 
 impl Presence {
