@@ -99,13 +99,18 @@ async fn start(options: &Up, members: &[Member]) -> Result<(Fleet, Option<Provin
         demo::apply(&fleet.hub().client().await?).await?;
     }
     description::write(&fleet, members, province.as_ref(), &hub)?;
-    let jiuzhou = province.as_ref().map(|province| province.binary.as_path());
-    announce(fleet.dir(), &hub, jiuzhou, began.elapsed())?;
+    let mut cities = fleet.clusters().iter().zip(members);
+    let city = cities.find(|(_, member)| member.mode == Mode::Pull);
+    let city = city.map(|(cluster, _)| cluster.kubeconfig_file());
+    let commands = province
+        .as_ref()
+        .map(|province| demo::commands(&hub, &province.binary, city));
+    announce(fleet.dir(), &hub, commands.as_deref(), began.elapsed())?;
     Ok((fleet, province))
 }
 
 /// The last line is `ready`, for programs that wait for it.
-fn announce(dir: &Path, hub: &Path, jiuzhou: Option<&Path>, took: Duration) -> Result<()> {
+fn announce(dir: &Path, hub: &Path, commands: Option<&str>, took: Duration) -> Result<()> {
     let mut out = io::stdout().lock();
     writeln!(
         out,
@@ -113,10 +118,11 @@ fn announce(dir: &Path, hub: &Path, jiuzhou: Option<&Path>, took: Duration) -> R
         dir.display(),
         took.as_secs_f32()
     )?;
-    match jiuzhou {
-        Some(jiuzhou) => {
-            let commands = demo::commands(hub, jiuzhou);
+    match commands {
+        Some(commands) => {
             writeln!(out, "\nIn another shell:\n\n{commands}")?;
+            let all = dir.join(description::NAME);
+            writeln!(out, "Kubeconfigs of all clusters: {}", all.display())?;
         }
         None => writeln!(out, "  kubectl --kubeconfig {} get nodes", hub.display())?,
     }

@@ -28,6 +28,20 @@ pub enum Command {
     /// One screen for the province.
     Status(ReadArguments),
     /// What there is, what is granted, what is used.
+    ///
+    /// By Region:
+    ///   ALLOCATABLE  what nodes offer
+    ///   GRANTED      what first tenants are granted of it
+    ///   REQUESTED    what pods ask for
+    ///   HEADROOM     what is left for more
+    /// By tenant:
+    ///   NOMINAL      what its Quota grants
+    ///   USED         what is used of it, with what inner Quotas keep for themselves
+    ///   BORROWED     what of that is beyond NOMINAL
+    ///   CARVED       what is granted on to inner tenants
+    ///
+    /// Cores of CPU, Gi of memory and storage; the JSON has the amounts of the statuses as they are.
+    #[command(verbatim_doc_comment)]
     Capacity(CapacityArguments),
     /// Say for every cluster why an App runs there or not.
     Explain(ExplainArguments),
@@ -128,7 +142,7 @@ pub struct ReachArguments {
 /// Flags of `jiuzhou apply`.
 #[derive(Debug, Args)]
 pub struct ApplyArguments {
-    /// Files to apply; - for standard input.
+    /// Files or folders to apply; folders are searched for .yaml, .yml and .json, - is standard input.
     #[arg(short = 'f', long = "filename", required = true)]
     pub files: Vec<PathBuf>,
     /// How long to wait until everything is Ready.

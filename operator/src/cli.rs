@@ -4,6 +4,7 @@ mod apply;
 mod capacity;
 mod explain;
 mod lint;
+mod manifests;
 mod output;
 mod reach;
 mod simulate;
@@ -155,17 +156,6 @@ fn plainly(error: KubeconfigError) -> anyhow::Error {
         return anyhow::Error::new(source).context(what);
     }
     error.into()
-}
-
-/// The documents of a YAML text that hold anything.
-fn documents(text: &str) -> impl Iterator<Item = &str> {
-    let says_something = |document: &&str| {
-        document
-            .lines()
-            .map(str::trim)
-            .any(|line| !line.is_empty() && !line.starts_with('#') && line != "---")
-    };
-    text.split("\n---").filter(says_something)
 }
 
 #[cfg(test)]

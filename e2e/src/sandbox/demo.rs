@@ -32,17 +32,26 @@ fn unavailable(error: &anyhow::Error) -> bool {
     matches!(found, Some(kube::Error::Api(status)) if status.code == 503)
 }
 
-/// The kubeconfig of the hub and five commands, as lines for a shell in any folder.
-pub(super) fn commands(kubeconfig: &Path, jiuzhou: &Path) -> String {
-    let jiuzhou = quoted(jiuzhou);
+/// The kubeconfig of the hub and some commands for it, then two for a city's own cluster, as lines for a
+/// shell in any folder.
+pub(super) fn commands(kubeconfig: &Path, jiuzhou: &Path, city: Option<&Path>) -> String {
     let mut text = format!("  export KUBECONFIG={}\n", quoted(kubeconfig));
-    for command in [
-        "kubectl wait --for=condition=Ready --timeout=1m -n demo japp/hello",
-        "kubectl get japp,rg,mbc -n demo",
-        &format!("{jiuzhou} status"),
-        &format!("{jiuzhou} explain app hello -n demo"),
-        &format!("{jiuzhou} simulate --lose quzhou"),
-    ] {
+    let alias = quoted(Path::new(&format!("jiuzhou={}", jiuzhou.display())));
+    let mut commands = vec![
+        format!("alias {alias}"),
+        "kubectl wait --for=condition=Ready --timeout=1m -n demo japp/hello".to_owned(),
+        "kubectl get japp,rg,mbc -n demo".to_owned(),
+        "jiuzhou status".to_owned(),
+        "jiuzhou explain app hello -n demo".to_owned(),
+        "jiuzhou simulate --lose quzhou".to_owned(),
+    ];
+    if let Some(city) = city.map(quoted) {
+        commands.push(format!("kubectl --kubeconfig {city} get pods -n demo"));
+        commands.push(format!(
+            "jiuzhou reach --kubeconfig {city} demo/hello demo/hello:8080"
+        ));
+    }
+    for command in commands {
         // Writing into a String cannot fail.
         let _ = writeln!(text, "  {command}");
     }
@@ -52,7 +61,7 @@ pub(super) fn commands(kubeconfig: &Path, jiuzhou: &Path) -> String {
 /// A path as one word of a shell.
 fn quoted(path: &Path) -> String {
     let text = path.display().to_string();
-    let plain = |c: char| c.is_alphanumeric() || "/._-+".contains(c);
+    let plain = |c: char| c.is_alphanumeric() || "/._-+=".contains(c);
     if text.chars().all(plain) {
         text
     } else {
@@ -66,9 +75,13 @@ mod tests {
 
     #[test]
     fn a_path_with_blanks_and_quotes_is_one_word_of_a_shell() {
-        let text = commands(Path::new("/a/hub"), Path::new("/it's here/jiuzhou"));
+        let binary = Path::new("/it's here/jiuzhou");
+        let text = commands(Path::new("/a/hub"), binary, Some(Path::new("/a/city")));
         assert!(text.starts_with("  export KUBECONFIG=/a/hub\n"), "{text}");
-        assert!(text.contains(r"  '/it'\''s here/jiuzhou' status"), "{text}");
-        assert_eq!(text.lines().count(), 6);
+        assert!(
+            text.contains(r"  alias 'jiuzhou=/it'\''s here/jiuzhou'"),
+            "{text}"
+        );
+        assert!(text.contains("kubectl --kubeconfig /a/city get"), "{text}");
     }
 }

@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// File name in the sandbox's folder.
-const NAME: &str = "sandbox.json";
+pub(super) const NAME: &str = "sandbox.json";
 
 #[derive(Serialize)]
 struct Description<'a> {

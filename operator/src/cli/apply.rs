@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use kube::api::{DynamicObject, Patch, PatchParams};
-use kube::core::Status;
 use kube::core::response::StatusCause;
+use kube::core::{Status, TypeMeta};
 use kube::{Api, Client, ResourceExt as _, discovery};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::documents;
+use super::manifests;
 use super::output::{Format, Paint, columns, number};
 
 /// Field manager of what people apply with this command.
@@ -47,6 +47,14 @@ struct Trouble {
     message: String,
 }
 
+/// What an object waits on.
+#[derive(Default)]
+struct Wait {
+    trouble: Option<Trouble>,
+    /// Whether that was told: long work shows what it waits on, once for each cause that lasts.
+    told: bool,
+}
+
 /// Applies files and waits until everything in them is Ready.
 pub(super) async fn apply(
     client: &Client,
@@ -56,15 +64,15 @@ pub(super) async fn apply(
 ) -> anyhow::Result<ExitCode> {
     let end = Instant::now() + timeout;
     let mut objects = Vec::new();
-    for file in files {
-        objects.extend(read(file)?);
+    for file in manifests::files(files)? {
+        objects.extend(read(&file)?);
     }
     if objects.is_empty() {
         bail!("the files hold no objects");
     }
     objects.sort_by_key(rank);
     let mut items = Vec::new();
-    let mut troubles = Vec::new();
+    let mut refused = Vec::new();
     for object in objects {
         let what = shown(&object);
         match one(client, object, end).await {
@@ -76,7 +84,7 @@ pub(super) async fn apply(
                 let message = format!("{error:#}");
                 tell(format, &format!("{what} not applied: {message}"))?;
                 let reason = "NotApplied".to_owned();
-                troubles.push(Trouble {
+                refused.push(Trouble {
                     what,
                     reason,
                     message,
@@ -85,8 +93,8 @@ pub(super) async fn apply(
         }
     }
     let count = items.len();
-    troubles.extend(until_ready(items, end, format).await?);
-    finish(count, &troubles, format)
+    let late = until_ready(items, end, format).await?;
+    finish(count, &refused, &late, format)
 }
 
 fn read(file: &Path) -> anyhow::Result<Vec<DynamicObject>> {
@@ -101,7 +109,7 @@ fn read(file: &Path) -> anyhow::Result<Vec<DynamicObject>> {
         serde_saphyr::from_str(document)
             .with_context(|| format!("{} holds what is no object", file.display()))
     };
-    documents(&text).map(one).collect()
+    manifests::documents(&text).map(one).collect()
 }
 
 /// What comes first, by kind, and of Tenants the outer ones.
@@ -141,9 +149,8 @@ async fn one(client: &Client, object: DynamicObject, end: Instant) -> anyhow::Re
         .clone()
         .context("it has no apiVersion and kind")?;
     let gvk = (&types).try_into()?;
-    let (resource, capabilities) = discovery::pinned_kind(client, &gvk)
-        .await
-        .with_context(|| format!("the hub does not know {}", types.kind))?;
+    let found = discovery::pinned_kind(client, &gvk).await;
+    let (resource, capabilities) = found.map_err(|error| unknown(error, &types))?;
     let api: Api<DynamicObject> = match (&capabilities.scope, object.namespace()) {
         (discovery::Scope::Namespaced, Some(namespace)) => {
             Api::namespaced_with(client.clone(), &namespace, &resource)
@@ -182,6 +189,18 @@ fn is_of_kubectl(status: &Status) -> bool {
     status.is_conflict() && !causes.is_empty() && causes.iter().all(kubectl)
 }
 
+/// Why a kind is not known, and what to do.
+fn unknown(error: kube::Error, types: &TypeMeta) -> anyhow::Error {
+    let group_missing = matches!(&error, kube::Error::Api(status) if status.is_not_found());
+    if group_missing || matches!(error, kube::Error::Discovery(_)) {
+        let TypeMeta { api_version, kind } = types;
+        return anyhow::anyhow!(
+            "the hub serves no kind {kind} of apiVersion {api_version}: see kubectl api-resources for what there is"
+        );
+    }
+    anyhow::Error::from(error).context("the hub does not answer what kinds it has")
+}
+
 /// What the API server says, and what to do.
 fn refused(error: kube::Error) -> anyhow::Error {
     let kube::Error::Api(status) = error else {
@@ -201,11 +220,8 @@ async fn until_ready(
     end: Instant,
     format: Format,
 ) -> anyhow::Result<Vec<Trouble>> {
-    let mut waiting: Vec<(Item, Option<Trouble>)> = items
-        .into_iter()
-        .filter(|item| item.tells)
-        .map(|item| (item, None))
-        .collect();
+    let items = items.into_iter().filter(|item| item.tells);
+    let mut waiting: Vec<(Item, Wait)> = items.map(|item| (item, Wait::default())).collect();
     loop {
         let mut still = Vec::new();
         for (item, before) in waiting {
@@ -214,21 +230,23 @@ async fn until_ready(
                 tell(format, &format!("{what} is Ready"))?;
                 continue;
             };
-            // Long work shows what it waits on, once for each cause.
-            if before.is_none_or(|before| before.reason != trouble.reason) {
-                tell(
-                    format,
-                    &format!("{what} waits: {} {}", trouble.reason, trouble.message),
-                )?;
+            let lasts = before.trouble.is_some_and(|b| b.reason == trouble.reason);
+            if lasts && !before.told {
+                let Trouble {
+                    reason, message, ..
+                } = &trouble;
+                tell(format, &format!("{what} waits: {reason}: {message}"))?;
             }
-            still.push((item, Some(trouble)));
+            let wait = Wait {
+                told: lasts,
+                trouble: Some(trouble),
+            };
+            still.push((item, wait));
         }
         waiting = still;
         if waiting.is_empty() || Instant::now() + PAUSE > end {
-            return Ok(waiting
-                .into_iter()
-                .filter_map(|(_, trouble)| trouble)
-                .collect());
+            let left = waiting.into_iter().filter_map(|(_, wait)| wait.trouble);
+            return Ok(left.collect());
         }
         tokio::time::sleep(PAUSE).await;
     }
@@ -255,10 +273,13 @@ async fn look(item: &Item, what: &str) -> Option<Trouble> {
     if current && text("status") == "True" {
         return None;
     }
-    trouble(
-        if current { text("reason") } else { "Pending" },
-        text("message"),
-    )
+    if !current {
+        return trouble(
+            "Pending",
+            "the hub has not decided on it as it is written now",
+        );
+    }
+    trouble(text("reason"), text("message"))
 }
 
 /// A line of progress, for people alone.
@@ -274,30 +295,39 @@ fn tell(format: Format, line: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn finish(count: usize, troubles: &[Trouble], format: Format) -> anyhow::Result<ExitCode> {
+fn finish(
+    count: usize,
+    refused: &[Trouble],
+    late: &[Trouble],
+    format: Format,
+) -> anyhow::Result<ExitCode> {
     let mut out = std::io::stdout().lock();
     match format {
         Format::Json => {
             let one =
                 |t: &Trouble| json!({"object": t.what, "reason": t.reason, "message": t.message});
-            let notready: Vec<Value> = troubles.iter().map(one).collect();
+            let all = |troubles: &[Trouble]| troubles.iter().map(one).collect::<Vec<Value>>();
             let value = json!({
                 "apiVersion": "cli.jiuzhou.io/v1", "kind": "Applied",
-                "applied": count, "notReady": notready,
+                "applied": count, "notApplied": all(refused), "notReady": all(late),
             });
             writeln!(out, "{value:#}")?;
         }
         Format::Table => {
             let paint = Paint::stdout();
-            for trouble in troubles {
+            for trouble in refused.iter().chain(late) {
                 let what = paint.bad(&trouble.what);
                 writeln!(out, "{what}: {}: {}", trouble.reason, trouble.message)?;
             }
-            let (all, late) = (number(count, "object"), troubles.len());
-            writeln!(out, "{all} applied, {late} not Ready")?;
+            let refused = match refused.len() {
+                0 => String::new(),
+                refused => format!(", {refused} not applied"),
+            };
+            let all = number(count, "object");
+            writeln!(out, "{all} applied, {} not Ready{refused}", late.len())?;
         }
     }
-    Ok(if troubles.is_empty() {
+    Ok(if refused.is_empty() && late.is_empty() {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE

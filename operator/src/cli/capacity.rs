@@ -1,11 +1,12 @@
 //! `jiuzhou capacity`: what there is, what is granted, what is used. The numbers are those of the
-//! statuses, so that they equal what kubectl shows.
+//! statuses, so that they equal what kubectl shows; people read them in one unit a column.
 
 use std::io::Write as _;
 use std::process::ExitCode;
 
 use crds::{Quota, Region};
 use kube::{Client, ResourceExt as _};
+use plan::amount::{format_cores, parse_quantity};
 use serde_json::{Value, json};
 
 use super::output::{Format, Painted};
@@ -46,6 +47,14 @@ pub(super) async fn capacity(client: &Client, by: By, format: Format) -> anyhow:
 struct Row(Vec<(&'static str, Option<String>)>);
 
 impl Row {
+    fn resource(&self) -> &str {
+        let mut cells = self.0.iter();
+        let found = cells.find(|(name, _)| *name == "resource");
+        found
+            .and_then(|(_, value)| value.as_deref())
+            .unwrap_or_default()
+    }
+
     fn to_json(&self) -> Value {
         let cells = self.0.iter();
         cells
@@ -99,12 +108,32 @@ fn table(rows: &[Row]) -> Table {
     let header: Vec<&str> = header.iter().map(String::as_str).collect();
     let mut table = Table::new(&header);
     for row in rows {
+        let resource = row.resource();
         let cell = |(_, value): &(_, Option<String>)| {
-            Painted::from(value.clone().unwrap_or_else(|| "-".to_owned()))
+            let value = value.as_deref();
+            Painted::from(value.map_or_else(|| "-".to_owned(), |text| for_people(resource, text)))
         };
         table.row(row.0.iter().map(cell));
     }
     table
+}
+
+/// An amount in the unit that all of its column have, cores or Gi; anything else as it is.
+fn for_people(resource: &str, text: &str) -> String {
+    let Some(amount) = parse_quantity(resource, text) else {
+        return text.to_owned();
+    };
+    match resource {
+        "cpu" => format_cores(amount),
+        "memory" | "storage" | "ephemeral-storage" => {
+            // Hundredths, rounded: what is shown is read, not added up.
+            let hundredths = (i128::from(amount) * 100 + (1 << 29)) >> 30;
+            let (whole, rest) = (hundredths / 100, hundredths % 100);
+            let text = format!("{whole}.{rest:02}");
+            format!("{}Gi", text.trim_end_matches('0').trim_end_matches('.'))
+        }
+        _ => text.to_owned(),
+    }
 }
 
 #[cfg(test)]
@@ -127,7 +156,17 @@ mod tests {
     }
 
     #[test]
-    fn tenants_stand_by_the_namespace_they_own_and_amounts_are_as_the_status_has_them() {
+    fn people_read_one_unit_a_column() {
+        let amounts = ["1610612736", "512Mi", "40Gi", "0", "1Ki"];
+        let memory = amounts.map(|text| for_people("memory", text));
+        assert_eq!(memory, ["1.5Gi", "0.5Gi", "40Gi", "0Gi", "0Gi"]);
+        assert_eq!(for_people("cpu", "1500m"), "1.5");
+        assert_eq!(for_people("pods", "110"), "110");
+        assert_eq!(for_people("cpu", "hangzhou"), "hangzhou");
+    }
+
+    #[test]
+    fn tenants_stand_by_the_namespace_they_own_and_programs_read_what_the_status_has() {
         let rows = tenants(vec![
             quota("tax", "audit", "1500m"),
             quota("jiuzhou-system", "tax", "12"),
@@ -140,9 +179,9 @@ mod tests {
         assert_eq!(
             lines,
             [
-                "TENANT     REGION    RESOURCE  NOMINAL  USED   BORROWED  CARVED",
-                "tax        hangzhou  cpu       40       12     0         15",
-                "tax-audit  hangzhou  cpu       40       1500m  0         15",
+                "TENANT     REGION    RESOURCE  NOMINAL  USED  BORROWED  CARVED",
+                "tax        hangzhou  cpu       40       12    0         15",
+                "tax-audit  hangzhou  cpu       40       1.5   0         15",
             ]
         );
         assert_eq!(rows[1].to_json()["used"], "1500m");

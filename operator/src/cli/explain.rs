@@ -4,12 +4,13 @@
 mod isolation;
 mod quotas;
 
+use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::bail;
-use crds::{AppName, Condition, ConditionStatus, NamespaceName, Uid};
+use crds::{AppName, Condition, ConditionStatus, ConditionType, NamespaceName, Uid};
 use kube::Client;
 use plan::province::Draw;
 use plan::report::{Answer, AppReport, Why};
@@ -114,8 +115,11 @@ fn as_json(found: &Found, world: &World) -> serde_json::Value {
 fn as_text(found: &Found, world: &World, show: Show) -> String {
     let (app, report) = (&found.app, found.report());
     let mut lines = vec![format!("App {}/{}", app.namespace, app.name)];
+    let mut said = BTreeMap::new();
     for condition in &app.status.conditions {
-        lines.extend(condition_lines(condition, show));
+        let first = said.get(&condition.message).copied();
+        lines.extend(condition_lines(condition, first, show));
+        said.entry(&condition.message).or_insert(condition.kind);
     }
     if let Some(rollout) = &app.status.rollout {
         let wave = rollout
@@ -170,8 +174,9 @@ fn cpu(report: &PlanReport, cluster: &crds::ClusterName) -> Option<String> {
     report.clusters.get(cluster)?.cpu.clone()
 }
 
-/// A condition, its message broken under its head where people read it.
-fn condition_lines(condition: &Condition, show: Show) -> Vec<String> {
+/// A condition, its message broken under its head where people read it. What another one said already is
+/// not said again.
+fn condition_lines(condition: &Condition, first: Option<ConditionType>, show: Show) -> Vec<String> {
     let status = match condition.status {
         ConditionStatus::True => show.paint.good("True"),
         ConditionStatus::False => show.paint.bad("False"),
@@ -180,7 +185,8 @@ fn condition_lines(condition: &Condition, show: Show) -> Vec<String> {
     let (kind, reason) = (condition.kind, condition.reason);
     let head = format!("  {kind:?}={status} {reason}:");
     let seen = format!("  {kind:?}={} {reason}:", status.text);
-    let message = &condition.message;
+    let same = first.map(|first| format!("as {first:?} says"));
+    let message = same.as_ref().unwrap_or(&condition.message);
     let fits = |columns: usize| seen.len() + 1 + message.chars().count() <= columns;
     match show.columns {
         Some(columns) if !fits(columns) => {

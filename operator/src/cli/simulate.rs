@@ -13,6 +13,7 @@ use plan::report::{AppReport, Shortage};
 use plan::{PlanReport, World};
 use serde_json::{Value, json};
 
+use super::manifests;
 use super::output::{Format, Paint};
 use super::table::Table;
 
@@ -35,6 +36,35 @@ struct Difference {
     before: Placement,
     after: Placement,
     note: String,
+}
+
+impl Difference {
+    /// What happens to an App about which there is nothing to say.
+    fn kind(&self) -> &'static str {
+        let sum = |placement: &Placement| -> i64 {
+            let counts = placement.values();
+            counts.map(|count| i64::from(count.unwrap_or(1))).sum()
+        };
+        let stays = |(cluster, count): (&ClusterName, &Option<i32>)| {
+            self.after.get(cluster).is_some_and(|after| after >= count)
+        };
+        if self.before.is_empty() {
+            "starts"
+        } else if self.after.is_empty() {
+            "stops"
+        } else if self.before.iter().all(stays) {
+            "grows"
+        } else if self
+            .after
+            .keys()
+            .all(|cluster| self.before.contains_key(cluster))
+            && sum(&self.after) < sum(&self.before)
+        {
+            "shrinks"
+        } else {
+            "moves"
+        }
+    }
 }
 
 /// Plans both worlds and prints what differs.
@@ -71,7 +101,7 @@ pub(super) async fn simulate(
     let mut table = Table::new(&["APP", "BEFORE", "AFTER", "NOTE"]);
     for d in &differences {
         let note = if d.note.is_empty() {
-            paint.good("moves")
+            paint.good(d.kind())
         } else {
             paint.bad(&d.note)
         };
@@ -109,7 +139,7 @@ fn alter(world: &mut World, change: &Change) -> anyhow::Result<()> {
     for file in &change.files {
         let text = std::fs::read_to_string(file)
             .with_context(|| format!("cannot read {}", file.display()))?;
-        for document in super::documents(&text) {
+        for document in manifests::documents(&text) {
             add(world, document).with_context(|| format!("in {}", file.display()))?;
         }
     }
@@ -271,6 +301,30 @@ mod tests {
             "{{kind: App, apiVersion: jiuzhou.io/v1alpha1, metadata: {{name: web, namespace: {namespace}}}, \
              spec: {{zone: Internet, dataGrade: General, manifests: []}}}}"
         )
+    }
+
+    #[test]
+    fn what_happens_to_an_app_has_its_own_word() {
+        let placed = |all: &[(&str, i32)]| -> Placement {
+            let one = |(name, count): &(&str, i32)| ((*name).into(), Some(*count));
+            all.iter().map(one).collect()
+        };
+        let kind = |before, after| {
+            let difference = Difference {
+                app: String::new(),
+                before: placed(before),
+                after: placed(after),
+                note: String::new(),
+            };
+            difference.kind()
+        };
+        let two: &[_] = &[("a", 2), ("b", 2)];
+        assert_eq!(kind(&[], two), "starts");
+        assert_eq!(kind(two, &[]), "stops");
+        assert_eq!(kind(two, &[("a", 2)]), "shrinks");
+        assert_eq!(kind(two, &[("a", 4)]), "moves");
+        assert_eq!(kind(two, &[("a", 2), ("c", 2)]), "moves");
+        assert_eq!(kind(two, &[("a", 2), ("b", 2), ("c", 2)]), "grows");
     }
 
     #[test]

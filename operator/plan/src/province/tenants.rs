@@ -407,7 +407,7 @@ pub(super) fn place(own: &NamespaceName, uid: &Uid, slot: Option<&NamespaceSlot>
         )),
         None if slot.claim.as_ref() == Some(own) => Place::Claimable(slot.uid.clone()),
         None => Place::Taken(format!(
-            "namespace {own} exists and is no tenant's: set its label jiuzhou.io/claim to {own} to let this tenant have it, delete it, or give the Tenant another name"
+            "namespace {own} exists and is no tenant's: set its label jiuzhou.io/claim to {own} to let this tenant have it, delete it, or give the Tenant another name; until then its Apps run without the limits of this Tenant and its Quotas"
         )),
     }
 }

@@ -45,11 +45,23 @@ pub(super) fn verdicts(facts: &AppFacts<'_>, report: &AppReport) -> Vec<Said> {
         ];
     }
     if let Some(parked) = facts.parked {
-        let message = format!("{}. What was placed before stays as it is.", parked.message);
+        let placed = facts.ledger.is_some_and(|l| !l.entries.is_empty());
+        let rest = if placed {
+            " What was placed before stays as it is."
+        } else {
+            ""
+        };
+        let message = format!("{}.{rest}", parked.message);
+        // What comes by itself is nobody's fault.
+        let (status, kind) = if parked.reason == Reason::InProgress {
+            (ConditionStatus::Unknown, Reconciling)
+        } else {
+            (False, Stalled)
+        };
         return vec![
-            said(Ready, False, parked.reason, message.clone()),
-            said(Stalled, True, parked.reason, message.clone()),
-            said(Admitted, False, parked.reason, message),
+            said(Ready, status, parked.reason, message.clone()),
+            said(kind, True, parked.reason, message.clone()),
+            said(Admitted, status, parked.reason, message),
         ];
     }
     if facts.slot.life == AppState::Unheld {
