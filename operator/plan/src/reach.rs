@@ -137,6 +137,8 @@ pub struct Port {
 pub enum Side {
     /// It is an address, or no policy isolates it.
     Open,
+    /// Both ends are the same pod, and no policy stands between.
+    Itself,
     /// A policy lets it through.
     Allowed {
         /// The policy, as namespace and name.
@@ -176,8 +178,8 @@ pub fn reach(policies: &[Policy], from: &End, to: &End, port: &Port) -> Answer {
     // What a pod says to itself leaves it by no policy.
     if from == to && matches!(from, End::Pod(_)) {
         return Answer {
-            egress: Side::Open,
-            ingress: Side::Open,
+            egress: Side::Itself,
+            ingress: Side::Itself,
         };
     }
     Answer {

@@ -126,14 +126,16 @@ pub(super) async fn reach(
     }
     let refused = answers.iter().find(|answer| !answer.passes());
     let passes = refused.is_none();
-    let Some(shown) = refused.or(answers.first()) else {
+    // What a pod says to itself tells least of an App with several.
+    let telling = answers.iter().find(|answer| answer.egress != Side::Itself);
+    let Some(shown) = refused.or(telling).or(answers.first()) else {
         anyhow::bail!("nothing to ask about: neither end stands for anything");
     };
     for (named, Ends(_, there), side) in [
         (from, &sources, &shown.egress),
         (&to.end, &targets, &shown.ingress),
     ] {
-        if passes && !*there && *side == Side::Open {
+        if passes && !*there && matches!(side, Side::Open | Side::Itself) {
             anyhow::bail!(
                 "no pod of App {named} is in this cluster, and nothing isolates its namespace here: ask a cluster in which it runs, by --kubeconfig; jiuzhou explain app lists them"
             );
@@ -232,6 +234,7 @@ fn end(pod: &KubePod, home: &BTreeMap<String, String>) -> End {
 fn as_json(from: &Named, to: &Target, passes: bool, answer: &Answer) -> Value {
     let side = |side: &Side| match side {
         Side::Open => json!({"decision": "Open"}),
+        Side::Itself => json!({"decision": "Itself"}),
         Side::Allowed { policy, link } => {
             let mut told = json!({"decision": "Allowed", "policy": policy});
             if let Some(link) = link {
@@ -264,6 +267,9 @@ fn as_text(from: &Named, to: &Target, sources: &Ends, targets: &Ends, answer: &A
     };
     let side = |what: &str, side: &Side| match side {
         Side::Open => format!("  {what}: no NetworkPolicy isolates it\n"),
+        Side::Itself => {
+            format!("  {what}: it is the same pod, and no NetworkPolicy stands between\n")
+        }
         Side::Allowed { policy, link } => {
             let link = link
                 .as_ref()

@@ -47,7 +47,7 @@ pub enum Finding {
     #[error("no Tenant's state allows {0}")]
     Tenant(String),
     /// More would be used than may be; by these Apps.
-    #[error("{0}: {1} would be used, and {2} may be")]
+    #[error("{0}: {1} would be used, and {2} may be; Apps that grow: {3:?}")]
     Overdrawn(String, i64, i64, Vec<Uid>),
     /// More would be granted on than there is.
     #[error("{0}: {1} would be granted on, and there are {2}")]

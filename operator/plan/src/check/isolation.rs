@@ -6,7 +6,7 @@ use crds::{ClusterName, Entry, EntryState, Management, NamespaceName};
 
 use super::{Finding, Judge};
 use crate::province::{Plan, SliceWrite};
-use crate::world::namespace_uid;
+use crate::world::{NamespaceSlot, namespace_uid};
 
 impl Judge<'_> {
     /// An entry about a namespace.
@@ -17,7 +17,7 @@ impl Judge<'_> {
             EntryState::Present => self.content(write, entry, before),
             EntryState::Removed | EntryState::Released => {
                 let slot = self.world.namespaces.get(&entry.namespace);
-                let cleared = slot.is_none_or(|slot| slot.clearing);
+                let cleared = slot.is_none_or(NamespaceSlot::is_cleared);
                 let ends = match entry.state {
                     EntryState::Released => self.leaves(&write.cluster),
                     EntryState::Removed | EntryState::Present => cleared,

@@ -111,7 +111,8 @@ impl Planner {
             let all = self.presence.counts.keys().chain(world.enclosed.keys());
             self.presence.due = all.cloned().collect();
         }
-        if world.tenants().any(|(_, tenant)| tenant.deleting) {
+        let leaving = world.namespaces.values().any(|slot| slot.deleting);
+        if leaving || world.tenants().any(|(_, tenant)| tenant.deleting) {
             // What is inside goes first, and any change of that counts.
             let clearing = |name: &&NamespaceName| world.is_cleared(name);
             let going = world.enclosed.keys().filter(clearing).cloned();

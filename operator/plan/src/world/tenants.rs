@@ -79,6 +79,11 @@ impl NamespaceSlot {
         }
     }
 
+    /// Whether what is in it may go.
+    pub(crate) fn is_cleared(&self) -> bool {
+        self.clearing || self.owner.is_none() && self.deleting
+    }
+
     /// A namespace that belongs to nobody.
     pub fn plain(uid: Uid) -> Self {
         Self {
@@ -158,10 +163,11 @@ pub(crate) fn home_of(namespace: &NamespaceName) -> (&str, &str) {
 
 impl World {
     /// Whether what stands for a namespace in the members is to go: its tenant is being deleted, and either
-    /// that is written on the namespace, or the namespace was deleted by hand before.
+    /// that is written on the namespace, or the namespace was deleted by hand before; or it is no tenant's,
+    /// and is being deleted itself.
     pub(crate) fn is_cleared(&self, namespace: &NamespaceName) -> bool {
         if let Some(slot) = self.namespaces.get(namespace) {
-            return slot.clearing;
+            return slot.is_cleared();
         }
         let (home, name) = home_of(namespace);
         let tenant = self.tenants.get(&(home.into(), name.into()));

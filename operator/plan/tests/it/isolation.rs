@@ -5,7 +5,7 @@ use plan::check;
 use plan::check::Finding;
 use plan::content::AppContent;
 use plan::province::Plan;
-use plan::world::namespace_uid;
+use plan::world::{NamespaceSlot, namespace_uid};
 use serde_json::{Value, json};
 
 use crate::province::grants::grant;
@@ -212,6 +212,26 @@ fn an_isolation_holds_in_its_zones_and_grades_and_nowhere_else() {
         province.enclosure("health", "quzhou-a").unwrap().content,
         before
     );
+}
+
+#[test]
+fn a_namespace_that_is_no_tenants_is_taken_back_once_it_is_deleted_and_its_apps_are_gone() {
+    let mut province = Province::cities().with(app("web")).settled();
+    let deleted = NamespaceSlot {
+        deleting: true,
+        ..NamespaceSlot::plain("ns-health".into())
+    };
+    province.world.apply_namespace(&"health".into(), deleted);
+    province.settle();
+    assert!(
+        province.enclosure("health", "ningbo-a").is_some(),
+        "its App is still there"
+    );
+    province.delete("web");
+    province.settle();
+    for cluster in ["hangzhou-a", "ningbo-a", "quzhou-a"] {
+        assert_eq!(province.enclosure("health", cluster), None, "{cluster}");
+    }
 }
 
 #[test]
