@@ -72,12 +72,11 @@ impl Place {
 
     /// What may still be used here as far as this grant says.
     fn left(&self, borrowing: bool) -> i64 {
-        if self.closed {
-            return 0;
-        }
         let borrows = if borrowing { self.grant.borrows } else { 0 };
         let most = self.grant.nominal.saturating_add(borrows);
-        most.saturating_sub(self.used)
+        let left = most.saturating_sub(self.used);
+        // What is kept below may be used of a closed grant as well, but not beyond what it has.
+        if self.closed { left.min(0) } else { left }
     }
 
     /// What may be used without the grant above noticing: it is reserved already.

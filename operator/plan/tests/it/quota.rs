@@ -239,3 +239,18 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_is_kept_below_a_closed_grant_may_be_used_as_far_as_it_has_anything_left() {
+    let mut bed = Bed::new(100);
+    let above = bed.add(None, (10, 0, 10));
+    let kept = bed.add(Some(above), (4, 0, 0));
+    let lends = bed.add(Some(above), (4, 0, 4));
+    bed.tree.close(above + 1);
+    assert_eq!((bed.room(kept), bed.room(lends)), (4, 0));
+    // More is used than there is, as after a cut.
+    bed.use_more(above, 7);
+    assert_eq!((bed.room(kept), bed.room(lends)), (3, 0));
+    bed.use_more(above, 4);
+    assert_eq!(bed.room(kept), 0);
+}
