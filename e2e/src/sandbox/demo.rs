@@ -36,9 +36,9 @@ fn unavailable(error: &anyhow::Error) -> bool {
 /// shell in any folder.
 pub(super) fn commands(kubeconfig: &Path, jiuzhou: &Path, city: Option<&Path>) -> String {
     let mut text = format!("  export KUBECONFIG={}\n", quoted(kubeconfig));
-    let alias = quoted(Path::new(&format!("jiuzhou={}", jiuzhou.display())));
+    let folder = jiuzhou.parent().unwrap_or(Path::new("."));
     let mut commands = vec![
-        format!("alias {alias}"),
+        format!("export PATH={}:\"$PATH\"", quoted(folder)),
         "kubectl wait --for=condition=Ready --timeout=1m -n demo japp/hello".to_owned(),
         "kubectl get japp,rg,mbc -n demo".to_owned(),
         "jiuzhou status".to_owned(),
@@ -61,7 +61,7 @@ pub(super) fn commands(kubeconfig: &Path, jiuzhou: &Path, city: Option<&Path>) -
 /// A path as one word of a shell.
 fn quoted(path: &Path) -> String {
     let text = path.display().to_string();
-    let plain = |c: char| c.is_alphanumeric() || "/._-+=".contains(c);
+    let plain = |c: char| c.is_alphanumeric() || "/._-+".contains(c);
     if text.chars().all(plain) {
         text
     } else {
@@ -79,7 +79,7 @@ mod tests {
         let text = commands(Path::new("/a/hub"), binary, Some(Path::new("/a/city")));
         assert!(text.starts_with("  export KUBECONFIG=/a/hub\n"), "{text}");
         assert!(
-            text.contains(r"  alias 'jiuzhou=/it'\''s here/jiuzhou'"),
+            text.contains(r#"  export PATH='/it'\''s here':"$PATH""#),
             "{text}"
         );
         assert!(text.contains("kubectl --kubeconfig /a/city get"), "{text}");

@@ -351,6 +351,7 @@ fn holds(summary: &Summary) {
         summary.found.epochs.len() >= 6,
         summary.ends.killed > 0 && summary.ends.asleep > 0,
         summary.ends.cut_off > 0 && summary.ends.stopped > 0,
+        // Some 420 and 220 on two idle cores; 170 and 130 where other work takes most of them.
         summary.found.ledgers >= 100 && summary.found.slices >= 80,
         summary.found.grown >= 30 && summary.found.filled > 0 && summary.found.restores > 0,
     ];

@@ -1,6 +1,7 @@
 //! `jiuzhou apply`: several kinds in one go, in the order in which they need each other, until all of
 //! them are Ready.
 
+use std::collections::BTreeSet;
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -71,11 +72,14 @@ pub(super) async fn apply(
         bail!("the files hold no objects");
     }
     objects.sort_by_key(rank);
+    let brought: BTreeSet<String> = objects.iter().filter_map(brings).collect();
     let mut items = Vec::new();
     let mut refused = Vec::new();
     for object in objects {
         let what = shown(&object);
-        match one(client, object, end).await {
+        let comes = object.namespace().is_some_and(|n| brought.contains(&n));
+        let until = if comes { end } else { Instant::now() };
+        match one(client, object, until).await {
             Ok(item) => {
                 tell(format, &format!("{what} applied"))?;
                 items.push(item);
@@ -142,7 +146,21 @@ fn shown(object: &DynamicObject) -> String {
     }
 }
 
-/// Applies an object, once its namespace is there.
+/// The namespace that comes with an object.
+fn brings(object: &DynamicObject) -> Option<String> {
+    let name = object.metadata.name.clone()?;
+    match object.types.as_ref()?.kind.as_str() {
+        "Namespace" => Some(name),
+        "Tenant" => {
+            let home = object.namespace()?;
+            let key = (home.as_str().into(), name.as_str().into());
+            Some(plan::world::owned_namespace(&key).to_string())
+        }
+        _ => None,
+    }
+}
+
+/// Applies an object, once its namespace is there, if that may still come.
 async fn one(client: &Client, object: DynamicObject, end: Instant) -> anyhow::Result<Item> {
     let types = object
         .types
@@ -181,11 +199,18 @@ async fn one(client: &Client, object: DynamicObject, end: Instant) -> anyhow::Re
     }
 }
 
-/// Whether only `kubectl apply` owns what is in the way: that is the same user, by another command.
+/// Field managers of `kubectl apply`, client-side and server-side.
+const KUBECTL_APPLY: [&str; 2] = ["kubectl-client-side-apply", "kubectl"];
+
+/// Whether only `kubectl apply` owns what is in the way: the file was applied before, by another command.
+/// What somebody edited or patched by hand is his.
 fn is_of_kubectl(status: &Status) -> bool {
     let details = status.details.as_ref();
     let causes = details.map_or(&[][..], |details| &details.causes);
-    let kubectl = |cause: &StatusCause| cause.message.contains("conflict with \"kubectl");
+    let kubectl = |cause: &StatusCause| {
+        let mut names = KUBECTL_APPLY.iter();
+        names.any(|name| cause.message.contains(&format!("conflict with \"{name}\"")))
+    };
     status.is_conflict() && !causes.is_empty() && causes.iter().all(kubectl)
 }
 
@@ -347,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn fields_of_kubectl_are_taken_over_and_those_of_anybody_else_are_not() {
+    fn fields_of_kubectl_apply_are_taken_over_and_those_of_anybody_else_are_not() {
         let conflict = |managers: &[&str]| -> Status {
             let cause = |manager: &&str| {
                 json!({
@@ -363,11 +388,24 @@ mod tests {
             .unwrap()
         };
         assert!(is_of_kubectl(&conflict(&["kubectl-client-side-apply"])));
+        assert!(is_of_kubectl(&conflict(&["kubectl"])), "server-side");
+        assert!(!is_of_kubectl(&conflict(&["kubectl-edit"])), "by hand");
         assert!(!is_of_kubectl(&conflict(&[
             "kubectl-client-side-apply",
             "argocd"
         ])));
         assert!(!is_of_kubectl(&conflict(&[])), "it may be of another kind");
+    }
+
+    #[test]
+    fn a_namespace_comes_with_itself_and_with_its_tenant() {
+        let comes = |kind, home, name| brings(&object(kind, home, name));
+        assert_eq!(comes("Namespace", "", "health"), Some("health".into()));
+        let first = comes("Tenant", "jiuzhou-system", "health");
+        assert_eq!(first, Some("health".into()));
+        let inner = comes("Tenant", "health", "inner");
+        assert_eq!(inner, Some("health-inner".into()));
+        assert_eq!(comes("App", "health", "web"), None);
     }
 
     #[test]

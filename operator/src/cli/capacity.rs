@@ -1,5 +1,5 @@
 //! `jiuzhou capacity`: what there is, what is granted, what is used. The numbers are those of the
-//! statuses, so that they equal what kubectl shows; people read them in one unit a column.
+//! statuses, so that they equal what kubectl shows; people read them in one unit a resource.
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -109,16 +109,19 @@ fn table(rows: &[Row]) -> Table {
     let mut table = Table::new(&header);
     for row in rows {
         let resource = row.resource();
-        let cell = |(_, value): &(_, Option<String>)| {
-            let value = value.as_deref();
-            Painted::from(value.map_or_else(|| "-".to_owned(), |text| for_people(resource, text)))
+        let cell = |(name, value): &(&str, Option<String>)| {
+            let text = value.as_deref().unwrap_or("-");
+            Painted::from(match *name {
+                "region" | "tenant" | "resource" => text.to_owned(),
+                _ => for_people(resource, text),
+            })
         };
         table.row(row.0.iter().map(cell));
     }
     table
 }
 
-/// An amount in the unit that all of its column have, cores or Gi; anything else as it is.
+/// An amount in the unit that all of its resource have, cores or Gi; anything else as it is.
 fn for_people(resource: &str, text: &str) -> String {
     let Some(amount) = parse_quantity(resource, text) else {
         return text.to_owned();
@@ -156,7 +159,14 @@ mod tests {
     }
 
     #[test]
-    fn people_read_one_unit_a_column() {
+    fn people_read_one_unit_a_resource_and_names_as_they_are() {
+        let region = Row(vec![
+            ("region", Some("330100".to_owned())),
+            ("resource", Some("memory".to_owned())),
+            ("allocatable", Some("512Mi".to_owned())),
+        ]);
+        let text = table(&[region]).to_string();
+        assert!(text.ends_with("330100  memory    0.5Gi\n"), "{text}");
         let amounts = ["1610612736", "512Mi", "40Gi", "0", "1Ki"];
         let memory = amounts.map(|text| for_people("memory", text));
         assert_eq!(memory, ["1.5Gi", "0.5Gi", "40Gi", "0Gi", "0Gi"]);

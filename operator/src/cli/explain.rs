@@ -107,8 +107,8 @@ fn as_json(found: &Found, world: &World) -> serde_json::Value {
         "rollout": app.status.rollout,
         "clusters": answers.into_iter().map(answer).collect::<Vec<_>>(),
         "quotas": found.draws.as_deref().map(quotas::as_json),
-        "isolation": isolation::walls_as_json(&report.walls(world, app)),
-        "links": isolation::paths_as_json(&report.paths(world, app)),
+        "isolation": isolation::walls_as_json(&found.planner.walls(world, app)),
+        "links": isolation::paths_as_json(&found.planner.paths(world, app)),
     })
 }
 
@@ -146,8 +146,8 @@ fn as_text(found: &Found, world: &World, show: Show) -> String {
         ]);
     }
     let quotas = quotas::as_text(found.draws.as_deref(), app, show);
-    let walls = isolation::walls_as_text(&report.walls(world, app), show);
-    let paths = isolation::paths_as_text(&report.paths(world, app), show);
+    let walls = isolation::walls_as_text(&found.planner.walls(world, app), show);
+    let paths = isolation::paths_as_text(&found.planner.paths(world, app), show);
     let sections = [
         lines.join("\n") + "\n",
         table.to_string(),

@@ -1,5 +1,7 @@
 //! Files and folders of manifests, as commands name them.
 
+use std::ffi::OsStr;
+use std::fs::DirEntry;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
@@ -30,17 +32,22 @@ fn collect(path: &Path, files: &mut Vec<PathBuf>) -> anyhow::Result<()> {
         files.push(path.to_owned());
         return Ok(());
     }
-    let mut entries: Vec<PathBuf> = std::fs::read_dir(path)
-        .with_context(|| format!("cannot read {}", path.display()))?
-        .map(|entry| Ok(entry?.path()))
-        .collect::<std::io::Result<_>>()?;
-    entries.sort();
+    let cannot = || format!("cannot read {}", path.display());
+    let entries = std::fs::read_dir(path).with_context(cannot)?;
+    let mut entries: Vec<DirEntry> = entries.collect::<Result<_, _>>().with_context(cannot)?;
+    entries.sort_by_key(DirEntry::file_name);
     for entry in entries {
-        let manifest = entry
-            .extension()
-            .is_some_and(|end| ENDS.iter().any(|known| end == *known));
-        if entry.is_dir() || manifest {
-            collect(&entry, files)?;
+        let path = entry.path();
+        // What is hidden is for somebody else: settings of CI, or the versions of a mounted ConfigMap.
+        if entry.file_name().to_string_lossy().starts_with('.') {
+            continue;
+        }
+        let ends = |end: &OsStr| ENDS.iter().any(|known| end == *known);
+        if entry.file_type().with_context(cannot)?.is_dir() {
+            collect(&path, files)?;
+        } else if path.extension().is_some_and(ends) && path.is_file() {
+            // A link to a folder is not followed: it may lead round.
+            files.push(path);
         }
     }
     Ok(())
@@ -55,4 +62,35 @@ pub(super) fn documents(text: &str) -> impl Iterator<Item = &str> {
             .any(|line| !line.is_empty() && !line.starts_with('#') && line != "---")
     };
     text.split("\n---").filter(says_something)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn folders_are_searched_but_for_what_is_hidden_and_links_to_folders() {
+        let dir = std::env::temp_dir().join(format!("jiuzhou-manifests-{}", std::process::id()));
+        std::fs::create_dir_all(dir.join("inner/.github")).unwrap();
+        for name in [
+            "b.yaml",
+            "a.json",
+            "notes.txt",
+            "inner/c.yml",
+            "inner/.github/ci.yml",
+        ] {
+            std::fs::write(dir.join(name), "").unwrap();
+        }
+        std::os::unix::fs::symlink(&dir, dir.join("round.yaml")).unwrap();
+        std::os::unix::fs::symlink(dir.join("b.yaml"), dir.join("link.yaml")).unwrap();
+        let found = files(std::slice::from_ref(&dir)).unwrap();
+        let names = found.iter().map(|file| file.strip_prefix(&dir).unwrap());
+        let names: Vec<_> = names.map(|name| name.to_str().unwrap()).collect();
+        assert_eq!(names, ["a.json", "b.yaml", "inner/c.yml", "link.yaml"]);
+        let hidden = dir.join("inner/.github");
+        assert_eq!(files(&[hidden]).unwrap().len(), 1, "it was named itself");
+        std::fs::remove_file(dir.join("inner/c.yml")).unwrap();
+        assert!(files(&[dir.join("inner")]).is_err(), "nothing was found");
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
 }

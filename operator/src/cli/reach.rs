@@ -116,8 +116,8 @@ pub(super) async fn reach(
     format: Format,
 ) -> anyhow::Result<ExitCode> {
     let policies = policies(client).await?;
-    let sources = ends(client, from).await?;
-    let targets = ends(client, &to.end).await?;
+    let sources = ends(client, from, "source").await?;
+    let targets = ends(client, &to.end, "target").await?;
     let mut answers = Vec::new();
     for source in &sources.0 {
         for target in &targets.0 {
@@ -135,7 +135,7 @@ pub(super) async fn reach(
         (from, &sources, &shown.egress),
         (&to.end, &targets, &shown.ingress),
     ] {
-        if passes && !*there && matches!(side, Side::Open | Side::Itself) {
+        if passes && !*there && *side == Side::Open {
             anyhow::bail!(
                 "no pod of App {named} is in this cluster, and nothing isolates its namespace here: ask a cluster in which it runs, by --kubeconfig; jiuzhou explain app lists them"
             );
@@ -170,7 +170,7 @@ async fn policies(client: &Client) -> anyhow::Result<Vec<Policy>> {
 /// What an end stands for, and whether it is really there.
 struct Ends(Vec<End>, bool);
 
-async fn ends(client: &Client, named: &Named) -> anyhow::Result<Ends> {
+async fn ends(client: &Client, named: &Named, which: &str) -> anyhow::Result<Ends> {
     let (namespace, pods) = match named {
         Named::Address(address) => return Ok(Ends(vec![End::Address(*address)], true)),
         Named::App { namespace, name } => {
@@ -193,6 +193,8 @@ async fn ends(client: &Client, named: &Named) -> anyhow::Result<Ends> {
         // Policies select pods by labels, and those of an App are known before it runs.
         let pod = Pod {
             namespace: namespace.clone(),
+            // Two pods of one App are two: what a pod says to itself no policy judges.
+            name: which.to_owned(),
             labels: BTreeMap::from([(label::APP.to_owned(), name.clone())]),
             namespace_labels: home,
             ..Pod::default()

@@ -39,7 +39,7 @@ struct Difference {
 }
 
 impl Difference {
-    /// What happens to an App about which there is nothing to say.
+    /// What happens to an App, in a word; of one that differs in its note alone, that this is over.
     fn kind(&self) -> &'static str {
         let sum = |placement: &Placement| -> i64 {
             let counts = placement.values();
@@ -48,7 +48,9 @@ impl Difference {
         let stays = |(cluster, count): (&ClusterName, &Option<i32>)| {
             self.after.get(cluster).is_some_and(|after| after >= count)
         };
-        if self.before.is_empty() {
+        if self.before == self.after {
+            "is held back no longer"
+        } else if self.before.is_empty() {
             "starts"
         } else if self.after.is_empty() {
             "stops"
@@ -81,7 +83,7 @@ pub(super) async fn simulate(
     let differences = compare(&before, &after);
     let mut out = std::io::stdout().lock();
     if format == Format::Json {
-        let one = |d: &Difference| json!({"app": d.app, "before": d.before, "after": d.after, "note": d.note});
+        let one = |d: &Difference| json!({"app": d.app, "change": d.kind(), "before": d.before, "after": d.after, "note": d.note});
         let value = json!({
             "kind": "Simulation", "apiVersion": "cli.jiuzhou.io/v1",
             "apps": after.apps.len(), "changes": differences.iter().map(one).collect::<Vec<_>>(),
@@ -92,7 +94,7 @@ pub(super) async fn simulate(
     if differences.is_empty() {
         writeln!(
             out,
-            "Nothing moves and nothing is refused: {} apps stay as they are.",
+            "Nothing changes: {} apps stay as they are.",
             after.apps.len()
         )?;
         return Ok(ExitCode::SUCCESS);
@@ -320,6 +322,7 @@ mod tests {
         };
         let two: &[_] = &[("a", 2), ("b", 2)];
         assert_eq!(kind(&[], two), "starts");
+        assert_eq!(kind(two, two), "is held back no longer");
         assert_eq!(kind(two, &[]), "stops");
         assert_eq!(kind(two, &[("a", 2)]), "shrinks");
         assert_eq!(kind(two, &[("a", 4)]), "moves");

@@ -11,8 +11,8 @@
 //! What a user does (a budget that is cut, a ledger that is deleted, a first Quota where much runs already)
 //! may leave an excess, and so may a stricter ledger above what runs; that stands, and may not grow.
 //!
-//! Not judged: what pods really run, where no grant and no budget counts, and slices of the same turn as the
-//! ledgers that they were planned on.
+//! Slices are judged by the ledgers that they may have been planned on: those before any that came in the
+//! same turn. Not judged: what pods really run, and where no grant and no budget counts.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -6,7 +6,7 @@ use crds::{ClusterName, Entry, EntryState, Management, NamespaceName};
 
 use super::{Finding, Judge};
 use crate::province::{Plan, SliceWrite};
-use crate::world::{NamespaceSlot, namespace_uid};
+use crate::world::{namespace_uid, owned_namespace};
 
 impl Judge<'_> {
     /// An entry about a namespace.
@@ -16,8 +16,7 @@ impl Judge<'_> {
         match entry.state {
             EntryState::Present => self.content(write, entry, before),
             EntryState::Removed | EntryState::Released => {
-                let slot = self.world.namespaces.get(&entry.namespace);
-                let cleared = slot.is_none_or(NamespaceSlot::is_cleared);
+                let cleared = self.cleared(&entry.namespace);
                 let ends = match entry.state {
                     EntryState::Released => self.leaves(&write.cluster),
                     EntryState::Removed | EntryState::Present => cleared,
@@ -28,6 +27,15 @@ impl Judge<'_> {
                 }
             }
         }
+    }
+
+    /// Whether somebody deleted a namespace, or the Tenant that had it. That it is missing says nothing.
+    fn cleared(&self, namespace: &NamespaceName) -> bool {
+        if let Some(slot) = self.world.namespaces.get(namespace) {
+            return slot.clearing || (slot.owner.is_none() && slot.deleting);
+        }
+        let mut tenants = self.world.tenants();
+        tenants.any(|(key, tenant)| tenant.deleting && owned_namespace(key) == *namespace)
     }
 
     /// Whether a cluster is on its way out.

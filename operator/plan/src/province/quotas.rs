@@ -95,6 +95,15 @@ fn region_line<'a>(fleet: &'a Fleet, region: &'a RegionName) -> &'a [RegionName]
     view.map_or(std::slice::from_ref(region), |view| &view.line)
 }
 
+/// What a grant is carved from.
+struct Above {
+    /// Its node, if anything limits it.
+    node: Option<Node>,
+    /// Whether it was carved from something nearer, whose ledger is gone: nobody knows how much that has
+    /// left, so nothing grows.
+    lost: bool,
+}
+
 impl Book {
     /// All that is in force, with nothing used.
     pub(crate) fn of(world: &World, fleet: &Fleet) -> Self {
@@ -114,10 +123,10 @@ impl Book {
             }
         }
         book.shape = world.quota_index.shape;
+        book.lost = desks::lost(world);
         for (own, all) in in_order(world, fleet) {
             book.enter(world, fleet, own, &all);
         }
-        book.lost = desks::lost(world);
         book.ledgers = ledgers(world);
         book
     }
@@ -138,9 +147,9 @@ impl Book {
             let closes = world.quota_index.closing.contains_key(&key);
             let source = self.source(Source::Quota(key));
             let mut nodes = Nodes::with_capacity(parents.len());
-            for ((resource, grant), parent) in accepted.grants.iter().zip(parents) {
-                let node = self.add(parent, *grant, source, resource);
-                if closes {
+            for ((resource, grant), above) in accepted.grants.iter().zip(parents) {
+                let node = self.add(above.node, *grant, source, resource);
+                if closes || above.lost {
                     self.tree.close(node);
                 }
                 nodes.push((resource.clone(), node));
@@ -208,30 +217,41 @@ impl Book {
         self.tree.add(parent, grant)
     }
 
-    /// The node that each resource of a grant is carved from: that of the nearest tenant above, for the
-    /// nearest Region, or the Region's budget.
+    /// What each resource of a grant is carved from: that of the nearest tenant above, for the nearest
+    /// Region, or the Region's budget.
     fn parents(
         &self,
         fleet: &Fleet,
         line: &[NamespaceName],
         region: &RegionName,
         grants: &Grants,
-    ) -> Vec<Option<Node>> {
+    ) -> Vec<Above> {
         let regions = region_line(fleet, region);
-        let mut above: Vec<&Nodes> = Vec::new();
+        let mut above: Vec<(&[_], Option<&Arc<Grants>>)> = Vec::new();
         for own in &line[1..] {
-            let mine = self.grants.get(own).into_iter();
-            above
-                .extend(mine.flat_map(|mine| regions.iter().filter_map(|region| mine.get(region))));
+            let (mine, lost) = (self.grants.get(own), self.lost.get(own));
+            for region in regions {
+                let nodes = mine.and_then(|mine| mine.get(region));
+                above.extend(nodes.map(|nodes| (nodes.as_slice(), None)));
+                let lost = lost.and_then(|lost| lost.get(region));
+                above.extend(lost.map(|lost| (&[][..], Some(lost))));
+            }
         }
         // Budgets are for first tenants.
-        above.extend(self.budgets.get(region).filter(|_| line.len() == 1));
+        let budget = self.budgets.get(region).filter(|_| line.len() == 1);
+        above.extend(budget.map(|nodes| (nodes.as_slice(), None)));
         let find = |resource: &Arc<str>| {
-            let mut nodes = above.iter().flat_map(|nodes| nodes.iter());
-            let found = nodes.find(|(name, _)| name == resource);
-            found.map(|(_, node)| *node)
+            let mut lost = false;
+            for (nodes, gone) in &above {
+                if let Some((_, node)) = nodes.iter().find(|(name, _)| name == resource) {
+                    return (Some(*node), lost);
+                }
+                lost |= gone.is_some_and(|gone| gone.contains_key(resource));
+            }
+            (None, lost)
         };
-        grants.keys().map(find).collect()
+        let all = grants.keys().map(find);
+        all.map(|(node, lost)| Above { node, lost }).collect()
     }
 
     /// Takes in that so much is used in a cluster, `times` 1, or no longer, -1.

@@ -146,9 +146,8 @@ fn status(
         conditions: conditions.collect(),
         ..QuotaStatus::default()
     };
-    let coming = matches!(standing, QuotaStanding::Coming);
-    if coming && slot.was_in_force() && world.quota_ledger(&slot.grant.1).is_none() {
-        // The ledger is gone and about to be written again: until then this is all that is known of it.
+    if slot.was_in_force() && world.quota_ledger(&slot.grant.1).is_none() {
+        // The ledger is gone. Until it is written again this is all that is known of what it had.
         return QuotaStatus {
             leader_epoch: None,
             observed_generation: said.observed_generation,

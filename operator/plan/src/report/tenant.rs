@@ -101,7 +101,9 @@ fn said(
         Place::Owned(_) => Some((
             Reconciling,
             Reason::InProgress,
-            format!("Roles in namespace {own} are being given."),
+            format!(
+                "Roles in namespace {own} are being given. Should that last, a RoleBinding jiuzhou-tenant-admin or jiuzhou-tenant-view of another role is in the way: delete it."
+            ),
         )),
         Place::Absent | Place::Claimable(_) => Some((
             Reconciling,

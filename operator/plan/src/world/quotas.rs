@@ -49,7 +49,7 @@ pub struct QuotaSlot {
 impl QuotaSlot {
     /// Whether anything of it was in force when its status was written.
     pub(crate) fn was_in_force(&self) -> bool {
-        !self.told.is_empty() && !self.deleting
+        !self.told.is_empty()
     }
 
     /// What that was, as far as the status says.

@@ -466,4 +466,12 @@ fn the_second_judge_finds_an_app_that_nothing_isolates_and_an_isolation_that_end
         matches!(&findings[..], [Finding::Opened(..)]),
         "{findings:?}"
     );
+    // That a namespace is missing at the hub is no reason.
+    province.world.remove_namespace(&"health".into());
+    for entry in &mut plan.slices[0].spec.entries {
+        entry.state = EntryState::Removed;
+    }
+    let findings = check(&province.world, &plan);
+    let opened = |finding: &Finding| matches!(finding, Finding::Opened(..));
+    assert!(findings.iter().any(opened), "{findings:?}");
 }

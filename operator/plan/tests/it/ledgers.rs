@@ -204,6 +204,48 @@ fn what_an_inner_tenant_uses_counts_where_it_would_without_the_grant_that_is_los
 }
 
 #[test]
+fn what_was_carved_from_a_grant_that_is_lost_does_not_grow_either() {
+    let mut province = Province::cities()
+        .with_tenant(ROOT, "tax", &json!({}))
+        .settled()
+        .with_quota(ROOT, "tax", "zhejiang", &cpu("10"))
+        .with_tenant("tax", "audit", &json!({}))
+        .settled()
+        .with_quota("tax", "audit", "hangzhou", &cpu("4"))
+        .settled()
+        .with(of("tax", "outer", 10, "Core"))
+        .settled();
+    assert_eq!(replicas(&province, "outer"), 10);
+    province.world.remove_quota_ledger(&"zhejiang".into());
+    let mut province = province.with(of("tax-audit", "web", 4, "General"));
+    province.turn();
+    assert_eq!(replicas(&province, "web"), 0);
+}
+
+#[test]
+fn a_refused_quota_whose_ledger_is_lost_lets_nothing_grow_either() {
+    let mut province = Province::cities()
+        .with_tenant(ROOT, "tax", &json!({}))
+        .settled()
+        .with_quota(ROOT, "tax", "zhejiang", &cpu("40"))
+        .with_tenant("tax", "audit", &json!({}))
+        .settled()
+        .with_quota("tax", "audit", "hangzhou", &cpu("10"))
+        .settled();
+    province.set_quota("tax", "audit", "hangzhou", &cpu("100"));
+    province.settle();
+    province.world.remove_quota_ledger(&"hangzhou".into());
+    let mut province = province.with(of("tax-audit", "web", 20, "Core"));
+    for _ in 0..5 {
+        province.turn();
+        assert_eq!(replicas(&province, "web"), 0);
+    }
+    province.set_quota("tax", "audit", "hangzhou", &cpu("15"));
+    province.settle();
+    assert_eq!(replicas(&province, "web"), 15);
+}
+
+#[test]
 fn a_quota_whose_ledger_is_lost_says_what_was_in_force_until_it_is_written_again() {
     let mut province = Province::cities()
         .with_tenant(ROOT, "tax", &json!({}))

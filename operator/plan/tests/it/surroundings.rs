@@ -10,16 +10,21 @@ use crate::province::{Province, app};
 
 const ROOT: &str = "jiuzhou-system";
 
-fn draws(province: &Province, app: &str) -> Option<Vec<Draw>> {
+/// As the command plans for itself.
+fn planned(province: &Province) -> Planner {
     let mut planner = Planner::default();
     let _plan = planner.plan(&province.world);
-    planner.draws(&province.world, &province.uid(app))
+    planner
+}
+
+fn draws(province: &Province, app: &str) -> Option<Vec<Draw>> {
+    planned(province).draws(&province.world, &province.uid(app))
 }
 
 fn walls(province: &Province, app: &str) -> Vec<Wall> {
-    let (_, report) = plan::plan(&province.world);
-    let app = &report.apps[&province.uid(app)];
-    report.walls(&province.world, app)
+    let planner = planned(province);
+    let app = &planner.report().apps[&province.uid(app)];
+    planner.walls(&province.world, app)
 }
 
 fn quota(tenant: &str, region: &str) -> Source {
@@ -100,6 +105,10 @@ fn walls_are_told_for_each_cluster_with_what_asks_for_them() {
     assert_eq!(&*wall.isolations[0], "own-images");
     let registries = wall.baseline.registries.as_ref().unwrap();
     assert!(registries.contains("registry.example"));
+    // The hub has not written what changed: the command says so.
+    let asks = json!({"zones": ["ExtranetPublic"], "podSecurity": "Restricted"});
+    province.set_isolation("own-images", &asks);
+    assert_eq!(walls(&province, "web")[0].force, Force::Coming);
 }
 
 #[test]
@@ -112,8 +121,9 @@ fn links_are_told_from_both_sides_with_what_keeps_them_from_being_in_force() {
     province.set_link("id", |_| {});
     province.settle();
     let paths = |province: &Province, app: &str| {
-        let (_, report) = plan::plan(&province.world);
-        report.paths(&province.world, &report.apps[&province.uid(app)])
+        let planner = planned(province);
+        let app = &planner.report().apps[&province.uid(app)];
+        planner.paths(&province.world, app)
     };
     let from = paths(&province, "web");
     assert!(from[0].leaves);
@@ -122,9 +132,12 @@ fn links_are_told_from_both_sides_with_what_keeps_them_from_being_in_force() {
     assert_eq!(refused.reason, Reason::GrantMissing);
     assert!(paths(&province, "else").is_empty());
     province.consent("health");
+    let coming = &paths(&province, "web")[0];
+    assert!(coming.refused.is_none() && !coming.in_force);
     province.settle();
     let to = paths(&province, "sso");
     assert!(!to[0].leaves);
     assert_eq!(to[0].others, ["health/web"]);
     assert_eq!(to[0].refused, None);
+    assert!(to[0].in_force);
 }

@@ -90,7 +90,7 @@ pub(super) fn paths_as_json(paths: &[LinkSide]) -> Value {
         json!({
             "link": format!("{home}/{name}"), "direction": if path.leaves { "To" } else { "From" },
             "others": path.others, "ports": ports, "expires": path.expires,
-            "inForce": path.refused.is_none(),
+            "inForce": path.in_force,
             "reason": path.refused.as_ref().map(|parked| parked.reason),
             "message": path.refused.as_ref().map(|parked| &parked.message),
         })
@@ -108,7 +108,8 @@ pub(super) fn paths_as_text(paths: &[LinkSide], show: Show) -> String {
         let (home, name) = &path.link;
         let direction = if path.leaves { "to" } else { "from" };
         let state = match &path.refused {
-            None => show.paint.good("InForce"),
+            None if path.in_force => show.paint.good("InForce"),
+            None => show.paint.unsure("Coming"),
             Some(parked) => {
                 let text = format!("{}: {}", parked.reason, parked.message);
                 show.paint.bad(&text)
@@ -180,6 +181,7 @@ mod tests {
             others: vec!["police/sso".to_owned()],
             ports,
             expires: crds::Timestamp::from_millis(0),
+            in_force: false,
             refused: Some(refused),
         };
         let text = paths_as_text(&[path], SHOW);

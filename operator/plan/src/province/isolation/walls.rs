@@ -1,11 +1,14 @@
 //! What stands around an App, for those who ask: its walls in each cluster, and the paths through them.
 
-use crds::{ClusterName, LinkPort, NamespaceName, Timestamp};
+use crds::{
+    ClusterName, ConditionStatus, ConditionType, LinkPort, NamespaceName, Timestamp, find_condition,
+};
 
 use super::baselines::{applies, enclosing, grade_in};
 use super::enforcement::Force;
 use crate::baseline::Baseline;
-use crate::report::{AppReport, PlanReport};
+use crate::province::memory::Planner;
+use crate::report::AppReport;
 use crate::world::{LinkKey, LinkSlot, Parked, World};
 
 /// What isolates an App's namespace in one cluster.
@@ -36,12 +39,14 @@ pub struct LinkSide {
     pub ports: Vec<LinkPort>,
     /// When it ends.
     pub expires: Timestamp,
-    /// Why it is not in force, if it is not.
+    /// Whether it is in force wherever one of the two sides is.
+    pub in_force: bool,
+    /// Why it lets nothing through, if that is so.
     pub refused: Option<Parked>,
 }
 
-impl PlanReport {
-    /// What isolates an App in each cluster that it is placed on.
+impl Planner {
+    /// What isolates an App in each cluster that it is placed on, after the last turn.
     pub fn walls(&self, world: &World, app: &AppReport) -> Vec<Wall> {
         let targets = app.targets.iter();
         let walls = targets.filter_map(|target| self.wall(world, &app.namespace, &target.cluster));
@@ -54,26 +59,29 @@ impl PlanReport {
         namespace: &NamespaceName,
         cluster: &ClusterName,
     ) -> Option<Wall> {
-        let at = self.fleet.position(cluster)?;
-        let (baselines, tenants) = (&self.baselines, &self.tenants);
-        let enclosing = enclosing(&self.fleet, baselines, tenants, namespace, at)?;
-        let view = self.fleet.clusters[at].cluster.as_ref().ok()?;
+        let report = self.report();
+        let at = report.fleet.position(cluster)?;
+        let (baselines, tenants) = (&report.baselines, &report.tenants);
+        let enclosing = enclosing(&report.fleet, baselines, tenants, namespace, at)?;
+        let view = report.fleet.clusters[at].cluster.as_ref().ok()?;
         let grade = grade_in(tenants, namespace, view.max_data_grade);
         let specs = baselines.specs.iter();
         let here = specs.filter(|(_, spec)| applies(spec, view.zone, grade));
         let ledger = world.ledger(&world.home_uid(namespace));
         let held = ledger.and_then(|ledger| ledger.entries.get(cluster));
-        let report = ledger.and_then(|ledger| ledger.reports.get(cluster));
+        let told = ledger.and_then(|ledger| ledger.reports.get(cluster));
+        // What is about to be written is in force nowhere yet.
+        let held = held.filter(|_| !self.presence.edited.has(namespace, cluster));
         Some(Wall {
             cluster: cluster.clone(),
             isolations: here.map(|(name, _)| name.clone()).collect(),
             baseline: enclosing.baseline.clone(),
-            force: held.map_or(Force::Coming, |held| Force::of(held, report)),
-            message: report.and_then(|report| report.message.clone()),
+            force: held.map_or(Force::Coming, |held| Force::of(held, told)),
+            message: told.and_then(|told| told.message.clone()),
         })
     }
 
-    /// Links from an App and to it.
+    /// Links from an App and to it, after the last turn.
     pub fn paths(&self, world: &World, app: &AppReport) -> Vec<LinkSide> {
         let links = world.links();
         links
@@ -95,13 +103,17 @@ impl PlanReport {
         } else {
             sources.map(|name| format!("{home}/{name}")).collect()
         };
-        let verdict = self.links.verdicts.get(key)?;
+        let verdict = self.report().links.verdicts.get(key)?;
+        let status = self.report().link_statuses.get(key);
+        let conditions = status.map_or(&slot.status.conditions, |status| &status.conditions);
+        let ready = find_condition(conditions, ConditionType::Ready);
         Some(LinkSide {
             link: key.clone(),
             leaves,
             others,
             ports: to.ports.clone(),
             expires: spec.expires,
+            in_force: ready.is_some_and(|ready| ready.status == ConditionStatus::True),
             refused: verdict.as_ref().err().cloned(),
         })
     }
