@@ -6,20 +6,22 @@
 mod finding;
 mod isolation;
 mod quotas;
+mod removal;
 mod tenancy;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crds::{
-    ClusterName, Division, Entry, EntryState, Management, NamespaceName, RegionName, ReportState,
-    SLICE_ENTRIES_MAX, TakeOver, Uid, label_selector_matches,
+    ClusterName, Entry, EntryState, Management, NamespaceName, RegionName, ReportState,
+    SLICE_ENTRIES_MAX, TakeOver, Uid,
 };
 
 pub use finding::Finding;
 pub use quotas::{Limit, Use, uses};
 
 use crate::province::{Plan, QuotaWrite, SliceWrite};
-use crate::world::{AppState, Scale, ValidApp, ValidCluster, World};
+use crate::world::{ValidApp, ValidCluster, World};
+use removal::fits;
 
 /// A plan without the Apps that findings are about, so that a defect in what is decided for one holds
 /// up nobody else; `None` when it cannot be told whose writes they are.
@@ -229,56 +231,6 @@ impl<'a> Judge<'a> {
         })
     }
 
-    /// A removal needs somebody's word, the App's deletion or its own rules, and a living App must
-    /// stand elsewhere first.
-    fn may_remove(&self, write: &SliceWrite, entry: &Entry) -> bool {
-        let Some(slot) = self.world.app(&entry.uid) else {
-            return false;
-        };
-        if matches!(slot.life, AppState::Deleting | AppState::Released) {
-            return true;
-        }
-        let Ok(app) = &slot.state else { return false };
-        let others = self.others(write, entry);
-        let stands = others.iter().any(|(_, well)| *well) && others.iter().all(|(_, well)| *well);
-        let leaves = self.must_leave(&slot.namespace, app, &write.cluster);
-        stands && (leaves || self.surplus(app, write, &others))
-    }
-
-    /// Where else an App is placed, and whether it is well there.
-    fn others(&self, write: &SliceWrite, entry: &Entry) -> Vec<(&'a Entry, bool)> {
-        let Some(ledger) = self.world.ledger(&entry.uid) else {
-            return Vec::new();
-        };
-        let (mut others, lost) = (Vec::new(), |c: &ClusterName| self.region(c).is_none());
-        for (cluster, held) in &ledger.entries {
-            if *cluster == write.cluster || !held.entry.state.is_present() {
-                continue;
-            }
-            let leaves = self
-                .plan
-                .slices
-                .iter()
-                .filter(|other| other.cluster == *cluster)
-                .any(|w| {
-                    w.spec
-                        .entries
-                        .iter()
-                        .any(|e| e.uid == entry.uid && !e.state.is_present())
-                });
-            let report = ledger
-                .reports
-                .get(cluster)
-                .filter(|r| r.generation >= held.entry.generation);
-            let well = report
-                .is_some_and(|r| matches!(r.state, ReportState::Healthy | ReportState::Observed));
-            if !leaves {
-                others.push((&*held.entry, well || lost(cluster)));
-            }
-        }
-        others
-    }
-
     fn region(&self, cluster: &ClusterName) -> Option<&'a RegionName> {
         Some(
             &self
@@ -306,87 +258,6 @@ impl<'a> Judge<'a> {
             next = parent.and_then(|parent| self.world.regions.get_key_value(parent));
         }
         line
-    }
-
-    /// Whether the App's own rules, its tenants, or the loss of a region take it away from a cluster.
-    fn must_leave(&self, tenant: &NamespaceName, app: &ValidApp, name: &ClusterName) -> bool {
-        let slot = self
-            .world
-            .clusters
-            .get(name)
-            .and_then(|slot| slot.state.as_ref().ok());
-        let Some(cluster) = slot else { return false };
-        let line = self.line(&cluster.region);
-        let labels = app.placement.clusters.as_ref();
-        let chosen = app.placement.regions.as_ref().is_none_or(|selector| {
-            let within =
-                selector.within.is_empty() || line.iter().any(|r| selector.within.contains(r));
-            let region = self
-                .world
-                .regions
-                .get(&cluster.region)
-                .and_then(|r| r.state.as_ref().ok());
-            within
-                && region.is_none_or(|region| {
-                    (selector.levels.is_empty() || selector.levels.contains(&region.level))
-                        && (selector.selector.as_ref())
-                            .is_none_or(|s| label_selector_matches(s, &region.labels))
-                })
-        });
-        !fits(app, cluster)
-            || tenancy::bars(self.world, tenant, app, &line)
-            || !chosen
-            || labels.is_some_and(|s| !label_selector_matches(s, &cluster.labels))
-            || line.iter().any(|region| self.world.lost.contains(*region))
-    }
-
-    /// Whether an App has what it asks for without a cluster.
-    fn surplus(&self, app: &ValidApp, write: &SliceWrite, others: &[(&Entry, bool)]) -> bool {
-        let count = |entry: &Entry| match entry.stages.first() {
-            Some(stage) => stage.replicas.or(stage.hpa.map(|hpa| hpa.max)).unwrap_or(1),
-            None => 1,
-        };
-        let placed: i64 = others
-            .iter()
-            .map(|(entry, _)| i64::from(count(entry)))
-            .sum();
-        let by_region = || {
-            let most = app
-                .placement
-                .max_regions
-                .and_then(|n| usize::try_from(n).ok());
-            let here = self.region(&write.cluster);
-            let ledger = others
-                .first()
-                .and_then(|(entry, _)| self.world.ledger(&entry.uid));
-            let present = ledger
-                .into_iter()
-                .flat_map(|l| &l.entries)
-                .filter(|(cluster, held)| {
-                    **cluster != write.cluster && held.entry.state.is_present()
-                });
-            let regions: Vec<_> = present
-                .filter_map(|(cluster, _)| self.region(cluster))
-                .collect();
-            here.is_some_and(|here| regions.contains(&here))
-                || most.is_some_and(|most| regions.iter().collect::<BTreeSet<_>>().len() >= most)
-        };
-        match &app.scale {
-            Scale::Manifests => by_region(),
-            Scale::Replicas {
-                total, division, ..
-            }
-            | Scale::Autoscaled {
-                max: total,
-                division,
-                ..
-            } => match division {
-                Division::Duplicate => by_region(),
-                Division::Even | Division::Weight | Division::Capacity => {
-                    placed >= i64::from(*total)
-                }
-            },
-        }
     }
 
     fn vanished(&mut self, write: &SliceWrite, kept: &BTreeSet<&Uid>) {
@@ -443,10 +314,4 @@ impl<'a> Judge<'a> {
                     })
             })
     }
-}
-
-fn fits(app: &ValidApp, cluster: &ValidCluster) -> bool {
-    cluster.zone == app.zone
-        && cluster.max_data_grade >= app.grade
-        && cluster.protection_level >= app.protection_level
 }

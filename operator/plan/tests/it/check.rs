@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crds::{Entry, EntryState, Management, NamespaceName};
+use crds::{Entry, EntryState, Management, NamespaceName, ReportState};
 use plan::check;
 use plan::check::Finding;
 use plan::province::{Plan, SliceWrite, TenantWrite};
@@ -214,6 +214,44 @@ fn a_removal_before_the_app_stands_elsewhere() {
     finds(&province, &removal(&province), |f| {
         matches!(f, Finding::Unasked(..))
     });
+}
+
+#[test]
+fn a_removal_is_held_up_by_what_stays_and_not_by_what_has_to_leave_as_well() {
+    let mut province = web();
+    province.edit("web", |spec| {
+        let within = json!({"regions": {"within": ["quzhou"]}});
+        spec.placement = serde_json::from_value(within).unwrap();
+    });
+    let removes = |plan: &Plan| {
+        let writes = plan
+            .slices
+            .iter()
+            .filter(|w| w.cluster.as_str() != "quzhou-a");
+        let entries = writes.flat_map(|write| &write.spec.entries);
+        entries.filter(|e| e.state == EntryState::Removed).count() == 2
+    };
+    let mut plan = province.plan();
+    while !removes(&plan) {
+        province.turn();
+        plan = province.plan();
+    }
+    // The slice of Ningbo was written a moment ago, and its next one waits; nothing was told of it yet.
+    plan.slices.retain(|w| w.cluster.as_str() != "ningbo-a");
+    unwell(&mut province, "ningbo-a");
+    assert_eq!(check(&province.world, &plan), []);
+    unwell(&mut province, "quzhou-a");
+    finds(&province, &plan, |f| matches!(f, Finding::Unasked(..)));
+}
+
+/// Lets a cluster tell that it is not done with anything.
+fn unwell(province: &mut Province, cluster: &str) {
+    let agent = province.agents.get_mut(cluster).unwrap();
+    for report in agent.reports.values_mut() {
+        report.state = ReportState::Progressing;
+    }
+    let told = agent.report();
+    province.world.apply_report(&cluster.into(), told);
 }
 
 #[test]
