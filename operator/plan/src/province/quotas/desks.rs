@@ -8,8 +8,8 @@ use crds::{NamespaceName, RegionName};
 use super::{Book, Nodes, Source, line, region_depth};
 use crate::province::placement::At;
 use crate::province::regions::Fleet;
-use crate::quota::Node;
-use crate::world::{GrantKey, Grants, World};
+use crate::quota::{Grant, Node};
+use crate::world::{Grants, World};
 
 /// Where the Apps of a namespace draw from, by cluster.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -52,6 +52,31 @@ impl Desks {
                 known.push((before, after));
                 after
             };
+        }
+    }
+
+    /// Closes what is drawn from in the clusters of a grant whose ledger is gone: what is used counts where it
+    /// would without that grant, and nothing grows until it is written again. `add` makes the node of a
+    /// resource below another one.
+    fn close(
+        &mut self,
+        clusters: &[At],
+        told: &Grants,
+        mut add: impl FnMut(&Arc<str>, Option<Node>, Grant) -> Node,
+    ) {
+        let mut known: BTreeMap<usize, usize> = BTreeMap::new();
+        for at in clusters {
+            let before = self.at[*at];
+            let after = known.entry(before).or_insert_with(|| {
+                let nodes = told.iter().map(|(resource, grant)| {
+                    let mut above = self.all[before].iter();
+                    let above = above.find_map(|(name, node)| (name == resource).then_some(*node));
+                    (resource.clone(), add(resource, above, *grant))
+                });
+                let nodes: Nodes = nodes.collect();
+                self.replace(before, &nodes)
+            });
+            self.at[*at] = *after;
         }
     }
 
@@ -120,49 +145,44 @@ impl Book {
             Some(next) if line(world, next) == rest => self.desks(world, fleet, next),
             Some(_) | None => self.desks_along(world, fleet, rest),
         };
-        let (mine, lost) = (self.grants.get(own), self.lost.get(own));
+        let Self {
+            grants,
+            lost,
+            subtrees,
+            tree,
+            names,
+            sources,
+            ..
+        } = self;
+        let (mine, lost) = (grants.get(own), lost.get(own));
         if mine.is_none_or(BTreeMap::is_empty) && lost.is_none() {
             // Whoever has a Quota of which nothing is in force yet starts nothing meanwhile.
             let asks = world.quota_index.asking.contains_key(own);
             return above.or_else(|| asks.then(|| Arc::new(Desks::none(fleet))));
         }
+        let mine = mine.into_iter().flatten();
+        let mine = mine.map(|(region, nodes)| (region, Ok(nodes)));
+        let lost = lost.into_iter().flatten();
+        let lost = lost.map(|(region, told)| (region, Err(told)));
+        let mut all: Vec<_> = mine.chain(lost).collect();
         // From the outside in, so that what is nearer replaces what is not.
-        let regions = mine.into_iter().flatten().map(|(region, _)| region);
-        let lost = lost.into_iter().flatten().map(|(region, _)| region);
-        let mut regions: Vec<RegionName> = regions.chain(lost).cloned().collect();
-        regions.sort_by_key(|region| region_depth(fleet, region));
+        all.sort_by_key(|(region, _)| region_depth(fleet, region));
         let mut desks = above.map_or_else(|| Desks::none(fleet), |above| (*above).clone());
-        for region in regions {
-            let clusters = self.subtrees.get(&region).cloned().unwrap_or_default();
-            let lost = self.lost.get(own).and_then(|lost| lost.get(&region));
-            let key = (own.clone(), region);
-            match lost.cloned() {
-                Some(told) => self.close(&mut desks, &clusters, &key, &told),
-                None => desks.draw(&clusters, self.nodes(&key)),
+        for (region, grant) in all {
+            let clusters = subtrees.get(region).map_or(&[][..], Vec::as_slice);
+            match grant {
+                Ok(nodes) => desks.draw(clusters, nodes),
+                Err(told) => {
+                    sources.push(Source::Quota((own.clone(), region.clone())));
+                    let source = sources.len() - 1;
+                    desks.close(clusters, told, |resource, above, grant| {
+                        names.push((source, resource.clone()));
+                        tree.add_lost(above, grant)
+                    });
+                }
             }
         }
         Some(Arc::new(desks))
-    }
-
-    /// Closes what Apps draw from in the clusters of a grant whose ledger is gone: what they use counts where
-    /// it would without that grant, and nothing grows until it is written again.
-    fn close(&mut self, desks: &mut Desks, clusters: &[At], key: &GrantKey, told: &Grants) {
-        let mut known: BTreeMap<usize, usize> = BTreeMap::new();
-        for at in clusters {
-            let before = desks.at[*at];
-            let after = known.entry(before).or_insert_with(|| {
-                let source = self.source(Source::Quota(key.clone()));
-                let nodes = told.iter().map(|(resource, grant)| {
-                    let mut above = desks.all[before].iter();
-                    let above = above.find_map(|(name, node)| (name == resource).then_some(*node));
-                    self.names.push((source, resource.clone()));
-                    (resource.clone(), self.tree.add_lost(above, *grant))
-                });
-                let nodes: Nodes = nodes.collect();
-                desks.replace(before, &nodes)
-            });
-            desks.at[*at] = *after;
-        }
     }
 }
 
