@@ -96,6 +96,13 @@ impl Desks {
     }
 }
 
+/// What a tenant was granted in a Region.
+enum Share<'a> {
+    InForce(&'a Nodes),
+    /// Its ledger is gone, and this is what its Quota says.
+    Lost(&'a Grants),
+}
+
 impl Book {
     /// Where the Apps of a namespace draw from; `None` when they are not limited.
     pub(crate) fn desks(
@@ -161,9 +168,9 @@ impl Book {
             return above.or_else(|| asks.then(|| Arc::new(Desks::none(fleet))));
         }
         let mine = mine.into_iter().flatten();
-        let mine = mine.map(|(region, nodes)| (region, Ok(nodes)));
+        let mine = mine.map(|(region, nodes)| (region, Share::InForce(nodes)));
         let lost = lost.into_iter().flatten();
-        let lost = lost.map(|(region, told)| (region, Err(told)));
+        let lost = lost.map(|(region, told)| (region, Share::Lost(told)));
         let mut all: Vec<_> = mine.chain(lost).collect();
         // From the outside in, so that what is nearer replaces what is not.
         all.sort_by_key(|(region, _)| region_depth(fleet, region));
@@ -171,8 +178,8 @@ impl Book {
         for (region, grant) in all {
             let clusters = subtrees.get(region).map_or(&[][..], Vec::as_slice);
             match grant {
-                Ok(nodes) => desks.draw(clusters, nodes),
-                Err(told) => {
+                Share::InForce(nodes) => desks.draw(clusters, nodes),
+                Share::Lost(told) => {
                     sources.push(Source::Quota((own.clone(), region.clone())));
                     let source = sources.len() - 1;
                     desks.close(clusters, told, |resource, above, grant| {
