@@ -39,7 +39,7 @@ struct Difference {
 }
 
 impl Difference {
-    /// What happens to an App, in a word; of one that differs in its note alone, that this is over.
+    /// What happens to what an App has, in a word that programs may rely on.
     fn kind(&self) -> &'static str {
         let sum = |placement: &Placement| -> i64 {
             let counts = placement.values();
@@ -49,7 +49,7 @@ impl Difference {
             self.after.get(cluster).is_some_and(|after| after >= count)
         };
         if self.before == self.after {
-            "is held back no longer"
+            "stays"
         } else if self.before.is_empty() {
             "starts"
         } else if self.after.is_empty() {
@@ -102,7 +102,9 @@ pub(super) async fn simulate(
     let paint = Paint::stdout();
     let mut table = Table::new(&["APP", "BEFORE", "AFTER", "NOTE"]);
     for d in &differences {
-        let note = if d.note.is_empty() {
+        let note = if d.note.is_empty() && d.before == d.after {
+            paint.good("is held back no longer")
+        } else if d.note.is_empty() {
             paint.good(d.kind())
         } else {
             paint.bad(&d.note)
@@ -322,7 +324,7 @@ mod tests {
         };
         let two: &[_] = &[("a", 2), ("b", 2)];
         assert_eq!(kind(&[], two), "starts");
-        assert_eq!(kind(two, two), "is held back no longer");
+        assert_eq!(kind(two, two), "stays");
         assert_eq!(kind(two, &[]), "stops");
         assert_eq!(kind(two, &[("a", 2)]), "shrinks");
         assert_eq!(kind(two, &[("a", 4)]), "moves");

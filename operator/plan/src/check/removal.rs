@@ -9,7 +9,6 @@ use crate::province::SliceWrite;
 use crate::world::{AppState, Scale, ValidApp, ValidCluster};
 
 /// Where else an App is placed.
-#[derive(Clone, Copy)]
 struct Other<'a> {
     cluster: &'a ClusterName,
     entry: &'a Entry,

@@ -93,9 +93,10 @@ fn enforced(
         };
         let entries = ledger.entries.iter();
         for (cluster, held) in entries.filter(|(_, held)| held.entry.state.is_present()) {
-            let force = Force::of(held, ledger.reports.get(cluster));
+            let report = ledger.reports.get(cluster);
+            let force = edited.force((namespace, cluster), held, report);
             wanted += 1;
-            in_force += usize::from(force == Force::InForce && !edited.has(namespace, cluster));
+            in_force += usize::from(force == Force::InForce);
         }
     }
     (wanted, in_force)

@@ -141,27 +141,25 @@ fn status(
     let conditions = said
         .into_iter()
         .map(|(kind, status, reason, message)| set.to(kind, status, reason, message));
-    let said = QuotaStatus {
-        observed_generation: Some(slot.generation),
-        conditions: conditions.collect(),
-        ..QuotaStatus::default()
-    };
+    let (observed_generation, conditions) = (Some(slot.generation), conditions.collect());
     if slot.was_in_force() && world.quota_ledger(&slot.grant.1).is_none() {
         // The ledger is gone. Until it is written again this is all that is known of what it had.
         return QuotaStatus {
             leader_epoch: None,
-            observed_generation: said.observed_generation,
-            conditions: said.conditions,
+            observed_generation,
+            conditions,
             ..(*slot.status).clone()
         };
     }
     let printed = Printed::of(amounts(book, &slot.grant));
     QuotaStatus {
+        observed_generation,
+        leader_epoch: None,
+        conditions,
         resources: uses(book, &slot.grant).collect(),
         borrowed_cpu: printed.borrowed_cpu,
         cpu: printed.cpu,
         memory: printed.memory,
-        ..said
     }
 }
 

@@ -79,11 +79,6 @@ impl NamespaceSlot {
         }
     }
 
-    /// Whether what is in it may go.
-    pub(crate) fn is_cleared(&self) -> bool {
-        self.clearing || self.owner.is_none() && self.deleting
-    }
-
     /// A namespace that belongs to nobody.
     pub fn plain(uid: Uid) -> Self {
         Self {
@@ -167,7 +162,7 @@ impl World {
     /// and is being deleted itself.
     pub(crate) fn is_cleared(&self, namespace: &NamespaceName) -> bool {
         if let Some(slot) = self.namespaces.get(namespace) {
-            return slot.is_cleared();
+            return slot.clearing || slot.owner.is_none() && slot.deleting;
         }
         let (home, name) = home_of(namespace);
         let tenant = self.tenants.get(&(home.into(), name.into()));

@@ -154,16 +154,24 @@ fn a_grant_that_takes_others_in_waits_until_those_that_go_are_gone() {
     assert_eq!(turns(&mut province), [one("hangzhou"), one("zhejiang")]);
 }
 
-#[test]
-fn while_its_ledger_is_lost_an_inner_tenant_takes_no_more_of_the_one_above() {
+/// Tax with so many cores by Region, of which it gave some on to audit in one.
+fn audited(tax: &[(&str, &str)], (region, cores): (&str, &str)) -> Province {
     let mut province = Province::cities()
         .with_tenant(ROOT, "tax", &json!({}))
-        .settled()
-        .with_quota(ROOT, "tax", "zhejiang", &cpu("40"))
+        .settled();
+    for (region, cores) in tax {
+        province = province.with_quota(ROOT, "tax", region, &cpu(cores));
+    }
+    province
         .with_tenant("tax", "audit", &json!({}))
         .settled()
-        .with_quota("tax", "audit", "hangzhou", &cpu("10"))
+        .with_quota("tax", "audit", region, &cpu(cores))
         .settled()
+}
+
+#[test]
+fn while_its_ledger_is_lost_an_inner_tenant_takes_no_more_of_the_one_above() {
+    let mut province = audited(&[("zhejiang", "40")], ("hangzhou", "10"))
         .with(of("tax-audit", "web", 30, "Core"))
         .settled();
     let had = province.placed("web");
@@ -183,15 +191,7 @@ fn while_its_ledger_is_lost_an_inner_tenant_takes_no_more_of_the_one_above() {
 
 #[test]
 fn what_an_inner_tenant_uses_counts_where_it_would_without_the_grant_that_is_lost() {
-    let mut province = Province::cities()
-        .with_tenant(ROOT, "tax", &json!({}))
-        .settled()
-        .with_quota(ROOT, "tax", "zhejiang", &cpu("40"))
-        .with_quota(ROOT, "tax", "hangzhou", &cpu("20"))
-        .with_tenant("tax", "audit", &json!({}))
-        .settled()
-        .with_quota("tax", "audit", "zhejiang", &cpu("8"))
-        .settled()
+    let mut province = audited(&[("zhejiang", "40"), ("hangzhou", "20")], ("zhejiang", "8"))
         .with(of("tax-audit", "web", 8, "Core"))
         .settled();
     assert_eq!(replicas(&province, "web"), 8);
@@ -205,14 +205,7 @@ fn what_an_inner_tenant_uses_counts_where_it_would_without_the_grant_that_is_los
 
 #[test]
 fn what_was_carved_from_a_grant_that_is_lost_does_not_grow_either() {
-    let mut province = Province::cities()
-        .with_tenant(ROOT, "tax", &json!({}))
-        .settled()
-        .with_quota(ROOT, "tax", "zhejiang", &cpu("10"))
-        .with_tenant("tax", "audit", &json!({}))
-        .settled()
-        .with_quota("tax", "audit", "hangzhou", &cpu("4"))
-        .settled()
+    let mut province = audited(&[("zhejiang", "10")], ("hangzhou", "4"))
         .with(of("tax", "outer", 10, "Core"))
         .settled();
     assert_eq!(replicas(&province, "outer"), 10);
@@ -224,14 +217,7 @@ fn what_was_carved_from_a_grant_that_is_lost_does_not_grow_either() {
 
 #[test]
 fn a_refused_quota_whose_ledger_is_lost_lets_nothing_grow_either() {
-    let mut province = Province::cities()
-        .with_tenant(ROOT, "tax", &json!({}))
-        .settled()
-        .with_quota(ROOT, "tax", "zhejiang", &cpu("40"))
-        .with_tenant("tax", "audit", &json!({}))
-        .settled()
-        .with_quota("tax", "audit", "hangzhou", &cpu("10"))
-        .settled();
+    let mut province = audited(&[("zhejiang", "40")], ("hangzhou", "10"));
     province.set_quota("tax", "audit", "hangzhou", &cpu("100"));
     province.settle();
     province.world.remove_quota_ledger(&"hangzhou".into());

@@ -49,7 +49,7 @@ pub enum Force {
 
 impl Force {
     /// From the entry and what was reported last.
-    pub(crate) fn of(held: &LedgerEntry, report: Option<&ReportEntry>) -> Self {
+    pub(super) fn of(held: &LedgerEntry, report: Option<&ReportEntry>) -> Self {
         let report = report.filter(|report| report.generation >= held.entry.generation);
         match report.map(|report| report.state) {
             Some(ReportState::Healthy | ReportState::Observed) => Self::InForce,
@@ -95,11 +95,7 @@ pub(super) fn enforcement(
             let Some(Ok(cluster)) = cluster else { continue };
             let grade = grade_in(tenants, namespace, cluster.max_data_grade);
             let report = ledger.reports.get(name);
-            let force = if edited.has(namespace, name) {
-                Force::Coming
-            } else {
-                Force::of(held, report)
-            };
+            let force = edited.force((namespace, name), held, report);
             let specs = baselines.specs.iter();
             for (isolation, _) in specs.filter(|(_, spec)| applies(spec, cluster.zone, grade)) {
                 let sum = all.entry(isolation.clone()).or_default();

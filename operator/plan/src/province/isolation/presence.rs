@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crds::{ClusterName, NamespaceName};
+use crds::{ClusterName, NamespaceName, ReportEntry};
 
 use super::super::placement::At;
 use super::super::regions::Fleet;
-use crate::world::World;
+use super::enforcement::Force;
+use crate::world::{LedgerEntry, World};
 
 /// Where Apps stand, or are about to, by namespace.
 #[derive(Debug, Default)]
@@ -29,9 +30,18 @@ pub(in crate::province) struct Presence {
 pub(crate) struct Edited(BTreeMap<NamespaceName, Vec<ClusterName>>);
 
 impl Edited {
-    pub(crate) fn has(&self, namespace: &NamespaceName, cluster: &ClusterName) -> bool {
+    /// How far what isolates a namespace is in force in a cluster, from its entry and what was reported last.
+    pub(crate) fn force(
+        &self,
+        (namespace, cluster): (&NamespaceName, &ClusterName),
+        held: &LedgerEntry,
+        report: Option<&ReportEntry>,
+    ) -> Force {
         let clusters = self.0.get(namespace);
-        clusters.is_some_and(|clusters| clusters.contains(cluster))
+        if clusters.is_some_and(|clusters| clusters.contains(cluster)) {
+            return Force::Coming;
+        }
+        Force::of(held, report)
     }
 
     pub(super) fn insert(&mut self, namespace: &NamespaceName, clusters: Vec<ClusterName>) {

@@ -70,13 +70,13 @@ impl Planner {
         let ledger = world.ledger(&world.home_uid(namespace));
         let held = ledger.and_then(|ledger| ledger.entries.get(cluster));
         let told = ledger.and_then(|ledger| ledger.reports.get(cluster));
-        // What is about to be written is in force nowhere yet.
-        let held = held.filter(|_| !self.presence.edited.has(namespace, cluster));
+        let edited = &self.presence.edited;
+        let force = |held| edited.force((namespace, cluster), held, told);
         Some(Wall {
             cluster: cluster.clone(),
             isolations: here.map(|(name, _)| name.clone()).collect(),
             baseline: enclosing.baseline.clone(),
-            force: held.map_or(Force::Coming, |held| Force::of(held, told)),
+            force: held.map_or(Force::Coming, force),
             message: told.and_then(|told| told.message.clone()),
         })
     }
