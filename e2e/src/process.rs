@@ -20,7 +20,10 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::{
+    io::retry_on_intr,
+    process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid},
+};
 
 pub(crate) use identity::ProcessId;
 use reaper::Reaper;
@@ -220,9 +223,18 @@ impl Process {
         Ok(())
     }
 
-    /// Freezes it: connections stay open and nothing answers (SIGSTOP).
+    /// Freezes it: connections stay open and nothing answers (SIGSTOP). Returns once all its
+    /// threads stand still, which is a moment after the signal: until then it may still answer.
     pub fn pause(&self) -> Result<()> {
-        self.signal(Signal::STOP)
+        self.signal(Signal::STOP)?;
+        let state = self.state();
+        if let Some(child) = state.as_ref() {
+            // What is only looked at, the ending of a child too, stays to be collected.
+            let stands = WaitIdOptions::STOPPED | WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+            retry_on_intr(|| waitid(WaitId::Pid(Pid::from_child(child)), stands))
+                .with_context(|| format!("wait until {} stands still", self.name()))?;
+        }
+        Ok(())
     }
 
     /// Ends a pause (SIGCONT).

@@ -1,6 +1,6 @@
 //! The control planes themselves.
 
-use std::time::Duration;
+use std::{fs, time::Duration};
 
 use e2e::{fleet::client_from, namespace::Namespace};
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace as Object, Node, ServiceAccount};
@@ -125,6 +125,21 @@ async fn an_api_server_comes_back_with_its_data_on_the_same_port() {
         here.client().apiserver_version().await.ok()
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_paused_process_stands_still_at_once_with_all_its_threads() {
+    let (_taken, cluster) = fragile().await;
+    let server = cluster.apiserver();
+    let threads = format!("/proc/{}/task", server.pid().expect("it runs"));
+    for _ in 0..100 {
+        server.pause().unwrap();
+        for thread in fs::read_dir(&threads).unwrap() {
+            let stat = fs::read_to_string(thread.unwrap().path().join("stat")).unwrap();
+            assert!(stat.contains(") T "), "{stat}");
+        }
+        server.resume().unwrap();
+    }
 }
 
 #[tokio::test]

@@ -60,14 +60,15 @@ async fn start() -> Result<Fleet> {
 }
 
 /// The cluster `member-b`, with an etcd of its own, for one test at a time: it may be broken, and
-/// is whole again when the test is over.
+/// runs again before the next test has it, even where a test failed half-way.
 pub(crate) async fn fragile() -> (MutexGuard<'static, ()>, &'static Cluster) {
     static TAKEN: Mutex<()> = Mutex::const_new(());
     let taken = TAKEN.lock().await;
-    (
-        taken,
-        fleet().await.cluster("member-b").expect("the fleet has it"),
-    )
+    let cluster = fleet().await.cluster("member-b").expect("the fleet has it");
+    for process in cluster.etcd().into_iter().chain([cluster.apiserver()]) {
+        process.resume().expect("it can be signalled");
+    }
+    (taken, cluster)
 }
 
 /// A folder for one test, kept between runs so that its logs can be read.
