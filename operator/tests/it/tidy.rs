@@ -15,7 +15,13 @@ fn root() -> PathBuf {
 
 fn sources() -> Vec<(PathBuf, String)> {
     let mut files = Vec::new();
-    for folder in ["crds/src", "operator/src", "operator/plan/src", "e2e/src"] {
+    for folder in [
+        "crds/src",
+        "operator/src",
+        "operator/plan/src",
+        "operator/shield/src",
+        "e2e/src",
+    ] {
         collect(&root().join(folder), &mut files);
     }
     files

@@ -1,0 +1,11 @@
+//! Decides for each request whether it may pass.
+//!
+//! Rate limits, breakers, concurrency, hot keys and waiting rooms as values with a few methods each.
+//! Time is an argument ([`Time`]), secrets and seeds are arguments, nothing here waits, spawns or does
+//! I/O: who calls may be a proxy, a simulation of ten years in a second, or a model checker.
+//! State is shared by many threads: a decision takes a handful of atomic operations or one short
+//! critical section, never a call that may block on anything else.
+
+mod time;
+
+pub use time::Time;

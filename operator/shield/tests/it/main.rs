@@ -1,0 +1,3 @@
+//! Tests of the whole crate: what it may depend on.
+
+mod purity;
