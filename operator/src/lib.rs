@@ -4,5 +4,6 @@ pub mod agent;
 pub mod args;
 pub mod cli;
 pub mod commands;
+pub mod guard;
 pub mod hub;
 pub mod runtime;

@@ -1,0 +1,6 @@
+//! The guard: the gateway of a region, and what protects the region behind it.
+//!
+//! `guard control` compiles the API's objects to one [`config::Configuration`]; `guard serve` faces the
+//! citizens with it and holds no credentials of Kubernetes.
+
+pub mod config;
