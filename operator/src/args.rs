@@ -1,6 +1,6 @@
 //! The command line's words. Every flag can also be set by the environment.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crds::ClusterName;
 
 use crate::cli::{Format, Named, Target};
+use crate::guard::serve::Dial;
 
 /// One cloud of many regions.
 #[derive(Debug, Parser)]
@@ -25,6 +26,9 @@ pub enum Command {
     Hub(HubArguments),
     /// Keep one member cluster as the hub assigned it; runs in that cluster.
     Agent(AgentArguments),
+    /// The gateway of a region, and what protects the region behind it.
+    #[command(subcommand)]
+    Guard(GuardCommand),
     /// One screen for the province.
     Status(ReadArguments),
     /// What there is, what is granted, what is used.
@@ -208,6 +212,51 @@ pub struct AgentArguments {
     /// Time between two signs of life.
     #[arg(long, env = "JIUZHOU_HEARTBEAT", default_value = "10s", value_parser = span)]
     pub heartbeat: Duration,
+}
+
+/// What a guard does.
+#[derive(Debug, Subcommand)]
+pub enum GuardCommand {
+    /// Face the citizens: route, protect and pass requests. Needs no rights in the cluster.
+    ///
+    /// A port of a Gateway below 1024 is opened 10000 higher: 80 is 10080, 443 is 10443.
+    Serve(GuardServeArguments),
+}
+
+/// Flags of `jiuzhou guard serve`.
+#[derive(Debug, Args)]
+pub struct GuardServeArguments {
+    /// File with the configuration; it is read again whenever it changes.
+    ///
+    /// What cannot be served is refused with a reason, and the last good one stays in force.
+    #[arg(long, env = "JIUZHOU_CONFIGURATION")]
+    pub configuration: PathBuf,
+    /// Address on which the ports of Gateways are opened.
+    #[arg(long, env = "JIUZHOU_ADDRESS", default_value = "0.0.0.0")]
+    pub address: IpAddr,
+    /// Address of /metrics, /livez and /readyz.
+    #[arg(long, env = "JIUZHOU_METRICS_ADDRESS", default_value = "0.0.0.0:9090")]
+    pub metrics_address: SocketAddr,
+    /// Pods whose addresses are in the first network are reached in the second.
+    ///
+    /// For sandboxes, as in 198.18.0.0/15=127.18.0.0/15.
+    #[arg(long, env = "JIUZHOU_CONNECT_TO", value_name = "NETWORK=NETWORK")]
+    pub connect_to: Option<Dial>,
+    /// Connections of clients at one time; more are closed at once.
+    #[arg(long, env = "JIUZHOU_CONNECTIONS_MAX", default_value_t = 20_000)]
+    pub connections_max: u32,
+    /// Mebibytes of one request's body; more is refused with 413.
+    #[arg(long, env = "JIUZHOU_BODY_MEBIBYTES_MAX", default_value_t = 32)]
+    pub body_mebibytes_max: u32,
+    /// Longest pause inside a request's body; a longer one is refused with 408.
+    #[arg(long, env = "JIUZHOU_BODY_PAUSE_MAX", default_value = "30s", value_parser = span)]
+    pub body_pause_max: Duration,
+    /// After SIGTERM it is not ready and still accepts for this long, until nobody sends it more.
+    #[arg(long, env = "JIUZHOU_DRAIN_DELAY", default_value = "5s", value_parser = span)]
+    pub drain_delay: Duration,
+    /// Then requests and open WebSockets have this long to end.
+    #[arg(long, env = "JIUZHOU_DRAIN_TIMEOUT", default_value = "30s", value_parser = span)]
+    pub drain_timeout: Duration,
 }
 
 fn span(text: &str) -> Result<Duration, String> {

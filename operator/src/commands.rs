@@ -1,5 +1,7 @@
 //! Runs a command: wires the loops to clients, telemetry, health and shutdown.
 
+mod guard;
+
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -7,7 +9,7 @@ use anyhow::Context as _;
 use plan::world::Settings;
 
 use crate::agent::Agent;
-use crate::args::{AgentArguments, Command, HubArguments};
+use crate::args::{AgentArguments, Command, GuardCommand, HubArguments};
 use crate::hub::Hub;
 use crate::runtime::client::{Limits, client};
 use crate::runtime::kubeconfig::Source;
@@ -23,6 +25,7 @@ pub async fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Hub(arguments) => hub(arguments).await,
         Command::Agent(arguments) => Box::pin(agent(arguments)).await,
+        Command::Guard(GuardCommand::Serve(arguments)) => guard::serve(arguments).await,
         Command::Crds => crate::cli::crds(),
         Command::Lint(arguments) => crate::cli::lint(&arguments),
         Command::Status(arguments) => crate::cli::status(&arguments).await,

@@ -4,3 +4,4 @@
 //! citizens with it and holds no credentials of Kubernetes.
 
 pub mod config;
+pub mod serve;

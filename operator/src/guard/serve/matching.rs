@@ -1,0 +1,240 @@
+//! Whether a request is one that a rule is for.
+
+use std::borrow::Cow;
+
+use http::HeaderMap;
+use http::header::HeaderName;
+use regex::{Regex, RegexBuilder};
+
+use super::prepare::PrepareError;
+use crate::guard::config::{Match, PathMatch, TextMatch, ValueMatch};
+
+/// A compiled expression may take this much; one that needs more is a mistake or an attack.
+const REGEX_BYTES_MAX: usize = 1 << 20;
+
+/// What of a request rules look at.
+pub(super) struct Asked<'a> {
+    pub(super) method: &'a str,
+    /// In its one spelling.
+    pub(super) path: &'a str,
+    pub(super) query: Option<&'a str>,
+    pub(super) headers: &'a HeaderMap,
+}
+
+/// A [`Match`], ready to be asked.
+#[derive(Debug)]
+pub(super) struct Matcher {
+    path: Path,
+    method: Option<String>,
+    headers: Vec<(HeaderName, Text)>,
+    query: Vec<(String, Text)>,
+}
+
+#[derive(Debug)]
+enum Path {
+    Exact(String),
+    /// Without the slash at its end; empty means all.
+    Prefix(String),
+    Regex(Regex),
+}
+
+#[derive(Debug)]
+enum Text {
+    Exact(String),
+    Regex(Regex),
+}
+
+impl Matcher {
+    pub(super) fn prepare(wanted: &Match) -> Result<Self, PrepareError> {
+        let path = match &wanted.path {
+            PathMatch::Exact(path) => Path::Exact(path.clone()),
+            PathMatch::Prefix(path) => Path::Prefix(path.trim_end_matches('/').to_owned()),
+            PathMatch::Regex(expression) => Path::Regex(regex(expression)?),
+        };
+        let header = |header: &ValueMatch| {
+            let name = HeaderName::from_bytes(header.name.as_bytes());
+            let name = name.map_err(|_| PrepareError::HeaderName(header.name.clone()))?;
+            Ok((name, text(&header.value)?))
+        };
+        let parameter =
+            |parameter: &ValueMatch| Ok((parameter.name.clone(), text(&parameter.value)?));
+        Ok(Self {
+            path,
+            method: wanted.method.clone(),
+            headers: wanted
+                .headers
+                .iter()
+                .map(header)
+                .collect::<Result<_, _>>()?,
+            query: wanted
+                .query
+                .iter()
+                .map(parameter)
+                .collect::<Result<_, PrepareError>>()?,
+        })
+    }
+
+    pub(super) fn fits(&self, asked: &Asked<'_>) -> bool {
+        let path = match &self.path {
+            Path::Exact(exact) => exact == asked.path,
+            Path::Prefix(prefix) => is_below(asked.path, prefix),
+            Path::Regex(regex) => regex.is_match(asked.path),
+        };
+        path && self.method.as_ref().is_none_or(|m| m == asked.method)
+            && self
+                .headers
+                .iter()
+                .all(|(name, wanted)| has_header(asked.headers, name, wanted))
+            && self.query.iter().all(|(name, wanted)| {
+                let value = asked.query.and_then(|query| parameter(query, name));
+                value.is_some_and(|value| wanted.fits(&value))
+            })
+    }
+
+    /// The prefix that matched, without a slash at its end.
+    pub(super) fn prefix(&self) -> Option<&str> {
+        match &self.path {
+            Path::Prefix(prefix) => Some(prefix),
+            Path::Exact(_) | Path::Regex(_) => None,
+        }
+    }
+}
+
+impl Text {
+    fn fits(&self, value: &str) -> bool {
+        match self {
+            Self::Exact(exact) => exact == value,
+            Self::Regex(regex) => regex.is_match(value),
+        }
+    }
+}
+
+fn text(wanted: &TextMatch) -> Result<Text, PrepareError> {
+    Ok(match wanted {
+        TextMatch::Exact(exact) => Text::Exact(exact.clone()),
+        TextMatch::Regex(expression) => Text::Regex(regex(expression)?),
+    })
+}
+
+/// Anchored: a part that matches is not a match.
+fn regex(expression: &str) -> Result<Regex, PrepareError> {
+    RegexBuilder::new(&format!("^(?:{expression})$"))
+        .size_limit(REGEX_BYTES_MAX)
+        .build()
+        .map_err(|source| PrepareError::Regex {
+            expression: expression.to_owned(),
+            source: Box::new(source),
+        })
+}
+
+fn is_below(path: &str, prefix: &str) -> bool {
+    path.strip_prefix(prefix)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// Several headers of one name mean the same as one with their values joined by commas.
+fn has_header(headers: &HeaderMap, name: &HeaderName, wanted: &Text) -> bool {
+    let mut values = headers.get_all(name).iter();
+    let Some(first) = values.next().and_then(|value| value.to_str().ok()) else {
+        return false;
+    };
+    let mut joined = Cow::Borrowed(first);
+    for value in values {
+        let Ok(value) = value.to_str() else {
+            return false;
+        };
+        let joined = joined.to_mut();
+        joined.push(',');
+        joined.push_str(value);
+    }
+    wanted.fits(&joined)
+}
+
+/// The first parameter of that name, decoded.
+pub(super) fn parameter<'a>(query: &'a str, name: &str) -> Option<Cow<'a, str>> {
+    query.split('&').find_map(|pair| {
+        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+        (unescape(key) == name).then(|| unescape(value))
+    })
+}
+
+/// As forms are encoded; what is not UTF-8 becomes the replacement character.
+fn unescape(text: &str) -> Cow<'_, str> {
+    if !text.contains(['%', '+']) {
+        return Cow::Borrowed(text);
+    }
+    let spaced = text.replace('+', " ");
+    let decoded = percent_encoding::percent_decode_str(&spaced).decode_utf8_lossy();
+    Cow::Owned(decoded.into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    fn matcher(wanted: &Match) -> Matcher {
+        Matcher::prepare(wanted).unwrap()
+    }
+
+    fn on(path: PathMatch) -> Match {
+        Match {
+            path,
+            method: None,
+            headers: vec![],
+            query: vec![],
+        }
+    }
+
+    fn asked<'a>(path: &'a str, query: Option<&'a str>, headers: &'a HeaderMap) -> Asked<'a> {
+        Asked {
+            method: "GET",
+            path,
+            query,
+            headers,
+        }
+    }
+
+    #[test]
+    fn a_prefix_is_matched_by_whole_elements() {
+        let headers = HeaderMap::new();
+        for prefix in ["/a/b", "/a/b/"] {
+            let below = matcher(&on(PathMatch::Prefix(prefix.into())));
+            assert!(below.fits(&asked("/a/b", None, &headers)));
+            assert!(below.fits(&asked("/a/b/c", None, &headers)));
+            assert!(!below.fits(&asked("/a/bc", None, &headers)));
+        }
+        let all = matcher(&on(PathMatch::Prefix("/".into())));
+        assert!(all.fits(&asked("/x", None, &headers)));
+    }
+
+    #[test]
+    fn an_expression_must_match_the_whole_and_a_huge_one_is_refused() {
+        let headers = HeaderMap::new();
+        let one = matcher(&on(PathMatch::Regex("/a|/b".into())));
+        assert!(one.fits(&asked("/b", None, &headers)) && !one.fits(&asked("/bc", None, &headers)));
+        let huge = on(PathMatch::Regex("(a{1000}){1000}".into()));
+        assert!(Matcher::prepare(&huge).is_err());
+    }
+
+    #[test]
+    fn headers_of_one_name_are_one_and_parameters_are_decoded() {
+        let mut wanted = on(PathMatch::Prefix("/".into()));
+        wanted.headers.push(ValueMatch {
+            name: "x-a".into(),
+            value: TextMatch::Exact("1,2".into()),
+        });
+        wanted.query.push(ValueMatch {
+            name: "q".into(),
+            value: TextMatch::Exact("a b".into()),
+        });
+        let wanted = matcher(&wanted);
+        let mut headers = HeaderMap::new();
+        headers.append("x-a", HeaderValue::from_static("1"));
+        headers.append("x-a", HeaderValue::from_static("2"));
+        assert!(wanted.fits(&asked("/", Some("z=1&q=a%20b&q=c"), &headers)));
+        assert!(!wanted.fits(&asked("/", Some("q=c&q=a+b"), &headers)));
+        assert!(!wanted.fits(&asked("/", None, &headers)));
+    }
+}

@@ -1,0 +1,163 @@
+//! Paths in one spelling, so that what is matched here is what the endpoint sees.
+//!
+//! A path that two programs may read in two ways is how rules are walked around. Unreserved characters
+//! are decoded, dot segments resolved, repeated slashes joined. What has no single meaning is refused:
+//! encoded slashes and backslashes, NUL, segments such as `..;x`, and `..` above the root.
+
+use std::borrow::Cow;
+
+/// Why a path is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum BadPath {
+    /// Only `OPTIONS *` has such a target.
+    #[error("the path must begin with a slash")]
+    NotAbsolute,
+    /// A percent sign without two hexadecimal digits.
+    #[error("a percent sign in the path must be followed by two hexadecimal digits")]
+    BadEscape,
+    /// What servers disagree about.
+    #[error("the path must not contain backslashes, NUL, or encoded slashes")]
+    Ambiguous,
+    /// More steps up than down.
+    #[error("the path must not lead above the root")]
+    AboveRoot,
+}
+
+/// The path in its one spelling.
+pub(super) fn normalise(path: &str) -> Result<Cow<'_, str>, BadPath> {
+    if !path.starts_with('/') {
+        return Err(BadPath::NotAbsolute);
+    }
+    if is_normal(path.as_bytes()) {
+        return Ok(Cow::Borrowed(path));
+    }
+    let decoded = decode(path)?;
+    resolve(&decoded).map(Cow::Owned)
+}
+
+/// Whether there is certainly nothing to do; most paths are so.
+fn is_normal(path: &[u8]) -> bool {
+    let mut before = 0;
+    for byte in path {
+        match (before, byte) {
+            (_, b'%' | b'\\' | 0) | (b'/', b'/' | b'.') => return false,
+            _ => before = *byte,
+        }
+    }
+    true
+}
+
+fn decode(path: &str) -> Result<String, BadPath> {
+    let mut decoded = String::with_capacity(path.len());
+    let mut rest = path;
+    while let Some(at) = rest.find(['%', '\\', '\0']) {
+        let (plain, escape) = rest.split_at(at);
+        decoded.push_str(plain);
+        let digits = escape.strip_prefix('%').ok_or(BadPath::Ambiguous)?;
+        let digits = digits.get(..2).ok_or(BadPath::BadEscape)?;
+        if !digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+            return Err(BadPath::BadEscape);
+        }
+        let byte = u8::from_str_radix(digits, 16).map_err(|_| BadPath::BadEscape)?;
+        match byte {
+            b'/' | b'\\' | 0 => return Err(BadPath::Ambiguous),
+            b'-' | b'.' | b'_' | b'~' => decoded.push(char::from(byte)),
+            _ if byte.is_ascii_alphanumeric() => decoded.push(char::from(byte)),
+            _ => {
+                decoded.push('%');
+                decoded.push_str(&digits.to_ascii_uppercase());
+            }
+        }
+        rest = &escape[3..];
+    }
+    decoded.push_str(rest);
+    Ok(decoded)
+}
+
+fn resolve(path: &str) -> Result<String, BadPath> {
+    let mut segments: Vec<&str> = Vec::new();
+    let mut is_folder = false;
+    for segment in path.split('/').skip(1) {
+        is_folder = matches!(segment, "" | "." | "..");
+        match segment {
+            "" | "." => {}
+            ".." => {
+                segments.pop().ok_or(BadPath::AboveRoot)?;
+            }
+            // Some servers cut parameters off before they resolve dots.
+            _ if segment.starts_with(".;") || segment.starts_with("..;") => {
+                return Err(BadPath::Ambiguous);
+            }
+            _ => segments.push(segment),
+        }
+    }
+    let mut resolved = String::with_capacity(path.len());
+    for segment in &segments {
+        resolved.push('/');
+        resolved.push_str(segment);
+    }
+    if is_folder || segments.is_empty() {
+        resolved.push('/');
+    }
+    Ok(resolved)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn check(path: &str, expected: Result<&str, BadPath>) {
+        let found = normalise(path);
+        assert_eq!(found.as_deref(), expected.as_ref().map(|e| *e), "{path}");
+    }
+
+    #[test]
+    fn ways_to_spell_one_path_end_in_one_spelling() {
+        for spelled in [
+            "/admin/x",
+            "//admin/x",
+            "/./admin//x",
+            "/%61dmin/x",
+            "/a/../admin/x",
+            "/a/%2e%2E/admin/x",
+        ] {
+            check(spelled, Ok("/admin/x"));
+        }
+        check("/a/b/..", Ok("/a/"));
+        check("/a/.", Ok("/a/"));
+        check("/", Ok("/"));
+        check("/..%20/x", Ok("/..%20/x"));
+        check("/%e4%bd%a0", Ok("/%E4%BD%A0"));
+        check("/.well-known/x", Ok("/.well-known/x"));
+    }
+
+    #[test]
+    fn what_two_servers_may_read_in_two_ways_is_refused() {
+        check("/a%2fb", Err(BadPath::Ambiguous));
+        check("/a%5Cb", Err(BadPath::Ambiguous));
+        check("/a\\b", Err(BadPath::Ambiguous));
+        check("/a%00", Err(BadPath::Ambiguous));
+        check("/x/..;/admin", Err(BadPath::Ambiguous));
+        check("/..", Err(BadPath::AboveRoot));
+        check("/a/../../b", Err(BadPath::AboveRoot));
+        check("/a%2", Err(BadPath::BadEscape));
+        check("/a%+1", Err(BadPath::BadEscape));
+        check("*", Err(BadPath::NotAbsolute));
+        // Decoded once only: what is left is an escaped percent sign.
+        check("/%252e%252e/x", Ok("/%252e%252e/x"));
+    }
+
+    proptest! {
+        #[test]
+        fn a_normal_path_is_its_own_normal_form_and_has_no_steps(path in "/[a-c./%25eE]{0,12}") {
+            if let Ok(once) = normalise(&path) {
+                prop_assert!(once.starts_with('/') && !once.contains("//"));
+                prop_assert!(once.split('/').all(|s| s != "." && s != ".."), "{}", once);
+                let twice = normalise(&once);
+                prop_assert_eq!(twice.as_deref(), Ok(&*once));
+            }
+        }
+    }
+}

@@ -1,0 +1,348 @@
+//! A configuration made ready to serve: names parsed, expressions compiled, endpoints kept.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+
+use super::by_host::ByHost;
+use super::endpoint::{Endpoints, Services};
+use super::matching::{Asked, Matcher};
+use super::metrics::{Metrics, RouteMetrics};
+use super::tls::Certificates;
+use crate::guard::config::{self, Configuration, Filter, PathChange, Redirect, Rewrite};
+
+/// Why a configuration cannot be served. The one before it stays.
+#[derive(Debug, thiserror::Error)]
+pub enum PrepareError {
+    /// It is refused by the regex library.
+    #[error("{expression:?} is no regular expression that can be used")]
+    Regex {
+        /// What it says.
+        expression: String,
+        /// Why.
+        source: Box<regex::Error>,
+    },
+    /// Not a token.
+    #[error("{0:?} is not the name of a header")]
+    HeaderName(String),
+    /// Not visible ASCII.
+    #[error("the value for header {0:?} must be visible ASCII")]
+    HeaderValue(String),
+    /// No such status.
+    #[error("{0} is not a status of a redirect")]
+    Status(u16),
+    /// A number without an object.
+    #[error("rule {0} does not exist")]
+    NoRule(usize),
+    /// A name without an object.
+    #[error("service {0:?} does not exist")]
+    NoService(String),
+    /// A name without an object, or not a pair.
+    #[error("certificate {name:?} cannot be used: {why}")]
+    Certificate {
+        /// `namespace/name`.
+        name: String,
+        /// What is wrong with it.
+        why: String,
+    },
+}
+
+/// What is served with.
+#[derive(Debug, Default)]
+pub(super) struct Serving {
+    pub(super) revision: String,
+    pub(super) ports: BTreeMap<u16, Port>,
+    pub(super) services: Services,
+}
+
+#[derive(Debug)]
+pub(super) struct Port {
+    pub(super) is_tls: bool,
+    listeners: ByHost<Listener>,
+    pub(super) certificates: Certificates,
+}
+
+#[derive(Debug)]
+struct Listener {
+    name: String,
+    hosts: ByHost<Vec<Entry>>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    matcher: Matcher,
+    rule: Arc<Rule>,
+}
+
+/// What is done with requests that match.
+#[derive(Debug)]
+pub(super) struct Rule {
+    pub(super) route: String,
+    pub(super) changes: Changes,
+    pub(super) redirect: Option<Redirect>,
+    backends: Vec<(u64, Backend)>,
+    pub(super) request_timeout: Option<Duration>,
+    pub(super) backend_timeout: Option<Duration>,
+    pub(super) metrics: RouteMetrics,
+}
+
+/// Where a share of the requests goes.
+#[derive(Debug)]
+pub(super) struct Backend {
+    pub(super) service: Option<Arc<Endpoints>>,
+    pub(super) changes: Changes,
+}
+
+/// What is changed on the way to an endpoint and back.
+#[derive(Debug, Default)]
+pub(super) struct Changes {
+    pub(super) request: HeaderChange,
+    pub(super) response: HeaderChange,
+    pub(super) rewrite: Option<Rewrite>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct HeaderChange {
+    set: Vec<(HeaderName, HeaderValue)>,
+    add: Vec<(HeaderName, HeaderValue)>,
+    remove: Vec<HeaderName>,
+}
+
+/// The rule for a request, and the prefix by which it matched.
+pub(super) struct Found<'a> {
+    pub(super) rule: &'a Arc<Rule>,
+    pub(super) prefix: Option<&'a str>,
+}
+
+/// Why there is no rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NotFound {
+    /// Nothing says anything about such requests.
+    NoRoute,
+    /// The connection was made to another name; the client should open one to this one.
+    Misdirected,
+}
+
+impl Serving {
+    /// Endpoints that were there before are kept with their connections.
+    pub(super) fn prepare(
+        wanted: &Configuration,
+        before: &Services,
+        metrics: &Metrics,
+    ) -> Result<Self, PrepareError> {
+        let services = before.next(&wanted.services);
+        let rules = wanted
+            .rules
+            .iter()
+            .map(|rule| Rule::prepare(rule, &services, metrics).map(Arc::new));
+        let rules: Vec<Arc<Rule>> = rules.collect::<Result<_, _>>()?;
+        let mut ports = BTreeMap::new();
+        for port in &wanted.ports {
+            ports.insert(port.port, Port::prepare(port, &rules, wanted)?);
+        }
+        Ok(Self {
+            revision: wanted.revision.clone(),
+            ports,
+            services,
+        })
+    }
+}
+
+impl Port {
+    fn prepare(
+        wanted: &config::Port,
+        rules: &[Arc<Rule>],
+        all: &Configuration,
+    ) -> Result<Self, PrepareError> {
+        let mut listeners = Vec::new();
+        for listener in &wanted.listeners {
+            let mut hosts = Vec::new();
+            for host in &listener.hosts {
+                let entries = host
+                    .entries
+                    .iter()
+                    .map(|entry| Entry::prepare(entry, rules));
+                hosts.push((
+                    host.hostname.clone(),
+                    entries.collect::<Result<Vec<_>, _>>()?,
+                ));
+            }
+            let prepared = Listener {
+                name: listener.name.clone(),
+                hosts: ByHost::collect(hosts),
+            };
+            listeners.push((listener.hostname.clone(), prepared));
+        }
+        Ok(Self {
+            is_tls: wanted.tls,
+            listeners: ByHost::collect(listeners),
+            certificates: Certificates::prepare(&wanted.listeners, &all.certificates)?,
+        })
+    }
+
+    /// The rule for a request to `host`, made on a connection on which `server_name` was asked for.
+    ///
+    /// A request belongs to the most specific listener alone; in it the most specific hostname whose
+    /// rules match counts.
+    pub(super) fn find<'a>(
+        &'a self,
+        server_name: Option<&'a str>,
+        host: &'a str,
+        asked: &Asked<'_>,
+    ) -> Result<Found<'a>, NotFound> {
+        let listener = self
+            .listeners
+            .covering(host)
+            .next()
+            .ok_or(NotFound::NoRoute)?;
+        if let Some(server_name) = server_name {
+            let connected = self.listeners.covering(server_name).next();
+            if connected.is_none_or(|connected| connected.name != listener.name) {
+                return Err(NotFound::Misdirected);
+            }
+        }
+        let entries = listener.hosts.covering(host).flatten();
+        let mut fitting = entries.filter(|entry| entry.matcher.fits(asked));
+        let entry = fitting.next().ok_or(NotFound::NoRoute)?;
+        Ok(Found {
+            rule: &entry.rule,
+            prefix: entry.matcher.prefix(),
+        })
+    }
+}
+
+impl Entry {
+    fn prepare(wanted: &config::Entry, rules: &[Arc<Rule>]) -> Result<Self, PrepareError> {
+        let rule = rules
+            .get(wanted.rule)
+            .ok_or(PrepareError::NoRule(wanted.rule))?;
+        Ok(Self {
+            matcher: Matcher::prepare(&wanted.matches)?,
+            rule: Arc::clone(rule),
+        })
+    }
+}
+
+impl Rule {
+    fn prepare(
+        wanted: &config::Rule,
+        services: &Services,
+        metrics: &Metrics,
+    ) -> Result<Self, PrepareError> {
+        let mut backends = Vec::new();
+        let mut up_to = 0;
+        for backend in &wanted.backends {
+            up_to += u64::from(backend.weight);
+            let service = match &backend.service {
+                Some(name) => {
+                    let found = services.get(name);
+                    Some(found.ok_or_else(|| PrepareError::NoService(name.clone()))?)
+                }
+                None => None,
+            };
+            let changes = Changes::prepare(&backend.filters)?;
+            backends.push((up_to, Backend { service, changes }));
+        }
+        let redirect = wanted.filters.iter().find_map(|filter| match filter {
+            Filter::Redirect(redirect) => Some(redirect.clone()),
+            Filter::RequestHeaders(_) | Filter::ResponseHeaders(_) | Filter::Rewrite(_) => None,
+        });
+        if let Some(redirect) = &redirect
+            && !StatusCode::from_u16(redirect.status).is_ok_and(|status| status.is_redirection())
+        {
+            return Err(PrepareError::Status(redirect.status));
+        }
+        Ok(Self {
+            route: wanted.route.clone(),
+            changes: Changes::prepare(&wanted.filters)?,
+            redirect,
+            backends,
+            request_timeout: wanted.request_timeout,
+            backend_timeout: wanted.backend_timeout,
+            metrics: metrics.of(&wanted.route),
+        })
+    }
+
+    /// The backend for a random number; none where there is none, or all weigh nothing.
+    pub(super) fn backend(&self, random: u64) -> Option<&Backend> {
+        let (total, _) = self.backends.last()?;
+        let at = random.checked_rem(*total)?;
+        let chosen = self.backends.iter().find(|(up_to, _)| at < *up_to);
+        chosen.map(|(_, backend)| backend)
+    }
+}
+
+impl Changes {
+    fn prepare(filters: &[Filter]) -> Result<Self, PrepareError> {
+        let mut changes = Self::default();
+        for filter in filters {
+            match filter {
+                Filter::RequestHeaders(change) => changes.request = HeaderChange::prepare(change)?,
+                Filter::ResponseHeaders(change) => {
+                    changes.response = HeaderChange::prepare(change)?;
+                }
+                Filter::Rewrite(rewrite) => changes.rewrite = Some(rewrite.clone()),
+                Filter::Redirect(_) => {}
+            }
+        }
+        Ok(changes)
+    }
+}
+
+impl HeaderChange {
+    fn prepare(wanted: &config::HeaderChange) -> Result<Self, PrepareError> {
+        Ok(Self {
+            set: wanted.set.iter().map(pair).collect::<Result<_, _>>()?,
+            add: wanted.add.iter().map(pair).collect::<Result<_, _>>()?,
+            remove: wanted
+                .remove
+                .iter()
+                .map(|n| name(n))
+                .collect::<Result<_, _>>()?,
+        })
+    }
+
+    pub(super) fn apply(&self, headers: &mut HeaderMap) {
+        for (name, value) in &self.set {
+            headers.insert(name, value.clone());
+        }
+        for (name, value) in &self.add {
+            headers.append(name, value.clone());
+        }
+        for name in &self.remove {
+            headers.remove(name);
+        }
+    }
+}
+
+fn pair((key, value): &(String, String)) -> Result<(HeaderName, HeaderValue), PrepareError> {
+    let value = HeaderValue::from_str(value);
+    let value = value.map_err(|_| PrepareError::HeaderValue(key.clone()))?;
+    Ok((name(key)?, value))
+}
+
+fn name(text: &str) -> Result<HeaderName, PrepareError> {
+    HeaderName::from_bytes(text.as_bytes()).map_err(|_| PrepareError::HeaderName(text.to_owned()))
+}
+
+impl PathChange {
+    /// The path instead of `path`, which matched by `prefix`.
+    pub(super) fn of(&self, path: &str, prefix: Option<&str>) -> String {
+        match self {
+            Self::Full(full) => full.clone(),
+            Self::Prefix(new) => {
+                let rest = path
+                    .strip_prefix(prefix.unwrap_or_default())
+                    .unwrap_or(path);
+                let changed = format!("{}{rest}", new.trim_end_matches('/'));
+                if changed.is_empty() {
+                    "/".to_owned()
+                } else {
+                    changed
+                }
+            }
+        }
+    }
+}

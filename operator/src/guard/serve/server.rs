@@ -1,0 +1,233 @@
+//! Ports, connections, and how they end.
+
+use std::convert::Infallible;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use rustls::ServerConfig;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::proxy::{Connection, Shared};
+
+/// A head must be whole in this time, and a kept connection ask again.
+const HEAD_MAX: Duration = Duration::from_secs(30);
+/// A handshake is three messages.
+const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
+/// A connection on which nothing is under way ends after this.
+const IDLE_MAX: Duration = Duration::from_mins(2);
+/// How often connections are looked at.
+const LOOK: Duration = Duration::from_secs(10);
+/// Memory for one head; servers behind take as much or less.
+const HEAD_BYTES_MAX: usize = 64 * 1024;
+/// Headers of one request.
+const HEADERS_MAX: usize = 128;
+/// Requests at one time on one HTTP/2 connection.
+const STREAMS_MAX: u32 = 256;
+/// Streams that a client opened and reset at once; beyond it the connection ends (rapid reset).
+const RESETS_MAX: usize = 32;
+/// After an error of accepting, such as too many open files.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// What all ports share.
+#[derive(Clone)]
+pub(super) struct Ports {
+    pub(super) shared: Arc<Shared>,
+    /// One for each connection that may be open.
+    pub(super) room: Arc<Semaphore>,
+    pub(super) tracker: TaskTracker,
+    /// Connections finish what is under way and end.
+    pub(super) drain: CancellationToken,
+}
+
+/// When something last happened on a connection.
+struct Pulse {
+    start: Instant,
+    under_way: AtomicUsize,
+    last_millis: AtomicU64,
+    seen: AtomicUsize,
+}
+
+impl Ports {
+    /// Accepts until told to stop.
+    pub(super) async fn accept(
+        self,
+        listener: TcpListener,
+        port: u16,
+        tls: Option<Arc<ServerConfig>>,
+        stop: CancellationToken,
+    ) {
+        while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
+            let (stream, client) = match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    tracing::warn!(port, error = %error, "a connection was not accepted");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            };
+            let Ok(permit) = Arc::clone(&self.room).try_acquire_owned() else {
+                self.shared.metrics.connections_refused.inc();
+                continue;
+            };
+            let serving = self
+                .clone()
+                .serve(stream, client, port, tls.clone(), permit);
+            self.tracker.spawn(serving);
+        }
+    }
+
+    async fn serve(
+        self,
+        stream: TcpStream,
+        client: SocketAddr,
+        port: u16,
+        tls: Option<Arc<ServerConfig>>,
+        _permit: OwnedSemaphorePermit,
+    ) {
+        self.shared.metrics.connections.inc();
+        let _ = stream.set_nodelay(true);
+        let client = client.ip().to_canonical();
+        match tls {
+            None => self.run(stream, client, port, None, false).await,
+            Some(tls) => {
+                let accepting = TlsAcceptor::from(tls).accept(stream);
+                if let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE_MAX, accepting).await {
+                    let name = stream
+                        .get_ref()
+                        .1
+                        .server_name()
+                        .map(str::to_ascii_lowercase);
+                    self.run(stream, client, port, name, true).await;
+                }
+            }
+        }
+        self.shared.metrics.connections.dec();
+    }
+
+    async fn run<S>(
+        &self,
+        stream: S,
+        client: IpAddr,
+        port: u16,
+        server_name: Option<String>,
+        is_tls: bool,
+    ) where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let shared = Arc::clone(&self.shared);
+        let connection = Arc::new(Connection {
+            shared,
+            client,
+            server_name,
+            port,
+            is_tls,
+        });
+        let pulse = Arc::new(Pulse::new());
+        let service = service_fn(|request| {
+            let (connection, pulse) = (Arc::clone(&connection), Arc::clone(&pulse));
+            async move {
+                let _beat = pulse.begin();
+                Ok::<_, Infallible>(connection.answer(request).await)
+            }
+        });
+        let builder = builder();
+        let serving = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
+        let mut serving = std::pin::pin!(serving);
+        let mut looks = tokio::time::interval(LOOK);
+        looks.tick().await;
+        let mut is_ending = false;
+        loop {
+            tokio::select! {
+                // What a client breaks is its own business.
+                _ended = serving.as_mut() => return,
+                () = self.drain.cancelled(), if !is_ending => {
+                    is_ending = true;
+                    serving.as_mut().graceful_shutdown();
+                }
+                _ = looks.tick() => {
+                    if pulse.is_mute() {
+                        return;
+                    }
+                    if pulse.is_idle() && !is_ending {
+                        is_ending = true;
+                        serving.as_mut().graceful_shutdown();
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn builder() -> auto::Builder<TokioExecutor> {
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_MAX)
+        .max_buf_size(HEAD_BYTES_MAX)
+        .max_headers(HEADERS_MAX);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(STREAMS_MAX)
+        .max_pending_accept_reset_streams(RESETS_MAX)
+        .max_local_error_reset_streams(RESETS_MAX)
+        .max_header_list_size(u32::try_from(HEAD_BYTES_MAX).unwrap_or(u32::MAX))
+        .keep_alive_interval(HEAD_MAX)
+        .keep_alive_timeout(HANDSHAKE_MAX);
+    builder
+}
+
+impl Pulse {
+    fn new() -> Self {
+        Self {
+            start: Instant::now(),
+            under_way: AtomicUsize::new(0),
+            last_millis: AtomicU64::new(0),
+            seen: AtomicUsize::new(0),
+        }
+    }
+
+    fn millis(&self) -> u64 {
+        u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn begin(self: &Arc<Self>) -> Beat {
+        self.seen.fetch_add(1, Ordering::Relaxed);
+        self.under_way.fetch_add(1, Ordering::Relaxed);
+        Beat(Arc::clone(self))
+    }
+
+    /// Connected long ago and never asked for anything whole: the way to hold connections for nothing.
+    fn is_mute(&self) -> bool {
+        self.seen.load(Ordering::Relaxed) == 0 && self.start.elapsed() > HEAD_MAX
+    }
+
+    fn is_idle(&self) -> bool {
+        let idle = self
+            .millis()
+            .saturating_sub(self.last_millis.load(Ordering::Relaxed));
+        self.under_way.load(Ordering::Relaxed) == 0 && u128::from(idle) > IDLE_MAX.as_millis()
+    }
+}
+
+/// A request that is being answered.
+struct Beat(Arc<Pulse>);
+
+impl Drop for Beat {
+    fn drop(&mut self) {
+        self.0.under_way.fetch_sub(1, Ordering::Relaxed);
+        self.0.last_millis.store(self.0.millis(), Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,7 @@
+//! The serving guard between real clients and real endpoints, on loopback.
+
+mod attacks;
+mod changes;
+mod passing;
+mod support;
+mod tls;

@@ -1,0 +1,120 @@
+//! Changes of the configuration, and the end, while requests are under way.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use http::Response;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+use super::support::{endpoint, get, mirror, serve, simple, status, text, to, within};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hundred_changes_under_load_fail_no_request() {
+    let endpoints = [mirror().await, mirror().await];
+    let mut configuration = simple(&endpoints);
+    let served = serve(&configuration).await;
+    let (done, failed) = (
+        Arc::new(AtomicBool::new(false)),
+        Arc::new(AtomicUsize::new(0)),
+    );
+    let loads: Vec<_> = (0..4)
+        .map(|_| {
+            let (at, done, failed) = (served.at, Arc::clone(&done), Arc::clone(&failed));
+            tokio::spawn(async move {
+                let mut sent = 0;
+                while !done.load(Ordering::Relaxed) {
+                    failed.fetch_add(
+                        usize::from(status(&get(at, "/").await) != 200),
+                        Ordering::Relaxed,
+                    );
+                    sent += 1;
+                }
+                sent
+            })
+        })
+        .collect();
+    for number in 0..100 {
+        configuration.revision = format!("r{number}");
+        let service = configuration.services.get_mut("ns/app:80").unwrap();
+        service.endpoints.rotate_left(1);
+        service.endpoints.truncate(1 + number % 2);
+        if number % 2 == 0 {
+            let other = endpoints.map(|at| operator::guard::config::Endpoint {
+                address: at.ip(),
+                port: at.port(),
+            });
+            service.endpoints = other.to_vec();
+        }
+        served.guard.apply(&configuration).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    done.store(true, Ordering::Relaxed);
+    let mut sent = 0;
+    for load in loads {
+        sent += load.await.unwrap();
+    }
+    assert_eq!(served.guard.revision(), "r99");
+    assert_eq!(failed.load(Ordering::Relaxed), 0, "of {sent}");
+    assert!(sent > 50, "{sent}");
+}
+
+#[tokio::test]
+async fn a_configuration_that_cannot_be_served_leaves_the_last_good_one() {
+    let mut configuration = simple(&[mirror().await]);
+    let served = serve(&configuration).await;
+    configuration.rules.push(to("ns/missing:80"));
+    configuration.revision = "bad".into();
+    let error = served.guard.apply(&configuration).await.unwrap_err();
+    let error = format!("{:#}", anyhow::Error::new(error));
+    assert!(
+        error.contains("configuration bad") && error.contains("ns/missing:80"),
+        "{error}"
+    );
+    assert_eq!(served.guard.revision(), "test");
+    assert_eq!(status(&get(served.at, "/").await), 200);
+}
+
+#[tokio::test]
+async fn a_port_that_is_no_longer_wanted_is_closed() {
+    let mut configuration = simple(&[mirror().await]);
+    let served = serve(&configuration).await;
+    configuration.ports.clear();
+    served.guard.apply(&configuration).await.unwrap();
+    let closed = async {
+        while TcpStream::connect(served.at).await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    within("the port is closed", closed).await;
+}
+
+#[tokio::test]
+async fn what_is_under_way_ends_before_the_guard_does() {
+    let at = endpoint(async |_| {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        Response::new(text("whole"))
+    })
+    .await;
+    let served = serve(&simple(&[at])).await;
+    let mut stream = TcpStream::connect(served.at).await.unwrap();
+    stream
+        .write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        .await
+        .unwrap();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let drained = served.guard.drain(Duration::from_secs(10));
+    let mut answer = String::new();
+    let ((), read) = within("both end", async {
+        tokio::join!(drained, stream.read_to_string(&mut answer))
+    })
+    .await;
+    read.unwrap();
+    assert!(
+        status(&answer) == 200 && answer.ends_with("whole"),
+        "{answer}"
+    );
+    assert!(answer.contains("connection: close"), "{answer}");
+    assert!(TcpStream::connect(served.at).await.is_err());
+}
