@@ -6,6 +6,10 @@
 //! State is shared by many threads: a decision takes a handful of atomic operations or one short
 //! critical section, never a call that may block on anything else.
 
+mod bucket;
+mod rate;
 mod time;
 
+pub use bucket::Bucket;
+pub use rate::{Pace, Quota, QuotaError, Rate, Refused};
 pub use time::Time;

@@ -1,0 +1,11 @@
+//! How much may pass: rates as they are written, and paces as they are kept.
+
+mod pace;
+mod quota;
+mod shared;
+
+pub use pace::{Pace, Refused};
+pub use quota::{Quota, QuotaError, Rate};
+
+pub(crate) use pace::{Claim, LAST, Stretch};
+pub(crate) use shared::SharedPace;
