@@ -9,7 +9,9 @@
 mod bucket;
 mod rate;
 mod time;
+mod warm_up;
 
 pub use bucket::Bucket;
 pub use rate::{Pace, Quota, QuotaError, Rate, Refused};
 pub use time::Time;
+pub use warm_up::{WarmUp, WarmUpError};
