@@ -7,11 +7,13 @@
 //! critical section, never a call that may block on anything else.
 
 mod bucket;
+mod keyed;
 mod rate;
 mod time;
 mod warm_up;
 
 pub use bucket::Bucket;
+pub use keyed::{KeyHash, KeySeed, Keyed, KeyedError};
 pub use rate::{Pace, Quota, QuotaError, Rate, Refused};
 pub use time::Time;
 pub use warm_up::{WarmUp, WarmUpError};
