@@ -44,8 +44,8 @@ const SEGMENT_SETS: usize = 4;
 /// places times rate. [`Keyed::replaced`] counts it. What is given back after its key lost its place
 /// is lost.
 ///
-/// A set is guarded by a lock that is held for some ten nanoseconds and never while anything else is
-/// called. An unused table has no memory of its own; a used one grows by a kilobyte at a time.
+/// A refusal takes no lock and writes nothing. What passes holds the lock of its set for a few stores.
+/// An unused table has no memory of its own; a used one grows by a kilobyte at a time.
 #[derive(Debug)]
 pub struct Keyed {
     pace: Mutex<Pace>,
@@ -89,13 +89,12 @@ impl Keyed {
         if cost == 0 {
             return Ok(Duration::ZERO);
         }
-        let mut places = self.set_of(key).lock();
-        let taken = places.take(key.tag(), cost, nanos(max_wait), now)?;
-        drop(places);
-        if taken.replaced_live {
+        let set = self.set_of(key);
+        let (claim, replaced_live) = set.take(key.tag(), cost, nanos(max_wait), now)?;
+        if replaced_live {
             self.replaced.fetch_add(1, Ordering::Relaxed);
         }
-        Ok(taken.wait)
+        Ok(claim.wait)
     }
 
     /// What [`Keyed::take`] would answer, without taking.
@@ -103,12 +102,12 @@ impl Keyed {
         if cost == 0 {
             return Ok(());
         }
-        self.set_of(key).lock().look(key.tag(), cost, now)
+        self.set_of(key).look(key.tag(), cost, now)
     }
 
     /// Returns tokens of this key that were taken for a request which did not pass after all.
     pub fn give_back(&self, key: KeyHash, cost: u32) {
-        self.set_of(key).lock().give_back(key.tag(), cost);
+        self.set_of(key).give_back(key.tag(), cost);
     }
 
     /// Changes the pace of every key; live ones keep their tokens, as far as the new burst holds them.
@@ -125,7 +124,7 @@ impl Keyed {
         }
         *current = pace;
         for set in self.allocated() {
-            set.lock().set(pace, now);
+            set.set(pace, now);
         }
         drop(current);
     }
@@ -137,7 +136,7 @@ impl Keyed {
 
     /// How many keys are live. It visits every set: for reports, not for requests.
     pub fn len(&self, now: Time) -> usize {
-        self.allocated().map(|set| set.lock().live(now)).sum()
+        self.allocated().map(|set| set.live(now)).sum()
     }
 
     /// How many places there are. With keys spread by chance, sets begin to overflow at less than half

@@ -1,117 +1,173 @@
 //! The few places in which a key may lie.
 
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
-use crate::rate::{Pace, Refused, Stretch};
+use crate::rate::{Claim, Pace, Refused, SharedPace, Stretch};
 use crate::time::Time;
 
 /// How many places a set has: as many as fill four lines of cache with the lock and the pace.
 pub(super) const WAYS: usize = 19;
 
-/// A set, on cache lines of its own.
+/// A set, on cache lines of its own: the tags of the keys and the arrivals of their buckets, each in a
+/// row so that a search is a few loads.
+///
+/// Who writes holds the lock and makes the version odd meanwhile. Who reads takes no lock: if the
+/// version was even and is still the same afterwards, nothing that was read had changed (a seqlock).
+/// So a refusal writes nothing and waits for nobody, as it should for a key that floods; and what may
+/// pass was worked out before the lock is taken, which is held for a few stores.
+///
+/// A place that was never used looks like the full bucket of key 0. That does no harm: it is full.
 #[derive(Debug)]
 #[repr(align(64))]
-pub(super) struct Set(Mutex<Places>);
+pub(super) struct Set {
+    arrivals: [AtomicU64; WAYS],
+    pace: SharedPace,
+    tags: [AtomicU32; WAYS],
+    version: AtomicU32,
+    writing: Mutex<()>,
+}
+
+/// Where a key lies, and what a request for it would do there.
+#[derive(Debug)]
+struct Found {
+    place: usize,
+    replaces_live: bool,
+    claim: Result<Claim, Refused>,
+}
 
 impl Set {
     /// A set of full buckets.
     pub(super) fn new(pace: Pace) -> Self {
-        Self(Mutex::new(Places {
-            pace,
-            tags: [0; WAYS],
-            arrivals: [0; WAYS],
-        }))
+        Self {
+            arrivals: [const { AtomicU64::new(0) }; WAYS],
+            pace: SharedPace::new(pace),
+            tags: [const { AtomicU32::new(0) }; WAYS],
+            version: AtomicU32::new(0),
+            writing: Mutex::new(()),
+        }
     }
 
-    pub(super) fn lock(&self) -> MutexGuard<'_, Places> {
-        // Nothing under the lock panics half-way, and a set is right whatever its numbers are.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// The places: a key's tag and the arrival of its bucket, each in a row so that a search is a few
-/// loads.
-///
-/// A place that was never used looks like the full bucket of key 0. That does no harm: it is full.
-#[derive(Debug)]
-pub(super) struct Places {
-    pace: Pace,
-    tags: [u32; WAYS],
-    arrivals: [u64; WAYS],
-}
-
-/// What taking did.
-#[derive(Debug)]
-pub(super) struct Taken {
-    /// How long the request has to wait.
-    pub(super) wait: Duration,
-    /// Whether a live key lost its place.
-    pub(super) replaced_live: bool,
-}
-
-impl Places {
-    /// Takes tokens of a key.
+    /// Takes tokens of a key. Says also whether another live key lost its place.
     pub(super) fn take(
-        &mut self,
+        &self,
         tag: u32,
         cost: u32,
         patience: u64,
         now: Time,
-    ) -> Result<Taken, Refused> {
-        let place = self.place(tag);
-        let arrival = self.arrivals[place];
-        let claim = self
-            .pace
-            .claim(arrival, cost, Stretch::NONE, patience, now)?;
-        let replaced_live = self.tags[place] != tag && arrival > now.as_nanos();
-        self.tags[place] = tag;
-        self.arrivals[place] = claim.arrival;
-        Ok(Taken {
-            wait: claim.wait,
-            replaced_live,
-        })
+    ) -> Result<(Claim, bool), Refused> {
+        let version = self.version.load(Ordering::Acquire);
+        let mut found = self.find(tag, cost, patience, now);
+        if found.claim.is_err() && self.unchanged(version) {
+            return found.claim.map(|claim| (claim, false));
+        }
+        let writing = self.lock();
+        if !self.unchanged(version) {
+            found = self.find(tag, cost, patience, now);
+        }
+        let claim = found.claim?;
+        self.write(|| {
+            self.tags[found.place].store(tag, Ordering::Relaxed);
+            self.arrivals[found.place].store(claim.arrival, Ordering::Relaxed);
+        });
+        drop(writing);
+        Ok((claim, found.replaces_live))
     }
 
     /// What taking would answer.
     pub(super) fn look(&self, tag: u32, cost: u32, now: Time) -> Result<(), Refused> {
-        let arrival = self.arrivals[self.place(tag)];
-        self.pace
-            .claim(arrival, cost, Stretch::NONE, 0, now)
-            .map(|_| ())
+        let version = self.version.load(Ordering::Acquire);
+        let mut found = self.find(tag, cost, 0, now);
+        if !self.unchanged(version) {
+            let writing = self.lock();
+            found = self.find(tag, cost, 0, now);
+            drop(writing);
+        }
+        found.claim.map(|_| ())
     }
 
     /// Returns tokens of a key, if it still has its place.
-    pub(super) fn give_back(&mut self, tag: u32, cost: u32) {
-        let place = self.place(tag);
-        if self.tags[place] == tag {
-            self.arrivals[place] = self.arrivals[place].saturating_sub(self.pace.span(cost));
+    pub(super) fn give_back(&self, tag: u32, cost: u32) {
+        let writing = self.lock();
+        if let Some(place) = self.place(tag) {
+            let arrival = self.arrivals[place].load(Ordering::Relaxed);
+            let arrival = arrival.saturating_sub(self.pace.load().span(cost));
+            self.write(|| self.arrivals[place].store(arrival, Ordering::Relaxed));
         }
+        drop(writing);
     }
 
     /// Changes the pace; live keys keep their tokens, and the others stay full.
-    pub(super) fn set(&mut self, pace: Pace, now: Time) {
-        for arrival in &mut self.arrivals {
-            if *arrival > now.as_nanos() {
-                *arrival = pace.adopt(self.pace, *arrival, now);
+    pub(super) fn set(&self, pace: Pace, now: Time) {
+        let writing = self.lock();
+        let old = self.pace.load();
+        self.write(|| {
+            for place in &self.arrivals {
+                let arrival = place.load(Ordering::Relaxed);
+                if arrival > now.as_nanos() {
+                    place.store(pace.adopt(old, arrival, now), Ordering::Relaxed);
+                }
             }
-        }
-        self.pace = pace;
+            self.pace.store(pace);
+        });
+        drop(writing);
     }
 
     /// How many keys are live.
     pub(super) fn live(&self, now: Time) -> usize {
-        let live = |arrival: &&u64| **arrival > now.as_nanos();
+        let live = |arrival: &&AtomicU64| arrival.load(Ordering::Relaxed) > now.as_nanos();
         self.arrivals.iter().filter(live).count()
     }
 
-    /// Where a key lies, or the place with the fullest bucket, which it gets if it is new.
-    fn place(&self, tag: u32) -> usize {
-        let found = self.tags.iter().position(|other| *other == tag);
-        found.unwrap_or_else(|| {
-            let fullest = (0..WAYS).min_by_key(|place| self.arrivals[*place]);
-            fullest.expect("a set has places")
-        })
+    /// Where a key lies, or the place with the fullest bucket, which it gets if it is new; and what
+    /// happens there.
+    fn find(&self, tag: u32, cost: u32, patience: u64, now: Time) -> Found {
+        let known = self.place(tag);
+        let place = known.unwrap_or_else(|| self.fullest());
+        let arrival = self.arrivals[place].load(Ordering::Relaxed);
+        let claim = self
+            .pace
+            .load()
+            .claim(arrival, cost, Stretch::NONE, patience, now);
+        Found {
+            place,
+            replaces_live: known.is_none() && arrival > now.as_nanos(),
+            claim,
+        }
+    }
+
+    fn place(&self, tag: u32) -> Option<usize> {
+        let is = |other: &AtomicU32| other.load(Ordering::Relaxed) == tag;
+        self.tags.iter().position(is)
+    }
+
+    fn fullest(&self) -> usize {
+        let arrival = |place: &usize| self.arrivals[*place].load(Ordering::Relaxed);
+        (0..WAYS).min_by_key(arrival).expect("a set has places")
+    }
+
+    fn lock(&self) -> MutexGuard<'_, ()> {
+        // Nothing under the lock panics half-way, and a set is right whatever its numbers are.
+        self.writing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes under the lock, so that readers notice.
+    fn write(&self, stores: impl FnOnce()) {
+        let version = self.version.load(Ordering::Relaxed);
+        self.version
+            .store(version.wrapping_add(1), Ordering::Relaxed);
+        // No store moves up past the odd version, and none down past the even one.
+        fence(Ordering::Release);
+        stores();
+        self.version
+            .store(version.wrapping_add(2), Ordering::Release);
+    }
+
+    /// Whether what was read since this version was loaded is what was there then.
+    fn unchanged(&self, version: u32) -> bool {
+        // No load moves down past this one.
+        fence(Ordering::Acquire);
+        version.is_multiple_of(2) && self.version.load(Ordering::Relaxed) == version
     }
 }
 

@@ -187,6 +187,35 @@ fn threads_that_share_a_key_pass_its_burst_and_no_more() {
     assert_eq!(count, 1000);
 }
 
+#[test]
+fn keys_that_threads_push_out_of_their_places_get_no_more_than_their_own() {
+    // One set has 19 places; 40 keys of it come from each thread, with the time standing still.
+    let table = Keyed::new(pace(10.0, 3), 1).unwrap();
+    let place = |key: &KeyHash| key.place() & (table.sets - 1) == 0;
+    let keys: Vec<_> = (0..1000).map(key).filter(place).take(40).collect();
+    let run = || {
+        let mut counts = vec![0; keys.len()];
+        for i in 0..40_000 {
+            let nth = i * 7 % keys.len();
+            counts[nth] += passed(&table, keys[nth], 1, at(SECOND));
+        }
+        counts
+    };
+    let counts = thread::scope(|scope| {
+        let threads = [scope.spawn(run), scope.spawn(run)];
+        threads.map(|thread| thread.join().unwrap())
+    });
+    let sums: Vec<usize> = (0..keys.len())
+        .map(|nth| counts[0][nth] + counts[1][nth])
+        .collect();
+    assert!(sums.iter().all(|sum| *sum <= 3), "{sums:?}");
+    assert_eq!(
+        sums.iter().sum::<usize>(),
+        3 * WAYS,
+        "every place is used up"
+    );
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
