@@ -17,3 +17,8 @@ pub use keyed::{KeyHash, KeySeed, Keyed, KeyedError};
 pub use rate::{Pace, Quota, QuotaError, Rate, Refused};
 pub use time::Time;
 pub use warm_up::{WarmUp, WarmUpError};
+mod jitter;
+mod window;
+
+pub use jitter::Jitter;
+pub use window::{WINDOW_BUCKETS, Window};
