@@ -9,6 +9,8 @@
 mod bucket;
 mod keyed;
 mod rate;
+mod breaker;
+mod jitter;
 mod time;
 mod warm_up;
 
@@ -17,8 +19,10 @@ pub use keyed::{KeyHash, KeySeed, Keyed, KeyedError};
 pub use rate::{Pace, Quota, QuotaError, Rate, Refused};
 pub use time::Time;
 pub use warm_up::{WarmUp, WarmUpError};
-mod jitter;
 mod window;
 
+pub use breaker::{
+    Breaker, BreakerFault, BreakerSettings, BreakerState, Condition, Open, Outcome, Pass,
+};
 pub use jitter::Jitter;
 pub use window::{WINDOW_BUCKETS, Window};

@@ -1,0 +1,282 @@
+//! The states of a breaker and what moves it from one to the next, under its lock.
+
+use std::time::Duration;
+
+use super::{BreakerSettings, BreakerState, Gate, Outcome};
+use crate::Time;
+use crate::jitter::Jitter;
+use crate::window::Window;
+
+/// How long a probe may take to report before it is given up as failed: ten times the timeout that
+/// requests have by default, so only what hangs or was lost gets there.
+const PROBE_PATIENCE: Duration = Duration::from_secs(30);
+
+/// Re-opening doubles the time open, up to so many times the first.
+const BACK_OFF_MAX: u32 = 10;
+
+/// How far an opening is lengthened, so that the guards of a region do not probe together.
+const OPEN_SPREAD_PERCENT: u32 = 10;
+
+/// The share that is admitted when re-admission begins; small enough for a dependency that has just
+/// come back, large enough to show a relapse.
+const FIRST_SHARE: u64 = 10;
+
+/// All of it.
+const WHOLE_SHARE: u64 = 100;
+
+/// Results by which a relapse is judged at least: fewer, and one unlucky request would re-open.
+const RELAPSE_SAMPLE: u32 = 10;
+
+/// What identifies a request that was admitted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Mark {
+    /// How often the breaker had opened when it was admitted.
+    pub(super) epoch: u64,
+    /// Which probe it is, if it is one.
+    pub(super) probe: Option<u64>,
+}
+
+/// Everything that changes under the lock.
+#[derive(Debug)]
+pub(super) struct Core {
+    settings: BreakerSettings,
+    phase: Phase,
+    /// How often it has opened; what was admitted in another epoch does not count.
+    epoch: u64,
+    /// How long the last opening was meant to last; none since it closed.
+    last_open: Option<Duration>,
+    /// All results, and the bad ones among them.
+    results: Window<2>,
+    next_probe: u64,
+}
+
+#[derive(Debug)]
+enum Phase {
+    Closed,
+    Open {
+        until: Time,
+    },
+    HalfOpen {
+        unfinished: Vec<Probe>,
+        good: u32,
+    },
+    Recovering {
+        since: Time,
+        until: Time,
+        /// Hundredths of a request that are due to be admitted.
+        credit: u64,
+    },
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Probe {
+    id: u64,
+    /// When it is given up.
+    deadline: Time,
+}
+
+impl Core {
+    pub(super) fn new(settings: BreakerSettings) -> Self {
+        Self {
+            results: Window::new(settings.window),
+            settings,
+            phase: Phase::Closed,
+            epoch: 0,
+            last_open: None,
+            next_probe: 0,
+        }
+    }
+
+    /// What may be read without the lock.
+    pub(super) fn gate(&self) -> Gate {
+        match &self.phase {
+            Phase::Closed => Gate::Closed { epoch: self.epoch },
+            Phase::Open { until } => Gate::Open { until: *until },
+            Phase::HalfOpen { .. } | Phase::Recovering { .. } => Gate::Ask,
+        }
+    }
+
+    /// Admits, or says until when it will not, as far as that is known.
+    pub(super) fn admit(&mut self, now: Time, jitter: &Jitter) -> Result<Mark, Option<Time>> {
+        self.advance(now, jitter);
+        let counted = Mark {
+            epoch: self.epoch,
+            probe: None,
+        };
+        match &mut self.phase {
+            Phase::Closed => Ok(counted),
+            Phase::Open { until } => Err(Some(*until)),
+            Phase::HalfOpen { unfinished, good } => {
+                if count(unfinished) + *good >= self.settings.probes {
+                    return Err(None);
+                }
+                let id = self.next_probe;
+                self.next_probe += 1;
+                unfinished.push(Probe {
+                    id,
+                    deadline: now.after(PROBE_PATIENCE),
+                });
+                Ok(Mark {
+                    probe: Some(id),
+                    ..counted
+                })
+            }
+            Phase::Recovering {
+                since,
+                until,
+                credit,
+            } => {
+                *credit += share(now, *since, *until);
+                if *credit < WHOLE_SHARE {
+                    return Err(Some(*until));
+                }
+                *credit -= WHOLE_SHARE;
+                Ok(counted)
+            }
+        }
+    }
+
+    pub(super) fn finish(&mut self, mark: Mark, outcome: Outcome, now: Time, jitter: &Jitter) {
+        self.advance(now, jitter);
+        if mark.epoch != self.epoch {
+            return;
+        }
+        let Outcome { elapsed, is_error } = outcome;
+        let is_bad = self.settings.condition.is_bad(elapsed, is_error);
+        match (&mut self.phase, mark.probe) {
+            (Phase::Closed | Phase::Recovering { .. }, None) => {
+                self.results.add(now, [1, u64::from(is_bad)]);
+                self.judge(now, jitter);
+            }
+            (Phase::HalfOpen { unfinished, good }, Some(id)) => {
+                let before = unfinished.len();
+                unfinished.retain(|probe| probe.id != id);
+                if unfinished.len() == before {
+                    return;
+                }
+                if is_bad {
+                    self.open(now, jitter);
+                    return;
+                }
+                *good += 1;
+                if *good >= self.settings.probes {
+                    self.recover(now);
+                }
+            }
+            // In this epoch probes exist only while it is half-open, and others only afterwards.
+            (Phase::Closed | Phase::Recovering { .. }, Some(_))
+            | (Phase::HalfOpen { .. }, None)
+            | (Phase::Open { .. }, _) => {}
+        }
+    }
+
+    /// Frees the place of a probe that will not report.
+    pub(super) fn cancel(&mut self, mark: Mark, now: Time, jitter: &Jitter) {
+        self.advance(now, jitter);
+        match (&mut self.phase, mark.probe) {
+            (Phase::HalfOpen { unfinished, .. }, Some(id)) => {
+                unfinished.retain(|probe| probe.id != id);
+            }
+            (Phase::Closed | Phase::Open { .. } | Phase::Recovering { .. }, _)
+            | (Phase::HalfOpen { .. }, None) => {}
+        }
+    }
+
+    pub(super) fn state(&mut self, now: Time, jitter: &Jitter) -> BreakerState {
+        self.advance(now, jitter);
+        match &self.phase {
+            Phase::Closed => BreakerState::Closed,
+            Phase::Open { until } => BreakerState::Open { until: *until },
+            Phase::HalfOpen { unfinished, good } => BreakerState::HalfOpen {
+                unfinished: count(unfinished),
+                good: *good,
+            },
+            Phase::Recovering { since, until, .. } => BreakerState::Recovering {
+                percent: u32::try_from(share(now, *since, *until)).unwrap_or(100),
+            },
+        }
+    }
+
+    /// Moves on as far as time alone does.
+    fn advance(&mut self, now: Time, jitter: &Jitter) {
+        let lost = match &self.phase {
+            Phase::HalfOpen { unfinished, .. } => {
+                // Probes are pushed in the order of their deadlines but for clocks that differ.
+                unfinished.iter().map(|probe| probe.deadline).min()
+            }
+            Phase::Closed | Phase::Open { .. } | Phase::Recovering { .. } => None,
+        };
+        if let Some(deadline) = lost.filter(|deadline| *deadline <= now) {
+            // From the moment it was lost, not from the one at which somebody noticed.
+            self.open(deadline, jitter);
+        }
+        match self.phase {
+            Phase::Open { until } if until <= now => {
+                self.phase = Phase::HalfOpen {
+                    unfinished: Vec::new(),
+                    good: 0,
+                };
+            }
+            Phase::Recovering { until, .. } if until <= now => {
+                self.phase = Phase::Closed;
+                self.last_open = None;
+                self.results.clear();
+            }
+            Phase::Closed
+            | Phase::Open { .. }
+            | Phase::HalfOpen { .. }
+            | Phase::Recovering { .. } => {}
+        }
+    }
+
+    /// Opens if the results of the window say so.
+    fn judge(&mut self, now: Time, jitter: &Jitter) {
+        let [all, bad] = self.results.sums(now);
+        let enough = match &self.phase {
+            Phase::Recovering { .. } => {
+                let sample = self.settings.probes.max(RELAPSE_SAMPLE);
+                self.settings.min_requests.min(sample)
+            }
+            Phase::Closed | Phase::Open { .. } | Phase::HalfOpen { .. } => {
+                self.settings.min_requests
+            }
+        };
+        if all >= u64::from(enough) && self.settings.condition.is_met(all, bad) {
+            self.open(now, jitter);
+        }
+    }
+
+    fn open(&mut self, now: Time, jitter: &Jitter) {
+        let first = self.settings.open_for;
+        let span = self.last_open.map_or(first, |last| {
+            last.saturating_mul(2)
+                .min(first.saturating_mul(BACK_OFF_MAX))
+        });
+        self.last_open = Some(span);
+        self.epoch += 1;
+        self.phase = Phase::Open {
+            until: now.after(jitter.spread(span, OPEN_SPREAD_PERCENT)),
+        };
+    }
+
+    fn recover(&mut self, now: Time) {
+        self.results.clear();
+        self.phase = Phase::Recovering {
+            since: now,
+            until: now.after(self.settings.open_for),
+            credit: 0,
+        };
+    }
+}
+
+/// The share of requests that is admitted, in percent: it grows evenly from the first share on.
+fn share(now: Time, since: Time, until: Time) -> u64 {
+    let passed = now.since(since).as_nanos();
+    let whole = until.since(since).as_nanos().max(1);
+    let grown = u128::from(WHOLE_SHARE - FIRST_SHARE) * passed / whole;
+    u64::try_from(grown).map_or(WHOLE_SHARE, |grown| (FIRST_SHARE + grown).min(WHOLE_SHARE))
+}
+
+fn count(probes: &[Probe]) -> u32 {
+    u32::try_from(probes.len()).expect("no more probes than the settings allow")
+}
