@@ -10,7 +10,9 @@ mod bucket;
 mod keyed;
 mod rate;
 mod breaker;
+mod budget;
 mod jitter;
+mod outlier;
 mod time;
 mod warm_up;
 
@@ -24,5 +26,7 @@ mod window;
 pub use breaker::{
     Breaker, BreakerFault, BreakerSettings, BreakerState, Condition, Open, Outcome, Pass,
 };
+pub use budget::{BudgetFault, BudgetSettings, RetryBudget};
 pub use jitter::Jitter;
+pub use outlier::{Ejections, Entry, Health, OutlierFault, OutlierSettings, Verdict};
 pub use window::{WINDOW_BUCKETS, Window};
