@@ -11,6 +11,7 @@ mod keyed;
 mod rate;
 mod breaker;
 mod budget;
+mod hot_keys;
 mod jitter;
 mod outlier;
 mod time;
@@ -27,6 +28,10 @@ pub use breaker::{
     Breaker, BreakerFault, BreakerSettings, BreakerState, Condition, Open, Outcome, Pass,
 };
 pub use budget::{BudgetFault, BudgetSettings, RetryBudget};
+pub use hot_keys::{
+    HOT_KEYS_SHOWN, HotKey, HotKeyId, HotKeys, HotKeysFault, HotKeysSettings, LABEL_BYTES_MAX,
+    Label,
+};
 pub use jitter::Jitter;
 pub use outlier::{Ejections, Entry, Health, OutlierFault, OutlierSettings, Verdict};
 pub use window::{WINDOW_BUCKETS, Window};
