@@ -29,8 +29,10 @@ impl Jitter {
     ///
     /// It is never shortened: whoever is told to wait until something is over does not come early.
     pub fn spread(&self, span: Duration, percent: u32) -> Duration {
-        let most = u128::from(nanos(span)) * u128::from(percent) / 100;
-        let most = u64::try_from(most).unwrap_or(u64::MAX);
+        // Hundreds and the rest apart: a division of 128 bits would cost more than all the rest.
+        let (nanos, percent) = (nanos(span), u64::from(percent));
+        let hundreds = (nanos / 100).saturating_mul(percent);
+        let most = hundreds.saturating_add((nanos % 100) * percent / 100);
         // The high half of the product maps the draw onto 0..=most without a division.
         let extra = (u128::from(self.draw()) * (u128::from(most) + 1)) >> 64;
         let extra = u64::try_from(extra).unwrap_or(most);

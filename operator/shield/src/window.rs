@@ -23,6 +23,10 @@ pub struct Window<const COUNTERS: usize> {
     sums: [u64; COUNTERS],
     /// The number of the bucket being filled, counted from the start of the clock.
     head: u64,
+    /// Its place among the buckets.
+    slot: usize,
+    /// The first nanosecond after it: until then there is nothing to move on and to divide.
+    end: u64,
 }
 
 impl<const COUNTERS: usize> Window<COUNTERS> {
@@ -35,19 +39,25 @@ impl<const COUNTERS: usize> Window<COUNTERS> {
     pub fn with_buckets(span: Duration, buckets: u32) -> Self {
         let buckets = buckets.max(1);
         let slots = usize::try_from(buckets).map_or(usize::MAX, |n| n.saturating_add(1));
+        let width = nanos(span).div_ceil(u64::from(buckets)).max(1);
         Self {
-            width: nanos(span).div_ceil(u64::from(buckets)).max(1),
+            width,
             buckets: vec![[0; COUNTERS]; slots].into_boxed_slice(),
             sums: [0; COUNTERS],
             head: 0,
+            slot: 0,
+            end: width,
         }
     }
 
     /// Counts these in.
     pub fn add(&mut self, now: Time, more: [u64; COUNTERS]) {
         self.advance(now);
-        let slot = self.slot(self.head);
-        for ((held, sum), more) in self.buckets[slot].iter_mut().zip(&mut self.sums).zip(more) {
+        for ((held, sum), more) in self.buckets[self.slot]
+            .iter_mut()
+            .zip(&mut self.sums)
+            .zip(more)
+        {
             // Bounded by the sum, so that the sum can never be short of what its buckets hold.
             let more = more.min(u64::MAX - *sum);
             *held += more;
@@ -58,8 +68,11 @@ impl<const COUNTERS: usize> Window<COUNTERS> {
     /// Takes back what was counted just now, as far as it still is in the newest bucket.
     pub fn take_back(&mut self, now: Time, less: [u64; COUNTERS]) {
         self.advance(now);
-        let slot = self.slot(self.head);
-        for ((held, sum), less) in self.buckets[slot].iter_mut().zip(&mut self.sums).zip(less) {
+        for ((held, sum), less) in self.buckets[self.slot]
+            .iter_mut()
+            .zip(&mut self.sums)
+            .zip(less)
+        {
             let less = less.min(*held);
             *held -= less;
             *sum -= less;
@@ -79,26 +92,24 @@ impl<const COUNTERS: usize> Window<COUNTERS> {
     }
 
     fn advance(&mut self, now: Time) {
-        let head = now.as_nanos() / self.width;
-        if head <= self.head {
+        if now.as_nanos() < self.end {
             return;
         }
+        let head = now.as_nanos() / self.width;
         if head - self.head >= self.buckets.len() as u64 {
             self.clear();
+            self.slot = 0;
         } else {
-            for bucket in self.head + 1..=head {
-                let slot = self.slot(bucket);
-                for (held, sum) in self.buckets[slot].iter_mut().zip(&mut self.sums) {
+            for _ in self.head..head {
+                self.slot = (self.slot + 1) % self.buckets.len();
+                for (held, sum) in self.buckets[self.slot].iter_mut().zip(&mut self.sums) {
                     *sum -= *held;
                     *held = 0;
                 }
             }
         }
         self.head = head;
-    }
-
-    fn slot(&self, bucket: u64) -> usize {
-        usize::try_from(bucket % self.buckets.len() as u64).expect("below a length")
+        self.end = head.saturating_add(1).saturating_mul(self.width);
     }
 }
 

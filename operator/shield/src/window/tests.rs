@@ -79,6 +79,8 @@ fn a_span_or_a_number_of_buckets_of_nothing_is_the_least_there_is() {
     window.add(Time::from_nanos(1), [1]);
     assert_eq!(window.sums(Time::from_nanos(1)), [1]);
     assert_eq!(window.sums(Time::from_nanos(3)), [0]);
+    window.add(Time::from_nanos(u64::MAX), [1]);
+    assert_eq!(window.sums(Time::from_nanos(u64::MAX)), [1]);
 }
 
 proptest! {
