@@ -248,8 +248,9 @@ impl Health {
 
     /// Whether another endpoint should be chosen. Asking changes nothing.
     ///
-    /// It is over when the one request that tries the endpoint may be sent. If every endpoint is
-    /// ejected, none is.
+    /// It is over when the one request that tries the endpoint may be sent. Another thread may be
+    /// the first to send it; then [`Health::enter`] says no and the other candidate is asked. If
+    /// every endpoint is ejected, none is.
     pub fn is_ejected(&self, now: Time) -> bool {
         match self.until.load(Ordering::Acquire) {
             NOT_EJECTED => false,
@@ -313,7 +314,7 @@ impl Health {
                     self.eject(now);
                 }
             }
-            (true, verdict) => self.conclude(verdict, now),
+            (true, verdict) => self.conclude(entry.epoch, verdict, now),
         }
     }
 
@@ -346,9 +347,11 @@ impl Health {
         self.extend(&mut state, now);
     }
 
-    fn conclude(&self, verdict: Verdict, now: Time) {
+    fn conclude(&self, epoch: u32, verdict: Verdict, now: Time) {
         let mut state = self.lock();
-        if state.trial.is_none_or(|deadline| deadline <= now) {
+        // Asked again under the lock: another trial may have begun just now.
+        let is_current = epoch == self.epoch.load(Ordering::Acquire);
+        if !is_current || state.trial.is_none_or(|deadline| deadline <= now) {
             return;
         }
         match verdict {

@@ -148,6 +148,28 @@ fn half_open_lets_exactly_the_probes_through() {
 }
 
 #[test]
+fn of_many_threads_exactly_the_probes_get_through() {
+    for _ in 0..50 {
+        let breaker = breaker();
+        let now = open(&breaker, at(0));
+        let passes = Mutex::new(Vec::new());
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    let own = probes(&breaker, now);
+                    passes.lock().unwrap().extend(own);
+                });
+            }
+        });
+        let passes = passes.into_inner().unwrap();
+        assert_eq!(passes.len(), 5);
+        for (turn, one) in passes.iter().enumerate() {
+            assert!(!passes[turn + 1..].contains(one), "each is identified");
+        }
+    }
+}
+
+#[test]
 fn one_bad_probe_reopens_it() {
     let breaker = breaker();
     let now = open(&breaker, at(0));
@@ -229,6 +251,19 @@ fn a_lost_probe_counts_as_failed_when_it_is_given_up() {
     let (unfinished, good) = (5, 0);
     assert_eq!(
         breaker.state(until),
+        BreakerState::HalfOpen { unfinished, good }
+    );
+}
+
+#[test]
+fn a_probe_of_another_breaker_decides_nothing() {
+    let (one, other) = (breaker(), breaker());
+    let now = open(&one, at(0));
+    open(&other, at(0));
+    other.finish(one.admit(now).unwrap(), GOOD, now);
+    let (unfinished, good) = (0, 0);
+    assert_eq!(
+        other.state(now),
         BreakerState::HalfOpen { unfinished, good }
     );
 }

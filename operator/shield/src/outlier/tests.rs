@@ -70,6 +70,25 @@ fn one_real_request_decides_whether_it_returns() {
 }
 
 #[test]
+fn of_many_threads_one_tries_the_endpoint() {
+    for _ in 0..50 {
+        let (_, healths) = service(2);
+        fail(&healths[0], 5, at(0));
+        let over = at(60_000);
+        let entered = std::sync::Mutex::new(Vec::new());
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    let entry = healths[0].enter(over);
+                    entered.lock().unwrap().extend(entry);
+                });
+            }
+        });
+        assert_eq!(entered.into_inner().unwrap().len(), 1);
+    }
+}
+
+#[test]
 fn a_failed_trial_ejects_for_longer_each_time_up_to_a_cap() {
     let (shared, healths) = service(2);
     let mut now = at(0);
