@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::rate::{Claim, LAST, Pace, Refused, SharedPace, Stretch};
+use crate::rate::{Claim, LAST, Pace, Refused, SharedPace, Stretch, race};
 use crate::time::{Time, nanos};
 
 /// How many bits of the word say which pace is in force.
@@ -90,6 +90,7 @@ impl Bucket {
         // Only a change, of which there is one at a time, moves the word to another place.
         let slot = (word + 1) & SLOT_MASK;
         self.slot(slot).store(pace);
+        race::point();
         loop {
             let arrival = pace.adopt(old, arrival_of(word), now);
             match self.exchange(word, arrival, slot) {
@@ -175,6 +176,7 @@ impl Bucket {
     }
 
     fn exchange(&self, word: u64, arrival: u64, slot: u64) -> Result<(), u64> {
+        race::point();
         let next = arrival << SLOT_BITS | slot;
         // Release: who reads the word sees the pace that was written before it.
         self.word

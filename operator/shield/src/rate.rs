@@ -2,6 +2,7 @@
 
 mod pace;
 mod quota;
+pub(crate) mod race;
 mod shared;
 
 pub use pace::{Pace, Refused};

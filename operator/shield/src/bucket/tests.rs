@@ -4,6 +4,7 @@ use std::thread;
 use proptest::prelude::*;
 
 use super::*;
+use crate::rate::race::race;
 
 const SECOND: u64 = 1_000_000_000;
 
@@ -201,13 +202,27 @@ fn two_threads_pass_exactly_the_rate_and_the_burst_at_ten_times_the_load() {
 }
 
 #[test]
+fn threads_that_look_at_the_same_token_do_not_both_take_it() {
+    let bucket = Bucket::full(pace(1000.0, 2000));
+    let run = || race(|| passed(&bucket, 3000, at(SECOND)));
+    let passed = thread::scope(|scope| {
+        let threads = [scope.spawn(run), scope.spawn(run), scope.spawn(run)];
+        threads
+            .map(|thread| thread.join().unwrap())
+            .iter()
+            .sum::<usize>()
+    });
+    assert_eq!(passed, 2000);
+}
+
+#[test]
 fn no_change_of_rate_makes_a_token_for_threads_that_race_with_it() {
-    const BURST: u32 = 20_000;
+    const BURST: u32 = 5000;
     let bucket = Bucket::full(pace(10_000.0, BURST));
     let now = at(1000 * SECOND);
     let done = AtomicBool::new(false);
     let take = || {
-        let passed = (0..200_000).filter(|_| bucket.take(1, now).is_ok()).count();
+        let passed = race(|| passed(&bucket, 2 * BURST, now));
         done.store(true, Ordering::Relaxed);
         passed
     };
@@ -217,6 +232,7 @@ fn no_change_of_rate_makes_a_token_for_threads_that_race_with_it() {
         while !done.load(Ordering::Relaxed) {
             fast = !fast;
             bucket.set(pace(if fast { 1_000_000.0 } else { 100.0 }, BURST), now);
+            thread::yield_now();
         }
         threads
             .map(|thread| thread.join().unwrap())
@@ -231,15 +247,15 @@ fn what_threads_take_and_give_back_is_all_there_in_the_end() {
     let bucket = Bucket::full(pace(10.0, 10));
     let now = at(SECOND);
     let run = || {
-        for _ in 0..50_000 {
+        for _ in 0..5000 {
             if bucket.take(3, now).is_ok() {
                 bucket.give_back(3);
             }
         }
     };
     thread::scope(|scope| {
-        scope.spawn(run);
-        scope.spawn(run);
+        scope.spawn(|| race(run));
+        scope.spawn(|| race(run));
     });
     assert_eq!(bucket.tokens(now), 10);
     assert_eq!(passed(&bucket, 100, now), 10);

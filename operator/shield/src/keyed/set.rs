@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::rate::{Claim, Pace, Refused, SharedPace, Stretch};
+use crate::rate::{Claim, Pace, Refused, SharedPace, Stretch, race};
 use crate::time::Time;
 
 /// How many places a set has: as many as fill four lines of cache with the lock and the pace.
@@ -61,6 +61,7 @@ impl Set {
         if found.claim.is_err() && self.unchanged(version) {
             return found.claim.map(|claim| (claim, false));
         }
+        race::point();
         let writing = self.lock();
         if !self.unchanged(version) {
             found = self.find(tag, cost, patience, now);
@@ -68,6 +69,7 @@ impl Set {
         let claim = found.claim?;
         self.write(|| {
             self.tags[found.place].store(tag, Ordering::Relaxed);
+            race::point();
             self.arrivals[found.place].store(claim.arrival, Ordering::Relaxed);
         });
         drop(writing);
@@ -124,6 +126,7 @@ impl Set {
     fn find(&self, tag: u32, cost: u32, patience: u64, now: Time) -> Found {
         let known = self.place(tag);
         let place = known.unwrap_or_else(|| self.fullest());
+        race::point();
         let arrival = self.arrivals[place].load(Ordering::Relaxed);
         let claim = self
             .pace

@@ -5,6 +5,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::Bucket;
+use crate::rate::race::race;
 
 const SECOND: u64 = 1_000_000_000;
 const SEED: KeySeed = KeySeed::new(*b"as good as drawn");
@@ -171,11 +172,12 @@ fn changing_the_pace_keeps_the_tokens_of_every_key() {
 #[test]
 fn threads_that_share_a_key_pass_its_burst_and_no_more() {
     let table = Keyed::new(pace(10.0, 1000), 10).unwrap();
-    let run = || passed(&table, key(1), 20_000, at(SECOND));
+    let run = || race(|| passed(&table, key(1), 4000, at(SECOND)));
     let count = thread::scope(|scope| {
         let threads = [scope.spawn(run), scope.spawn(run)];
         let mut fast = false;
-        for _ in 0..1000 {
+        for _ in 0..300 {
+            thread::yield_now();
             fast = !fast;
             table.set(pace(if fast { 1000.0 } else { 1.0 }, 1000), at(SECOND));
         }
@@ -195,10 +197,12 @@ fn keys_that_threads_push_out_of_their_places_get_no_more_than_their_own() {
     let keys: Vec<_> = (0..1000).map(key).filter(place).take(40).collect();
     let run = || {
         let mut counts = vec![0; keys.len()];
-        for i in 0..40_000 {
-            let nth = i * 7 % keys.len();
-            counts[nth] += passed(&table, keys[nth], 1, at(SECOND));
-        }
+        race(|| {
+            for i in 0..keys.len() * 20 {
+                let nth = i * 7 % keys.len();
+                counts[nth] += passed(&table, keys[nth], 1, at(SECOND));
+            }
+        });
         counts
     };
     let counts = thread::scope(|scope| {
