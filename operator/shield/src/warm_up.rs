@@ -87,10 +87,7 @@ impl WarmUp {
     ) -> Result<Duration, Refused> {
         let stretch = self.stretch(now);
         let claim = self.bucket.claim(cost, stretch, nanos(max_wait), now)?;
-        self.warm(
-            claim.span.saturating_add(self.bucket.pace().span(cost)),
-            now,
-        );
+        self.warm(claim.span.saturating_add(claim.plain), now);
         Ok(claim.wait)
     }
 

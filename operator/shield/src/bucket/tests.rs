@@ -150,6 +150,15 @@ fn changing_the_rate_keeps_the_places_that_were_taken_ahead() {
 }
 
 #[test]
+fn a_debt_of_centuries_is_cut_to_what_100_days_work_off() {
+    let bucket = Bucket::full(pace(2.0, 10_000_000));
+    let patient = || bucket.take_within(10_000_000, at(0), Duration::MAX);
+    while patient().is_ok() {}
+    bucket.set(Pace::STOPPED, at(0));
+    assert_eq!(bucket.tokens(at(0)), -1);
+}
+
+#[test]
 fn a_stopped_limit_starts_again_empty() {
     let bucket = Bucket::full(pace(10.0, 3));
     bucket.set(Pace::STOPPED, at(SECOND));

@@ -176,11 +176,38 @@ impl Set {
 
 #[cfg(test)]
 mod tests {
+    use std::thread;
+
     use super::*;
 
     #[test]
     fn a_set_fills_four_lines_of_cache() {
         assert_eq!(size_of::<Set>(), 256);
         assert_eq!(align_of::<Set>(), 64);
+    }
+
+    #[test]
+    fn a_refusal_by_what_is_half_written_is_not_believed() {
+        let set = Set::new(Pace::per_second(1.0, 1).unwrap());
+        let now = Time::from_nanos(0);
+        thread::scope(|scope| {
+            let writing = set.lock();
+            let mut other = None;
+            set.write(|| {
+                set.tags[0].store(7, Ordering::Relaxed);
+                set.arrivals[0].store(u64::MAX >> 2, Ordering::Relaxed);
+                let other = other.insert(scope.spawn(|| set.take(7, 1, 0, now)));
+                for _ in 0..10_000 {
+                    if other.is_finished() {
+                        break;
+                    }
+                    thread::yield_now();
+                }
+                set.arrivals[0].store(0, Ordering::Relaxed);
+            });
+            drop(writing);
+            let taken = other.expect("it was started").join().unwrap();
+            assert!(taken.is_ok(), "{taken:?}");
+        });
     }
 }

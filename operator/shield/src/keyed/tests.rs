@@ -28,6 +28,12 @@ fn passed(table: &Keyed, key: KeyHash, offered: u32, now: Time) -> usize {
         .count()
 }
 
+/// 40 keys that lie in the same set, which has 19 places.
+fn neighbours(table: &Keyed) -> Vec<KeyHash> {
+    let place = |key: &KeyHash| key.place() & (table.sets - 1) == 0;
+    (0..1000).map(key).filter(place).take(40).collect()
+}
+
 #[test]
 fn each_key_has_a_bucket_of_its_own() {
     let table = Keyed::new(pace(10.0, 3), 100).unwrap();
@@ -136,6 +142,21 @@ fn what_is_given_back_passes_again() {
 }
 
 #[test]
+fn what_a_key_without_a_place_gives_back_is_given_to_no_other() {
+    let table = Keyed::new(pace(1.0, 2), 1).unwrap();
+    let keys = neighbours(&table);
+    let now = at(SECOND);
+    for key in &keys[..WAYS] {
+        assert_eq!(passed(&table, *key, 5, now), 2);
+    }
+    table.give_back(keys[WAYS], 1);
+    assert!(
+        keys.iter()
+            .all(|key| table.would_take(*key, 1, now).is_err())
+    );
+}
+
+#[test]
 fn requests_of_a_key_may_wait_their_turn() {
     let table = Keyed::new(pace(10.0, 1), 10).unwrap();
     let patience = Duration::from_millis(150);
@@ -191,10 +212,8 @@ fn threads_that_share_a_key_pass_its_burst_and_no_more() {
 
 #[test]
 fn keys_that_threads_push_out_of_their_places_get_no_more_than_their_own() {
-    // One set has 19 places; 40 keys of it come from each thread, with the time standing still.
     let table = Keyed::new(pace(10.0, 3), 1).unwrap();
-    let place = |key: &KeyHash| key.place() & (table.sets - 1) == 0;
-    let keys: Vec<_> = (0..1000).map(key).filter(place).take(40).collect();
+    let keys = neighbours(&table);
     let run = || {
         let mut counts = vec![0; keys.len()];
         race(|| {

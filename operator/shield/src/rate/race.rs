@@ -14,9 +14,11 @@ thread_local! {
     static RACING: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
 }
 
-/// Runs this with another thread between any two steps, in a thread of its own.
+/// Runs this so that another thread may run at each point.
 #[cfg(test)]
 pub(crate) fn race<T>(run: impl FnOnce() -> T) -> T {
     RACING.set(true);
-    run()
+    let result = run();
+    RACING.set(false);
+    result
 }
