@@ -34,4 +34,5 @@ pub use hot_keys::{
 };
 pub use jitter::Jitter;
 pub use outlier::{Ejections, Entry, Health, OutlierFault, OutlierSettings, Verdict};
+pub use outlier::{Ejections, EndpointPass, EndpointResult, Health, OutlierFault, OutlierSettings};
 pub use window::{WINDOW_BUCKETS, Window};

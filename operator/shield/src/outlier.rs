@@ -124,15 +124,15 @@ struct State {
 /// Leave to send one request to an endpoint. It comes back by [`Health::report`] or
 /// [`Health::cancel`].
 #[derive(Debug, PartialEq, Eq)]
-#[must_use = "an entry that never reports counts as failed if it was a trial"]
-pub struct Entry {
+#[must_use = "a pass that never reports counts as failed if it was a trial"]
+pub struct EndpointPass {
     epoch: u32,
     is_trial: bool,
 }
 
 /// What a result says about the endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
+pub enum EndpointResult {
     /// It answered, were it with an error of the application.
     Good,
     /// It could not be reached, did not answer, or answered as a gateway that could not (502, 503,
@@ -263,11 +263,11 @@ impl Health {
     }
 
     /// Lets a request in, unless the endpoint is ejected or another request already tries it.
-    pub fn enter(&self, now: Time) -> Option<Entry> {
+    pub fn enter(&self, now: Time) -> Option<EndpointPass> {
         let epoch = self.epoch.load(Ordering::Acquire);
         if self.until.load(Ordering::Acquire) == NOT_EJECTED {
             let is_trial = false;
-            return Some(Entry { epoch, is_trial });
+            return Some(EndpointPass { epoch, is_trial });
         }
         let mut state = self.lock();
         if let Some(deadline) = state.trial.filter(|deadline| *deadline <= now) {
@@ -279,33 +279,33 @@ impl Health {
         if until == NOT_EJECTED || now < Time::from_nanos(until) {
             let may = until == NOT_EJECTED || self.shared.all_are_ejected();
             let is_trial = false;
-            return may.then_some(Entry { epoch, is_trial });
+            return may.then_some(EndpointPass { epoch, is_trial });
         }
         let epoch = epoch.wrapping_add(1);
         self.epoch.store(epoch, Ordering::Release);
         state.trial = Some(now.after(TRIAL_PATIENCE));
         self.until.store(ON_TRIAL, Ordering::Release);
         let is_trial = true;
-        Some(Entry { epoch, is_trial })
+        Some(EndpointPass { epoch, is_trial })
     }
 
     /// Counts how the request went.
     #[expect(
         clippy::needless_pass_by_value,
-        reason = "an entry is used up: nobody may report twice"
+        reason = "a pass is used up: nobody may report twice"
     )]
-    pub fn report(&self, entry: Entry, verdict: Verdict, now: Time) {
-        if entry.epoch != self.epoch.load(Ordering::Acquire) {
+    pub fn report(&self, pass: EndpointPass, result: EndpointResult, now: Time) {
+        if pass.epoch != self.epoch.load(Ordering::Acquire) {
             return;
         }
-        match (entry.is_trial, verdict) {
-            (false, Verdict::Good) => {
+        match (pass.is_trial, result) {
+            (false, EndpointResult::Good) => {
                 // Most results are good and follow good ones: they write nothing.
                 if self.failures.load(Ordering::Relaxed) != 0 {
                     self.failures.store(0, Ordering::Relaxed);
                 }
             }
-            (false, Verdict::Failed) => {
+            (false, EndpointResult::Failed) => {
                 let failures = self
                     .failures
                     .fetch_add(1, Ordering::Relaxed)
@@ -314,21 +314,21 @@ impl Health {
                     self.eject(now);
                 }
             }
-            (true, verdict) => self.conclude(entry.epoch, verdict, now),
+            (true, result) => self.conclude(pass.epoch, result, now),
         }
     }
 
-    /// Gives the entry back without a result; if it was the trial, the next request is it.
+    /// Gives the pass back without a result; if it was the trial, the next request is it.
     #[expect(
         clippy::needless_pass_by_value,
-        reason = "an entry is used up: nobody may report twice"
+        reason = "a pass is used up: nobody may report twice"
     )]
-    pub fn cancel(&self, entry: Entry, now: Time) {
-        if !entry.is_trial {
+    pub fn cancel(&self, pass: EndpointPass, now: Time) {
+        if !pass.is_trial {
             return;
         }
         let mut state = self.lock();
-        let is_current = entry.epoch == self.epoch.load(Ordering::Acquire);
+        let is_current = pass.epoch == self.epoch.load(Ordering::Acquire);
         if is_current && state.trial.take().is_some() {
             self.until.store(now.as_nanos().max(1), Ordering::Release);
         }
@@ -347,22 +347,22 @@ impl Health {
         self.extend(&mut state, now);
     }
 
-    fn conclude(&self, epoch: u32, verdict: Verdict, now: Time) {
+    fn conclude(&self, epoch: u32, result: EndpointResult, now: Time) {
         let mut state = self.lock();
         // Asked again under the lock: another trial may have begun just now.
         let is_current = epoch == self.epoch.load(Ordering::Acquire);
         if !is_current || state.trial.is_none_or(|deadline| deadline <= now) {
             return;
         }
-        match verdict {
-            Verdict::Good => {
+        match result {
+            EndpointResult::Good => {
                 state.trial = None;
                 state.returned = now;
                 self.failures.store(0, Ordering::Relaxed);
                 self.until.store(NOT_EJECTED, Ordering::Release);
                 self.shared.restore();
             }
-            Verdict::Failed => self.extend(&mut state, now),
+            EndpointResult::Failed => self.extend(&mut state, now),
         }
     }
 

@@ -49,7 +49,7 @@ fn until(breaker: &Breaker, now: Time) -> Time {
 }
 
 fn probes(breaker: &Breaker, now: Time) -> Vec<Pass> {
-    std::iter::from_fn(|| breaker.admit(now).ok()).collect()
+    (0..100).map_while(|_| breaker.admit(now).ok()).collect()
 }
 
 /// Opens, waits and lets all probes be good.
@@ -305,12 +305,10 @@ fn closing_forgets_the_statistics_and_the_back_off() {
     let breaker = breaker();
     let now = recover(&breaker, at(0));
     // Nine failures are one short of a relapse.
-    let mut bad = 0;
-    while bad < 9 {
-        if let Ok(pass) = breaker.admit(now) {
-            breaker.finish(pass, BAD, now);
-            bad += 1;
-        }
+    let nine: Vec<_> = (0..90).filter_map(|_| breaker.admit(now).ok()).collect();
+    assert_eq!(nine.len(), 9);
+    for pass in nine {
+        breaker.finish(pass, BAD, now);
     }
     let closed = now.after(Duration::from_secs(5));
     assert_eq!(breaker.state(closed), BreakerState::Closed);
@@ -355,9 +353,7 @@ fn one_unlucky_request_is_no_relapse() {
     one_probe.probes = 1;
     let breaker = Breaker::new(one_probe, 1).unwrap();
     let now = recover(&breaker, at(0));
-    let pass = std::iter::repeat_with(|| breaker.admit(now))
-        .find_map(Result::ok)
-        .unwrap();
+    let pass = (0..10).find_map(|_| breaker.admit(now).ok()).unwrap();
     breaker.finish(pass, BAD, now);
     assert_eq!(breaker.state(now), BreakerState::Recovering { percent: 10 });
 }

@@ -18,8 +18,8 @@ fn service_with(settings: OutlierSettings, endpoints: usize) -> (Arc<Ejections>,
 
 fn fail(health: &Health, times: u32, now: Time) {
     let entries: Vec<_> = (0..times).map(|_| health.enter(now).unwrap()).collect();
-    for entry in entries {
-        health.report(entry, Verdict::Failed, now);
+    for pass in entries {
+        health.report(pass, EndpointResult::Failed, now);
     }
 }
 
@@ -31,7 +31,7 @@ fn ejected_for(health: &Health, now: Time) -> Duration {
 }
 
 /// The trial when the ejection is over.
-fn trial(health: &Health, now: Time) -> (Entry, Time) {
+fn trial(health: &Health, now: Time) -> (EndpointPass, Time) {
     let now = now.after(ejected_for(health, now));
     (health.enter(now).unwrap(), now)
 }
@@ -41,7 +41,7 @@ fn five_failures_in_a_row_eject_an_endpoint_for_half_a_minute() {
     let (shared, healths) = service(4);
     fail(&healths[0], 4, at(0));
     let good = healths[0].enter(at(0)).unwrap();
-    healths[0].report(good, Verdict::Good, at(0));
+    healths[0].report(good, EndpointResult::Good, at(0));
     fail(&healths[0], 4, at(0));
     assert!(!healths[0].is_ejected(at(0)));
     fail(&healths[0], 1, at(0));
@@ -59,10 +59,10 @@ fn five_failures_in_a_row_eject_an_endpoint_for_half_a_minute() {
 fn one_real_request_decides_whether_it_returns() {
     let (shared, healths) = service(2);
     fail(&healths[0], 5, at(0));
-    let (entry, now) = trial(&healths[0], at(0));
+    let (pass, now) = trial(&healths[0], at(0));
     assert!(healths[0].is_ejected(now), "others wait for the result");
     assert_eq!(healths[0].enter(now), None);
-    healths[0].report(entry, Verdict::Good, now);
+    healths[0].report(pass, EndpointResult::Good, now);
     assert!(!healths[0].is_ejected(now));
     assert_eq!(shared.counts(), (0, 2));
     fail(&healths[0], 4, now);
@@ -79,8 +79,8 @@ fn of_many_threads_one_tries_the_endpoint() {
         std::thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(|| {
-                    let entry = healths[0].enter(over);
-                    entered.lock().unwrap().extend(entry);
+                    let pass = healths[0].enter(over);
+                    entered.lock().unwrap().extend(pass);
                 });
             }
         });
@@ -94,9 +94,9 @@ fn a_failed_trial_ejects_for_longer_each_time_up_to_a_cap() {
     let mut now = at(0);
     fail(&healths[0], 5, now);
     for turn in 2..=14_u64 {
-        let (entry, then) = trial(&healths[0], now);
+        let (pass, then) = trial(&healths[0], now);
         now = then;
-        healths[0].report(entry, Verdict::Failed, now);
+        healths[0].report(pass, EndpointResult::Failed, now);
         let least = Duration::from_secs(30 * turn.min(10));
         let span = ejected_for(&healths[0], now);
         assert!(span >= least && span <= least * 112 / 100, "{span:?}");
@@ -114,9 +114,9 @@ fn who_relapses_soon_is_out_for_longer_and_who_was_good_for_long_is_not() {
         let least = Duration::from_secs(seconds);
         let span = ejected_for(&healths[0], now);
         assert!(span >= least && span <= least * 112 / 100, "{span:?}");
-        let (entry, then) = trial(&healths[0], now);
+        let (pass, then) = trial(&healths[0], now);
         now = then;
-        healths[0].report(entry, Verdict::Good, now);
+        healths[0].report(pass, EndpointResult::Good, now);
     }
 }
 
@@ -124,13 +124,13 @@ fn who_relapses_soon_is_out_for_longer_and_who_was_good_for_long_is_not() {
 fn a_cancelled_trial_leaves_the_try_to_the_next_request() {
     let (_, healths) = service(2);
     fail(&healths[0], 5, at(0));
-    let (mut entry, now) = trial(&healths[0], at(0));
+    let (mut pass, now) = trial(&healths[0], at(0));
     for _ in 0..10 {
-        healths[0].cancel(entry, now);
+        healths[0].cancel(pass, now);
         assert!(!healths[0].is_ejected(now));
-        entry = healths[0].enter(now).unwrap();
+        pass = healths[0].enter(now).unwrap();
     }
-    healths[0].report(entry, Verdict::Good, now);
+    healths[0].report(pass, EndpointResult::Good, now);
     assert!(!healths[0].is_ejected(now));
 }
 
@@ -142,7 +142,7 @@ fn a_lost_trial_counts_as_failed() {
     let given_up = now.after(Duration::from_secs(30));
     assert_eq!(healths[0].enter(given_up), None);
     assert!(ejected_for(&healths[0], given_up) >= Duration::from_mins(1));
-    healths[0].report(lost, Verdict::Good, given_up);
+    healths[0].report(lost, EndpointResult::Good, given_up);
     assert!(healths[0].is_ejected(given_up));
     let much_later = given_up.after(Duration::from_mins(10));
     assert!(healths[0].enter(much_later).is_some());
@@ -155,14 +155,14 @@ fn what_was_under_way_when_it_was_ejected_says_nothing_afterwards() {
     fail(&healths[0], 5, at(0));
     let before = ejected_for(&healths[0], at(0));
     let mut late = late.into_iter();
-    for entry in late.by_ref().take(10) {
-        healths[0].report(entry, Verdict::Failed, at(1));
+    for pass in late.by_ref().take(10) {
+        healths[0].report(pass, EndpointResult::Failed, at(1));
     }
     assert_eq!(ejected_for(&healths[0], at(0)), before);
-    let (entry, now) = trial(&healths[0], at(0));
-    healths[0].report(entry, Verdict::Good, now);
-    for entry in late {
-        healths[0].report(entry, Verdict::Failed, now);
+    let (pass, now) = trial(&healths[0], at(0));
+    healths[0].report(pass, EndpointResult::Good, now);
+    for pass in late {
+        healths[0].report(pass, EndpointResult::Failed, now);
     }
     assert!(!healths[0].is_ejected(now));
 }
@@ -198,8 +198,8 @@ fn who_could_not_be_ejected_is_when_there_is_room() {
     fail(&healths[0], 5, at(0));
     fail(&healths[1], 5, at(0));
     assert!(!healths[1].is_ejected(at(0)));
-    let (entry, now) = trial(&healths[0], at(0));
-    healths[0].report(entry, Verdict::Good, now);
+    let (pass, now) = trial(&healths[0], at(0));
+    healths[0].report(pass, EndpointResult::Good, now);
     fail(&healths[1], 1, now);
     assert!(healths[1].is_ejected(now));
 }
@@ -271,14 +271,14 @@ proptest! {
         };
         let (shared, healths) = service_with(settings, endpoints);
         let mut now = at(0);
-        let mut held: Vec<Vec<Entry>> = healths.iter().map(|_| Vec::new()).collect();
+        let mut held: Vec<Vec<EndpointPass>> = healths.iter().map(|_| Vec::new()).collect();
         for (which, act, millis) in acts {
             let (health, held) = (&healths[which % endpoints], &mut held[which % endpoints]);
             match (act, held.pop()) {
                 (0..=2, old) => held.extend(old.into_iter().chain(health.enter(now))),
-                (3 | 4, Some(entry)) => health.report(entry, Verdict::Failed, now),
-                (5, Some(entry)) => health.report(entry, Verdict::Good, now),
-                (6, Some(entry)) => health.cancel(entry, now),
+                (3 | 4, Some(pass)) => health.report(pass, EndpointResult::Failed, now),
+                (5, Some(pass)) => health.report(pass, EndpointResult::Good, now),
+                (6, Some(pass)) => health.cancel(pass, now),
                 (3..=6, None) | (7.., _) => now = now.after(Duration::from_millis(millis)),
             }
             let out = healths.iter().filter(|h| h.is_ejected(now)).count();
