@@ -240,6 +240,14 @@ mod tests {
     }
 
     #[test]
+    fn a_call_is_slow_only_beyond_the_limit() {
+        let over = Duration::from_millis(800);
+        let slow = Condition::SlowCalls { over, percent: 50 };
+        assert!(!slow.is_bad(over, true));
+        assert!(slow.is_bad(over + Duration::from_nanos(1), false));
+    }
+
+    #[test]
     fn a_percentage_is_reached_at_as_many_or_more() {
         let errors = Condition::Errors { percent: 50 };
         assert!(errors.is_met(20, 10));

@@ -144,13 +144,34 @@ fn a_lost_trial_counts_as_failed() {
     assert!(ejected_for(&healths[0], given_up) >= Duration::from_mins(1));
     healths[0].report(lost, EndpointResult::Good, given_up);
     assert!(healths[0].is_ejected(given_up));
-    let much_later = given_up.after(Duration::from_mins(10));
-    assert!(healths[0].enter(much_later).is_some());
+}
+
+#[test]
+fn a_trial_that_reports_too_late_is_lost_even_if_nobody_noticed() {
+    let (_, healths) = service(2);
+    fail(&healths[0], 5, at(0));
+    let (late, now) = trial(&healths[0], at(0));
+    let given_up = now.after(Duration::from_secs(30));
+    healths[0].report(late, EndpointResult::Good, given_up);
+    assert_eq!(healths[0].enter(given_up), None);
+}
+
+#[test]
+fn a_lost_trial_takes_nothing_from_the_next_one() {
+    let (_, healths) = service(2);
+    fail(&healths[0], 5, at(0));
+    let (lost, now) = trial(&healths[0], at(0));
+    let much_later = now.after(Duration::from_mins(10));
+    let next = healths[0].enter(much_later).unwrap();
+    healths[0].cancel(lost, much_later);
+    assert_eq!(healths[0].enter(much_later), None);
+    healths[0].report(next, EndpointResult::Good, much_later);
+    assert!(!healths[0].is_ejected(much_later));
 }
 
 #[test]
 fn what_was_under_way_when_it_was_ejected_says_nothing_afterwards() {
-    let (_, healths) = service(2);
+    let (shared, healths) = service(6);
     let late: Vec<_> = (0..20).map(|_| healths[0].enter(at(0)).unwrap()).collect();
     fail(&healths[0], 5, at(0));
     let before = ejected_for(&healths[0], at(0));
@@ -159,6 +180,7 @@ fn what_was_under_way_when_it_was_ejected_says_nothing_afterwards() {
         healths[0].report(pass, EndpointResult::Failed, at(1));
     }
     assert_eq!(ejected_for(&healths[0], at(0)), before);
+    assert_eq!(shared.counts(), (1, 6));
     let (pass, now) = trial(&healths[0], at(0));
     healths[0].report(pass, EndpointResult::Good, now);
     for pass in late {
