@@ -86,6 +86,13 @@ mod tests {
         );
     }
 
+    #[test]
+    fn the_rest_below_a_hundred_nanoseconds_is_spread_by_its_share_too() {
+        let jitter = Jitter::seeded(1);
+        let spans = (0..1_000).map(|_| jitter.spread(Duration::from_nanos(98), 50));
+        assert_eq!(spans.max(), Some(Duration::from_nanos(98 + 49)));
+    }
+
     proptest! {
         #[test]
         fn a_span_is_never_shortened_nor_lengthened_too_far(
