@@ -14,12 +14,23 @@ mod budget;
 mod hot_keys;
 mod jitter;
 mod outlier;
+mod adaptive;
+mod concurrency;
+mod queue;
+mod tier;
 mod time;
 mod warm_up;
 
 pub use bucket::Bucket;
 pub use keyed::{KeyHash, KeySeed, Keyed, KeyedError};
 pub use rate::{Pace, Quota, QuotaError, Rate, Refused};
+pub use adaptive::{Adaptive, Finished, LIMIT_MAX, LIMIT_MIN};
+pub use concurrency::{
+    Concurrency, Counts, Entered, Limit, Outcome, Permit, QUEUE_MIN, QUEUE_PER_PERMIT,
+    RETRY_AFTER_MAX, Reason, Refusal, Snapshot, Turn, WAIT_MAX,
+};
+pub use queue::Place;
+pub use tier::{Class, ClassError, ClassId, Classes, MAX_CLASSES, Tier};
 pub use time::Time;
 pub use warm_up::{WarmUp, WarmUpError};
 mod window;

@@ -1,0 +1,253 @@
+//! Finds by itself how many requests a target stands at a time.
+//!
+//! By Little's law a target that delivers `r` answers a second, each `f` seconds after it was asked
+//! when nothing waits, works on `r * f` requests at a time. Twice as many are let in. The rate is
+//! the highest of the last [windows](window) in which the limit held requests back. The latency is the
+//! *floor*: learnt while the load is so small that nothing waits, and otherwise from a short
+//! [probe](probe) with fewer requests in flight than the target works on. So a queue that stands at
+//! the target cannot pass for its latency, and a probe refuses nobody: who arrives meanwhile waits
+//! in our queue.
+
+mod probe;
+mod window;
+
+use std::time::Duration;
+
+use crate::Time;
+use crate::concurrency::Outcome;
+use probe::{Probe, Step};
+use window::{Rates, Window};
+
+/// The limit is never above this: as many connections as one process can hold to one target with
+/// some 50 KiB each for buffers, in 500 MiB.
+pub const LIMIT_MAX: u32 = 10_000;
+
+/// The limit is never below this, but in a probe: so few requests hurt nobody, and fewer would not
+/// fill even one worker while requests and answers are on their way.
+pub const LIMIT_MIN: u32 = 4;
+
+/// The limit of a target about which nothing is known: as many as make a window.
+const LIMIT_START: u32 = window::SAMPLES;
+
+/// So many times what the target works on is let in.
+///
+/// Where latency grows with the square of concurrency (contention over shared state, as in the
+/// universal scalability law), throughput peaks just where latency has doubled, that is at 2. For a
+/// fixed number of workers 2 means one request waiting for each, so none idles between two. And a
+/// floor measured too low by half still does not make the limit fall below what the target works on.
+const GAIN: f64 = 2.0;
+
+/// What a probe lets in of what the target works on: little enough that the queue at the target
+/// drains although the floor is a third too high, and enough to keep most of the throughput.
+const PROBE_SHARE: f64 = 0.75;
+
+/// The floor is measured anew after so long at the limit: a probe costs a quarter of the throughput
+/// for two or three latencies, at 100 ms that is less than 1 % of ten seconds.
+const PROBE_EVERY: Duration = Duration::from_secs(10);
+
+/// But at once, and at most once in this time, when the limit has moved away from where the floor was
+/// measured by more than [`MOVED`].
+const PROBE_EVERY_MIN: Duration = Duration::from_secs(1);
+
+/// By a third more or less the target is another than the one measured.
+const MOVED: f64 = 1.34;
+
+/// In one window the limit doubles or halves at most, so one odd window does no harm.
+const STEP: f64 = 2.0;
+
+/// A lower latency is taken over by a quarter of the difference, a higher one by a sixteenth, and only
+/// while nothing waits: noise pulls the floor a little low, for which [`GAIN`] has room.
+const FALL: f64 = 0.25;
+const RISE: f64 = 0.0625;
+
+/// More failures than this at rest are those of a broken target, which a breaker must stop.
+const FAILING_MAX: f64 = 0.9;
+
+/// A request that ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Finished {
+    /// When it began to run.
+    pub started: Time,
+    /// When it ended.
+    pub now: Time,
+    /// How.
+    pub outcome: Outcome,
+    /// How many ran, it included.
+    pub running: u32,
+}
+
+/// A limit that follows what the target delivers. There is nothing to configure.
+#[derive(Debug)]
+pub struct Adaptive {
+    limit: u32,
+    /// Seconds that a request takes when nothing waits.
+    floor: Option<f64>,
+    /// Share of requests that fail when nothing waits: no smaller limit would help them.
+    failing: f64,
+    rates: Rates,
+    window: Window,
+    probe: Option<Probe>,
+    proof: Proof,
+}
+
+/// When the floor was last seen with nothing waiting.
+#[derive(Debug)]
+struct Proof {
+    at: Time,
+    limit: u32,
+    /// No probe has confirmed the floor yet.
+    missing: bool,
+}
+
+impl Adaptive {
+    /// The limit of a target about which nothing is known.
+    pub fn new(now: Time) -> Self {
+        Self {
+            limit: LIMIT_START,
+            floor: None,
+            failing: 0.0,
+            rates: Rates::default(),
+            window: Window::new(now),
+            probe: None,
+            proof: Proof {
+                at: now,
+                limit: LIMIT_START,
+                missing: true,
+            },
+        }
+    }
+
+    /// How many requests may run now.
+    pub fn limit(&self) -> u32 {
+        self.probe
+            .as_ref()
+            .map_or(self.limit, |probe| probe.level().min(self.limit))
+    }
+
+    /// Learns from a request that ended.
+    pub fn finished(&mut self, finished: Finished) {
+        if let Some(probe) = &mut self.probe {
+            match probe.finished(finished) {
+                Step::Going => {}
+                Step::Done(seen) => self.probed(&seen, finished.now),
+            }
+            return;
+        }
+        self.window.finished(finished, self.limit);
+        if self.window.is_over(finished.now, self.limit) {
+            let over = std::mem::replace(&mut self.window, Window::new(finished.now));
+            self.learn(&over, finished.now);
+        }
+    }
+
+    fn learn(&mut self, window: &Window, now: Time) {
+        if let Some(latency) = window.latency() {
+            let floor = self.floor.get_or_insert(latency);
+            if latency < *floor {
+                *floor += (latency - *floor) * FALL;
+            }
+        }
+        let rate = window.rate(now, self.failing);
+        if window.is_saturated() {
+            self.rates.push(rate);
+            self.aim(self.rates.highest());
+            self.probe_if_due(window, now);
+        } else if window.peak() <= self.limit / 2 {
+            self.rest(window, now);
+        } else if let Some(floor) = self.floor {
+            // The limit is near: it may grow before it holds anybody back, but what was not asked
+            // for says nothing about what can be delivered.
+            let target = clamped(GAIN * rate * floor);
+            let most = clamped(f64::from(self.limit) * STEP);
+            self.limit = self.limit.max(target.min(most));
+        }
+    }
+
+    /// Moves the limit to what this rate calls for.
+    fn aim(&mut self, rate: f64) {
+        let Some(floor) = self.floor else {
+            // Nothing was delivered yet, so the smallest limit is as good as any.
+            self.limit = clamped(f64::from(self.limit) / STEP);
+            return;
+        };
+        let now = f64::from(self.limit);
+        self.limit = clamped((GAIN * rate * floor).clamp(now / STEP, now * STEP));
+    }
+
+    /// Learns from a window in which at most half of the limit ran: by [`GAIN`] nothing waited.
+    fn rest(&mut self, window: &Window, now: Time) {
+        if let (Some(latency), Some(floor)) = (window.latency(), &mut self.floor)
+            && latency > *floor
+        {
+            *floor += (latency - *floor) * RISE;
+        }
+        let failing = window.failing().min(FAILING_MAX);
+        self.failing += (failing - self.failing) * RISE;
+        self.proof.at = now;
+        self.proof.limit = self.limit;
+    }
+
+    fn probe_if_due(&mut self, window: &Window, now: Time) {
+        let (Some(floor), Some(latency)) = (self.floor, window.latency()) else {
+            return;
+        };
+        let age = now.since(self.proof.at);
+        let ratio = f64::from(self.limit) / f64::from(self.proof.limit);
+        let moved = !(1.0 / MOVED..=MOVED).contains(&ratio);
+        if age < PROBE_EVERY_MIN || age < PROBE_EVERY && !moved && !self.proof.missing {
+            return;
+        }
+        let rate = self.rates.highest();
+        let level = probe::level(PROBE_SHARE * rate * floor);
+        self.probe = Some(Probe::new(level, now, latency, rate));
+    }
+
+    /// Takes over what a step of a probe saw: another, deeper step or the end follows.
+    fn probed(&mut self, seen: &Window, now: Time) {
+        let probe = self.probe.take();
+        if let (Some(latency), Some(floor)) = (seen.latency(), self.floor) {
+            // A small difference may be chance; a large one is a target that changed.
+            let ratio = latency / floor;
+            let changed = !(1.0 / MOVED..=MOVED).contains(&ratio);
+            self.floor = Some(if changed {
+                latency
+            } else {
+                f64::midpoint(latency, floor)
+            });
+            let failing = seen.failing().min(FAILING_MAX);
+            self.failing = f64::midpoint(self.failing, failing);
+            // A queue still stood at the target if fewer requests made it so much faster.
+            if changed
+                && ratio < 1.0
+                && let Some(deeper) = probe.and_then(|probe| probe.deeper(now, latency))
+            {
+                self.probe = Some(deeper);
+                return;
+            }
+        }
+        self.aim(self.rates.highest());
+        self.proof = Proof {
+            at: now,
+            limit: self.limit,
+            missing: false,
+        };
+        self.window = Window::new(now);
+    }
+}
+
+/// A whole number of requests within the bounds.
+fn clamped(target: f64) -> u32 {
+    whole(target.clamp(f64::from(LIMIT_MIN), f64::from(LIMIT_MAX)))
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a cast from float saturates, and the callers' numbers are small and positive"
+)]
+fn whole(number: f64) -> u32 {
+    number.round() as u32
+}
+
+#[cfg(test)]
+mod tests;

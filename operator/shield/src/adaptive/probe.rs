@@ -1,0 +1,90 @@
+//! A short time with so few requests in flight that none waits at the target.
+
+use std::time::Duration;
+
+use super::window::{SAMPLES, Window};
+use super::{Finished, whole};
+use crate::Time;
+
+/// So few requests say something about the latency when time is over: their mean is known to a
+/// half.
+const SAMPLES_MIN: u32 = 4;
+
+/// Latencies that a step may take: one until the last request of before has ended, one for those
+/// that are measured, and as much again for chance.
+const LATENCIES: f64 = 4.0;
+
+/// A pause this long ends no matter how slow the target is: half of what a waiting request has.
+const LENGTH_MIN: Duration = Duration::from_millis(250);
+
+/// And none lasts longer than this.
+const LENGTH_MAX: Duration = Duration::from_secs(5);
+
+/// How many requests a probe lets in.
+pub(super) fn level(wanted: f64) -> u32 {
+    whole(wanted.clamp(1.0, f64::from(super::LIMIT_MAX)))
+}
+
+/// A probe that goes on.
+#[derive(Debug)]
+pub(super) struct Probe {
+    level: u32,
+    until: Time,
+    rate: f64,
+    /// From when on no more ran than the level allows, and what ended that began since.
+    drained: Option<(Time, Window)>,
+}
+
+/// What a request that ended means to the probe.
+#[derive(Debug)]
+pub(super) enum Step {
+    /// It goes on.
+    Going,
+    /// It has seen this, which may be too little to say anything.
+    Done(Window),
+}
+
+impl Probe {
+    /// `latency` is that of the last window, in which a queue may have stood at the target.
+    pub(super) fn new(level: u32, now: Time, latency: f64, rate: f64) -> Self {
+        // At half of the rate, since a smaller load is the point of it.
+        let samples = 2.0 * f64::from(SAMPLES) / rate.max(1.0);
+        let length = Duration::try_from_secs_f64(LATENCIES * latency + samples)
+            .unwrap_or(LENGTH_MAX)
+            .clamp(LENGTH_MIN, LENGTH_MAX);
+        Self {
+            level,
+            until: now.after(length),
+            rate,
+            drained: None,
+        }
+    }
+
+    pub(super) fn level(&self) -> u32 {
+        self.level
+    }
+
+    /// A step at half of the level, if there is one.
+    pub(super) fn deeper(self, now: Time, latency: f64) -> Option<Self> {
+        (self.level > 1).then(|| Self::new(self.level / 2, now, latency, self.rate))
+    }
+
+    pub(super) fn finished(&mut self, finished: Finished) -> Step {
+        let now = finished.now;
+        if let Some((since, seen)) = &mut self.drained {
+            if finished.started >= *since {
+                seen.finished(finished, self.level);
+            }
+        } else if finished.running <= self.level + 1 {
+            self.drained = Some((now, Window::new(now)));
+        }
+        let enough = |seen: &Window| seen.delivered() >= SAMPLES;
+        let late = now >= self.until;
+        if !late && !self.drained.as_ref().is_some_and(|(_, seen)| enough(seen)) {
+            return Step::Going;
+        }
+        let seen = self.drained.take().map(|(_, seen)| seen);
+        let useful = seen.filter(|seen| seen.delivered() >= SAMPLES_MIN);
+        Step::Done(useful.unwrap_or_else(|| Window::new(now)))
+    }
+}
