@@ -202,28 +202,28 @@ impl Adaptive {
         self.probe = Some(Probe::new(level, now, latency, rate));
     }
 
-    /// Takes over what a step of a probe saw: another, deeper step or the end follows.
+    /// Takes over what a step of a probe saw: a deeper step or the end follows.
     fn probed(&mut self, seen: &Window, now: Time) {
         let probe = self.probe.take();
+        let before = probe.as_ref().and_then(Probe::before);
         if let (Some(latency), Some(floor)) = (seen.latency(), self.floor) {
-            // A small difference may be chance; a large one is a target that changed.
-            let ratio = latency / floor;
-            let changed = !(1.0 / MOVED..=MOVED).contains(&ratio);
-            self.floor = Some(if changed {
-                latency
-            } else {
-                f64::midpoint(latency, floor)
-            });
-            let failing = seen.failing().min(FAILING_MAX);
-            self.failing = f64::midpoint(self.failing, failing);
-            // A queue still stood at the target if fewer requests made it so much faster.
-            if changed
-                && ratio < 1.0
-                && let Some(deeper) = probe.and_then(|probe| probe.deeper(now, latency))
-            {
+            let lower = latency * MOVED < before.unwrap_or(floor);
+            let deeper = probe.and_then(|probe| probe.deeper(now, latency));
+            // A queue still stood at the target if fewer requests made it so much faster, or it was
+            // chance. With fewer still either shows.
+            if lower && let Some(deeper) = deeper {
                 self.probe = Some(deeper);
                 return;
             }
+            // A small difference is chance; a large one upwards is a target that became slower.
+            let changed = lower || latency > floor * MOVED;
+            self.floor = Some(match before {
+                Some(before) if !lower => f64::midpoint(before, latency),
+                Some(_) | None if changed => latency,
+                Some(_) | None => f64::midpoint(floor, latency),
+            });
+            let failing = seen.failing().min(FAILING_MAX);
+            self.failing = f64::midpoint(self.failing, failing);
         }
         self.aim(self.rates.highest());
         self.proof = Proof {

@@ -29,7 +29,7 @@ pub const QUEUE_MIN: u32 = 64;
 /// A refused client is never told to stay away for longer than this.
 ///
 /// A minute is about as long as people keep a page open that told them to wait.
-pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
+pub const RETRY_AFTER_MAX: Duration = Duration::from_mins(1);
 
 /// How many requests may run at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -185,6 +185,10 @@ impl<W> Concurrency<W> {
     }
 
     /// Gives a permit back; whoever may run for it, or has waited too long, is in the answer.
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "a permit that has left is used up"
+    )]
     pub fn leave(&self, permit: Permit, outcome: Outcome, now: Time) -> Vec<Turn<W>> {
         let Permit { class, since } = permit;
         let mut state = self.lock();

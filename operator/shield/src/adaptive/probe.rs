@@ -10,6 +10,13 @@ use crate::Time;
 /// half.
 const SAMPLES_MIN: u32 = 4;
 
+/// More say no more: their mean is known to an eighth even if latencies vary as much as they are
+/// long, and what differs by a quarter differs.
+const SAMPLES_MAX: u32 = 64;
+
+/// As many as come in this time are measured, between [`SAMPLES`] and [`SAMPLES_MAX`].
+const LENGTH: Duration = Duration::from_millis(250);
+
 /// Latencies that a step may take: one until the last request of before has ended, one for those
 /// that are measured, and as much again for chance.
 const LATENCIES: f64 = 4.0;
@@ -31,6 +38,8 @@ pub(super) struct Probe {
     level: u32,
     until: Time,
     rate: f64,
+    /// Seconds that a request took in the step before, with twice as many in flight.
+    before: Option<f64>,
     /// From when on no more ran than the level allows, and what ended that began since.
     drained: Option<(Time, Window)>,
 }
@@ -56,6 +65,7 @@ impl Probe {
             level,
             until: now.after(length),
             rate,
+            before: None,
             drained: None,
         }
     }
@@ -66,7 +76,14 @@ impl Probe {
 
     /// A step at half of the level, if there is one.
     pub(super) fn deeper(self, now: Time, latency: f64) -> Option<Self> {
-        (self.level > 1).then(|| Self::new(self.level / 2, now, latency, self.rate))
+        (self.level > 1).then(|| Self {
+            before: Some(latency),
+            ..Self::new(self.level / 2, now, latency, self.rate)
+        })
+    }
+
+    pub(super) fn before(&self) -> Option<f64> {
+        self.before
     }
 
     pub(super) fn finished(&mut self, finished: Finished) -> Step {
@@ -78,9 +95,11 @@ impl Probe {
         } else if finished.running <= self.level + 1 {
             self.drained = Some((now, Window::new(now)));
         }
-        let enough = |seen: &Window| seen.delivered() >= SAMPLES;
-        let late = now >= self.until;
-        if !late && !self.drained.as_ref().is_some_and(|(_, seen)| enough(seen)) {
+        let enough = self.drained.as_ref().is_some_and(|(since, seen)| {
+            seen.delivered() >= SAMPLES
+                && (now.since(*since) >= LENGTH || seen.delivered() >= SAMPLES_MAX)
+        });
+        if !enough && now < self.until {
             return Step::Going;
         }
         let seen = self.drained.take().map(|(_, seen)| seen);

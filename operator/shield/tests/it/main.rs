@@ -1,3 +1,6 @@
-//! Tests of the whole crate: what it may depend on.
+//! Tests of the whole crate: what it may depend on, and how it fares under load.
 
+mod overload;
+mod overload_sim;
+mod overload_table;
 mod purity;
