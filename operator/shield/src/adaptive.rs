@@ -41,6 +41,10 @@ const GAIN: f64 = 2.0;
 /// drains although the floor is a third too high, and enough to keep most of the throughput.
 const PROBE_SHARE: f64 = 0.75;
 
+/// What a probe lets in that must tell a standing queue from a slow target: with half as many in flight
+/// the latency halves, or it does not.
+const PROBE_SHARE_DEEP: f64 = 0.5;
+
 /// The floor is measured anew after so long at the limit: a probe costs a quarter of the throughput
 /// for two or three latencies, at 100 ms that is less than 1 % of ten seconds.
 const PROBE_EVERY: Duration = Duration::from_secs(10);
@@ -49,16 +53,19 @@ const PROBE_EVERY: Duration = Duration::from_secs(10);
 /// measured by more than [`MOVED`].
 const PROBE_EVERY_MIN: Duration = Duration::from_secs(1);
 
-/// By a third more or less the target is another than the one measured.
-const MOVED: f64 = 1.34;
+/// What differs by so much does so once in some forty times by chance, if latencies vary as much as they
+/// are long: the target is another than the one measured.
+const MOVED: f64 = 1.5;
 
 /// In one window the limit doubles or halves at most, so one odd window does no harm.
 const STEP: f64 = 2.0;
 
-/// A lower latency is taken over by a quarter of the difference, a higher one by a sixteenth, and only
-/// while nothing waits: noise pulls the floor a little low, for which [`GAIN`] has room.
-const FALL: f64 = 0.25;
-const RISE: f64 = 0.0625;
+/// The floor follows single windows slowly, since the mean of one is known to a fifth only; upwards not
+/// at all while the limit holds requests back, when latency is what we make it.
+const SLOW: f64 = 0.0625;
+
+/// But it follows a target that became much faster at once.
+const FAST: f64 = 0.25;
 
 /// More failures than this at rest are those of a broken target, which a breaker must stop.
 const FAILING_MAX: f64 = 0.9;
@@ -95,7 +102,7 @@ pub struct Adaptive {
 struct Proof {
     at: Time,
     limit: u32,
-    /// No probe has confirmed the floor yet.
+    /// No probe has confirmed the floor since it was learnt.
     missing: bool,
 }
 
@@ -143,8 +150,10 @@ impl Adaptive {
     fn learn(&mut self, window: &Window, now: Time) {
         if let Some(latency) = window.latency() {
             let floor = self.floor.get_or_insert(latency);
-            if latency < *floor {
-                *floor += (latency - *floor) * FALL;
+            if latency * MOVED < *floor {
+                *floor += (latency - *floor) * FAST;
+            } else if latency < *floor || !window.is_saturated() {
+                *floor += (latency - *floor) * SLOW;
             }
         }
         let rate = window.rate(now, self.failing);
@@ -153,7 +162,10 @@ impl Adaptive {
             self.aim(self.rates.highest());
             self.probe_if_due(window, now);
         } else if window.peak() <= self.limit / 2 {
-            self.rest(window, now);
+            let failing = window.failing().min(FAILING_MAX);
+            self.failing += (failing - self.failing) * SLOW;
+            self.proof.at = now;
+            self.proof.limit = self.limit;
         } else if let Some(floor) = self.floor {
             // The limit is near: it may grow before it holds anybody back, but what was not asked
             // for says nothing about what can be delivered.
@@ -174,19 +186,6 @@ impl Adaptive {
         self.limit = clamped((GAIN * rate * floor).clamp(now / STEP, now * STEP));
     }
 
-    /// Learns from a window in which at most half of the limit ran: by [`GAIN`] nothing waited.
-    fn rest(&mut self, window: &Window, now: Time) {
-        if let (Some(latency), Some(floor)) = (window.latency(), &mut self.floor)
-            && latency > *floor
-        {
-            *floor += (latency - *floor) * RISE;
-        }
-        let failing = window.failing().min(FAILING_MAX);
-        self.failing += (failing - self.failing) * RISE;
-        self.proof.at = now;
-        self.proof.limit = self.limit;
-    }
-
     fn probe_if_due(&mut self, window: &Window, now: Time) {
         let (Some(floor), Some(latency)) = (self.floor, window.latency()) else {
             return;
@@ -198,30 +197,40 @@ impl Adaptive {
             return;
         }
         let rate = self.rates.highest();
-        let level = probe::level(PROBE_SHARE * rate * floor);
-        self.probe = Some(Probe::new(level, now, latency, rate));
+        let deep = self.proof.missing;
+        let share = if deep { PROBE_SHARE_DEEP } else { PROBE_SHARE };
+        // A floor that is far too low must not stop the traffic: half of the limit is what the target
+        // works on, by GAIN, so a third is a probe as well.
+        let third = f64::from(self.limit.max(self.proof.limit)) / 3.0;
+        let level = probe::level((share * rate * floor).max(third));
+        self.probe = Some(Probe::new(level, now, latency, rate, deep));
     }
 
     /// Takes over what a step of a probe saw: a deeper step or the end follows.
     fn probed(&mut self, seen: &Window, now: Time) {
         let probe = self.probe.take();
-        let before = probe.as_ref().and_then(Probe::before);
+        let mut doubtful = false;
         if let (Some(latency), Some(floor)) = (seen.latency(), self.floor) {
-            let lower = latency * MOVED < before.unwrap_or(floor);
-            let deeper = probe.and_then(|probe| probe.deeper(now, latency));
-            // A queue still stood at the target if fewer requests made it so much faster, or it was
-            // chance. With fewer still either shows.
-            if lower && let Some(deeper) = deeper {
+            let before = probe.as_ref().and_then(Probe::before);
+            let expected = before.unwrap_or(floor);
+            let lower = latency * MOVED < expected;
+            let higher = latency > expected * MOVED;
+            // A queue still stood at the target if fewer requests made it so much faster.
+            if lower && let Some(deeper) = probe.and_then(|probe| probe.deeper(now, latency)) {
                 self.probe = Some(deeper);
                 return;
             }
-            // A small difference is chance; a large one upwards is a target that became slower.
-            let changed = lower || latency > floor * MOVED;
-            self.floor = Some(match before {
-                Some(before) if !lower => f64::midpoint(before, latency),
-                Some(_) | None if changed => latency,
-                Some(_) | None => f64::midpoint(floor, latency),
+            // Either the target changed, or a queue stands, or it was chance. The next probe tells.
+            doubtful = (lower || higher) && !self.proof.missing;
+            self.floor = Some(if higher && before.is_none() {
+                latency
+            } else {
+                f64::midpoint(expected, latency)
             });
+            if higher {
+                // What was delivered before it became slower is no measure either.
+                self.rates.forget();
+            }
             let failing = seen.failing().min(FAILING_MAX);
             self.failing = f64::midpoint(self.failing, failing);
         }
@@ -229,7 +238,7 @@ impl Adaptive {
         self.proof = Proof {
             at: now,
             limit: self.limit,
-            missing: false,
+            missing: doubtful,
         };
         self.window = Window::new(now);
     }

@@ -167,7 +167,9 @@ impl<W> Concurrency<W> {
         if state.queue_is_full() {
             state.expire(now, &mut turns);
         }
-        if state.queue_is_full() {
+        // Who has just gone leaves a place, even if the queue is too long for a limit that fell: it does
+        // not grow.
+        if turns.is_empty() && state.queue_is_full() {
             let limit = state.bound.limit();
             let tier = state.queue.tier(class);
             let Some(displaced) = state.queue.displace(class, limit) else {

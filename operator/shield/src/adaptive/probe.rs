@@ -2,13 +2,17 @@
 
 use std::time::Duration;
 
-use super::window::{SAMPLES, Window};
+use super::window::Window;
 use super::{Finished, whole};
 use crate::Time;
 
 /// So few requests say something about the latency when time is over: their mean is known to a
 /// half.
 const SAMPLES_MIN: u32 = 4;
+
+/// So many are enough: their mean is known to a third even if latencies vary as much as they are long,
+/// less than what a doubtful floor is off by.
+const SAMPLES: u32 = 12;
 
 /// More say no more: their mean is known to an eighth even if latencies vary as much as they are
 /// long, and what differs by a quarter differs.
@@ -38,6 +42,8 @@ pub(super) struct Probe {
     level: u32,
     until: Time,
     rate: f64,
+    /// Whether it must find the floor, however far below what is believed that is.
+    deep: bool,
     /// Seconds that a request took in the step before, with twice as many in flight.
     before: Option<f64>,
     /// From when on no more ran than the level allows, and what ended that began since.
@@ -55,7 +61,7 @@ pub(super) enum Step {
 
 impl Probe {
     /// `latency` is that of the last window, in which a queue may have stood at the target.
-    pub(super) fn new(level: u32, now: Time, latency: f64, rate: f64) -> Self {
+    pub(super) fn new(level: u32, now: Time, latency: f64, rate: f64, deep: bool) -> Self {
         // At half of the rate, since a smaller load is the point of it.
         let samples = 2.0 * f64::from(SAMPLES) / rate.max(1.0);
         let length = Duration::try_from_secs_f64(LATENCIES * latency + samples)
@@ -65,6 +71,7 @@ impl Probe {
             level,
             until: now.after(length),
             rate,
+            deep,
             before: None,
             drained: None,
         }
@@ -74,11 +81,12 @@ impl Probe {
         self.level
     }
 
-    /// A step at half of the level, if there is one.
+    /// A step at half of the level, if one is allowed and it would tell anything: with less than two in flight a floor
+    /// too high by half gives the smallest limit all the same.
     pub(super) fn deeper(self, now: Time, latency: f64) -> Option<Self> {
-        (self.level > 1).then(|| Self {
+        (self.deep && self.level >= super::LIMIT_MIN).then(|| Self {
             before: Some(latency),
-            ..Self::new(self.level / 2, now, latency, self.rate)
+            ..Self::new(self.level / 2, now, latency, self.rate, true)
         })
     }
 

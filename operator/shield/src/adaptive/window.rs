@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::Finished;
+use super::{Finished, MOVED};
 use crate::Time;
 use crate::concurrency::Outcome;
 use crate::time::nanos;
@@ -19,7 +19,8 @@ const LENGTH: Duration = Duration::from_millis(100);
 /// go unnoticed for longer.
 const RATES: usize = 5;
 
-/// Each rate is smoothed by this share, so that the highest of several is not the luckiest.
+/// Each rate is smoothed by this share, so that the highest of several is not the luckiest; by twice
+/// as much if it is too far away to be chance.
 const SMOOTH: f64 = 0.25;
 
 /// The requests that ended in one span.
@@ -124,12 +125,19 @@ pub(super) struct Rates {
 
 impl Rates {
     pub(super) fn push(&mut self, rate: f64) {
-        let smooth = self
-            .smooth
-            .map_or(rate, |smooth| smooth + (rate - smooth) * SMOOTH);
+        let smooth = self.smooth.map_or(rate, |smooth| {
+            let chance = (smooth / MOVED..=smooth * MOVED).contains(&rate);
+            let share = if chance { SMOOTH } else { SMOOTH * 2.0 };
+            smooth + (rate - smooth) * share
+        });
         self.smooth = Some(smooth);
         self.last[self.next] = smooth;
         self.next = (self.next + 1) % RATES;
+    }
+
+    /// Forgets all but what was delivered last.
+    pub(super) fn forget(&mut self) {
+        self.last = [self.smooth.unwrap_or(0.0); RATES];
     }
 
     pub(super) fn highest(&self) -> f64 {

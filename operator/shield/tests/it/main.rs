@@ -1,6 +1,7 @@
 //! Tests of the whole crate: what it may depend on, and how it fares under load.
 
 mod overload;
+mod overload_queue;
 mod overload_sim;
 mod overload_table;
 mod purity;
