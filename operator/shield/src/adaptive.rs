@@ -61,7 +61,8 @@ const MOVED: f64 = 1.5;
 const STEP: f64 = 2.0;
 
 /// The floor follows single windows slowly, since the mean of one is known to a fifth only; upwards not
-/// at all while the limit holds requests back, when latency is what we make it.
+/// at all while more than three quarters of the limit run, or the queue that every target has close to
+/// its capacity would pass for its latency.
 const SLOW: f64 = 0.0625;
 
 /// But it follows a target that became much faster at once.
@@ -152,7 +153,7 @@ impl Adaptive {
             let floor = self.floor.get_or_insert(latency);
             if latency * MOVED < *floor {
                 *floor += (latency - *floor) * FAST;
-            } else if latency < *floor || !window.is_saturated() {
+            } else if latency < *floor || window.peak() <= self.limit / 4 * 3 {
                 *floor += (latency - *floor) * SLOW;
             }
         }

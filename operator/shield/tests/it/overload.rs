@@ -1,10 +1,16 @@
 //! An adaptive limit with its queue keeps a target useful, whatever is asked of it.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "helpers of tests may fail and print as tests do"
+)]
+
 use std::time::Duration;
 
 use shield::{
-    Class, ClassId, Classes, Concurrency, Entered, LIMIT_MIN, Limit, Outcome, Permit, Tier, Time,
-    Turn,
+    Class, ClassId, Classes, Concurrency, Entered, Limit, Outcome, Permit, Tier, Time, Turn,
 };
 
 use crate::overload_sim::{Capacity, Demand, Guard, Random, Report, Sim, Spread, run, success};
@@ -161,12 +167,13 @@ fn below_saturation_nobody_is_refused_probes_or_not() {
 fn a_capacity_that_falls_or_rises_is_followed_within_seconds() {
     let many = Capacity::workers(12, 60 * MS);
     let few = Capacity::workers(3, 60 * MS);
-    let slow = Capacity::workers(12, 240 * MS);
-    for (name, worse) in [("fewer workers", few), ("slower workers", slow)] {
+    // Slower still, what waits twice 240 ms there and half a second here misses the deadline.
+    let slow = Capacity::workers(12, 160 * MS);
+    for (name, worse, left) in [("fewer workers", few, 50.0), ("slower workers", slow, 75.0)] {
         for seed in 0..SEEDS {
             let capacities = vec![(0.0, many), (15.0, worse), (30.0, many)];
             let report = simulate(capacities, steady(400.0, 0.06), 45, seed);
-            for (from, to, best) in [(4, 14, 200.0), (20, 29, 50.0), (33, 44, 200.0)] {
+            for (from, to, best) in [(4, 14, 200.0), (19, 29, left), (33, 44, 200.0)] {
                 let goodput = report.goodput(from, to) / best;
                 assert!(
                     goodput >= 0.9,
@@ -174,7 +181,7 @@ fn a_capacity_that_falls_or_rises_is_followed_within_seconds() {
                     report.limits
                 );
             }
-            for part in [4..14, 20..29, 33..44] {
+            for part in [4..14, 19..29, 33..44] {
                 let core = success(&report.core[part.clone()]);
                 assert!(
                     core >= 0.99,
@@ -250,6 +257,37 @@ fn after_an_overload_with_retries_the_least_important_recovers_at_once() {
 }
 
 #[test]
+fn a_long_time_just_at_capacity_does_not_spoil_the_limit() {
+    for spread in [Spread::Even, Spread::Exponential] {
+        for seed in 0..SEEDS {
+            let upstream = Capacity {
+                spread,
+                ..Capacity::workers(10, 50 * MS)
+            };
+            let demand = |per_second: f64| Demand {
+                per_second,
+                core: core_share(per_second / 200.0),
+                retries: 0,
+            };
+            let demands = vec![(0.0, demand(198.0)), (40.0, demand(1000.0))];
+            let report = simulate(vec![(0.0, upstream)], demands, 50, seed);
+            let core = success(&report.core[40..49]);
+            assert!(
+                core >= 0.98,
+                "seed {seed}: {core}, limits {:?}",
+                report.limits
+            );
+            let goodput = report.goodput(41, 49) / 200.0;
+            assert!(
+                goodput >= 0.9,
+                "seed {seed}: {goodput}, limits {:?}",
+                report.limits
+            );
+        }
+    }
+}
+
+#[test]
 fn a_silent_target_keeps_its_limit() {
     let demand = |per_second| Demand {
         per_second,
@@ -266,10 +304,7 @@ fn a_silent_target_keeps_its_limit() {
         let report = simulate(capacities, demands.clone(), 50, seed);
         let quiet = &report.limits[150..390];
         let least = quiet.iter().min().unwrap();
-        assert!(
-            *least >= 10 && *least >= LIMIT_MIN,
-            "seed {seed}: {quiet:?}"
-        );
+        assert!(*least >= 10, "seed {seed}: {quiet:?}");
         let goodput = report.goodput(44, 49) / 200.0;
         assert!(
             goodput >= 0.9,

@@ -1,5 +1,12 @@
 //! Whatever comes and goes, nobody is lost, woken twice or let in out of turn.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "helpers of tests may fail and print as tests do"
+)]
+
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::time::Duration;

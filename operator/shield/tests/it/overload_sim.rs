@@ -1,5 +1,12 @@
 //! A guard in front of an upstream, event by event, on a clock that only the simulation moves.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "helpers of tests may fail and print as tests do"
+)]
+
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::time::Duration;
@@ -253,7 +260,7 @@ impl World<'_> {
     fn tick(&mut self, now: Time) {
         let turns = self.sim.guard.expire(now);
         self.turns(turns, now);
-        if now.as_nanos() % 100_000_000 == 0 {
+        if now.as_nanos().is_multiple_of(100_000_000) {
             self.report.limits.push(self.sim.guard.limit());
         }
         while let Some(late) = self.requests.get_mut(self.settled) {

@@ -1,5 +1,12 @@
 //! The figures beside those of other limits, for a look: `cargo test -p shield table -- --nocapture`.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "helpers of tests may fail and print as tests do"
+)]
+
 use std::num::NonZeroU32;
 use std::time::Duration;
 
