@@ -71,6 +71,9 @@ const FAST: f64 = 0.25;
 /// More failures than this at rest are those of a broken target, which a breaker must stop.
 const FAILING_MAX: f64 = 0.9;
 
+/// A share of failures further away is no chance: a dozen requests tell it to a seventh.
+const FAILING_MOVED: f64 = 0.3;
+
 /// A request that ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Finished {
@@ -233,7 +236,11 @@ impl Adaptive {
                 self.rates.forget();
             }
             let failing = seen.failing().min(FAILING_MAX);
-            self.failing = f64::midpoint(self.failing, failing);
+            self.failing = if (failing - self.failing).abs() > FAILING_MOVED {
+                failing
+            } else {
+                f64::midpoint(self.failing, failing)
+            };
         }
         self.aim(self.rates.highest());
         self.proof = Proof {

@@ -160,7 +160,8 @@ impl<W> Concurrency<W> {
     /// Asks to run a request of this class.
     pub fn enter(&self, class: ClassId, now: Time, waiter: impl FnOnce() -> W) -> Entered<W> {
         let mut state = self.lock();
-        if state.queue.len() == 0 && state.running < state.bound.limit() {
+        // Whoever waits is let in the moment the limit allows, so nobody is overtaken here.
+        if state.running < state.bound.limit() {
             return Entered::Now(state.admit(class, now));
         }
         let mut turns = Vec::new();

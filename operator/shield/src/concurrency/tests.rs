@@ -110,6 +110,22 @@ fn who_waited_too_long_is_refused_and_makes_room() {
 }
 
 #[test]
+fn who_must_go_is_told_even_if_the_queue_is_too_long_for_a_limit_that_fell() {
+    let (target, core, _) = target(100);
+    let permits: Vec<Permit> = (0..100)
+        .map(|waiter| runs(target.enter(core, Time::ZERO, || waiter)))
+        .collect();
+    for waiter in 0..100 {
+        let since = Time::from_nanos(u64::from(waiter > 0));
+        let _ = waits(target.enter(core, since, || waiter));
+    }
+    assert!(target.set_limit(fixed(1), Time::ZERO).is_empty());
+    let (_, turns) = waits(target.enter(core, Time::ZERO.after(WAIT_MAX), || 100));
+    assert_eq!(refused(&turns), [(0, Reason::Waited)]);
+    assert_eq!(permits.len(), 100);
+}
+
+#[test]
 fn who_went_away_waits_no_more_and_is_not_woken() {
     let (target, core, _) = target(1);
     let permit = runs(target.enter(core, Time::ZERO, || 0));
