@@ -231,10 +231,6 @@ impl Adaptive {
             } else {
                 f64::midpoint(expected, latency)
             });
-            if higher {
-                // What was delivered before it became slower is no measure either.
-                self.rates.forget();
-            }
             let failing = seen.failing().min(FAILING_MAX);
             self.failing = if (failing - self.failing).abs() > FAILING_MOVED {
                 failing

@@ -135,11 +135,6 @@ impl Rates {
         self.next = (self.next + 1) % RATES;
     }
 
-    /// Forgets all but what was delivered last.
-    pub(super) fn forget(&mut self) {
-        self.last = [self.smooth.unwrap_or(0.0); RATES];
-    }
-
     pub(super) fn highest(&self) -> f64 {
         self.last.iter().copied().fold(0.0, f64::max)
     }
