@@ -18,6 +18,7 @@ mod adaptive;
 mod concurrency;
 mod queue;
 mod tier;
+pub mod room;
 pub mod ticket;
 mod time;
 mod warm_up;

@@ -161,8 +161,5 @@ fn a_session_and_a_place_end() {
 fn a_key_is_never_printed() {
     let secret = [65; 32];
     let shown = format!("{:?}", Keys::new(Key::new(1, &secret), None));
-    assert_eq!(
-        shown,
-        "Keys { signing: Key { id: 1, .. }, honoured: None }"
-    );
+    assert_eq!(shown, "Keys { signing: Key { id: 1, .. }, honoured: None }");
 }

@@ -1,7 +1,9 @@
 //! Tests of the whole crate: what it may depend on, and how it fares under load.
+//! Tests of the whole crate: what it may depend on, and how its parts hold together.
 
 mod overload;
 mod overload_queue;
 mod overload_sim;
 mod overload_table;
 mod purity;
+mod room;

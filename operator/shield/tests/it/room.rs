@@ -1,0 +1,6 @@
+//! Waiting rooms as citizens meet them.
+
+mod crowd;
+mod fleet;
+mod launch;
+mod order;
