@@ -8,6 +8,7 @@
 //! after 75 to 150 s), and positions (to about 2 % of the queue). The order is exact.
 
 mod advance;
+mod alone;
 mod census;
 mod clock;
 mod settings;
@@ -27,6 +28,7 @@ pub use signals::Signals;
 
 use crate::Time;
 use crate::ticket::{GuardId, Keys, Kind, Place, Refusal, RoomId, Ticket, Wall};
+use alone::Heard;
 use census::{Recent, generation, mix};
 use clock::Steady;
 use signals::Window;
@@ -100,8 +102,10 @@ struct State {
     abandoned: i64,
     /// The last word heard, or said to itself.
     word: Watermark,
-    /// What the last word heard said, and when that was.
+    /// The last word heard.
     heard: Option<Heard>,
+    /// The last summary while the coordinator is heard.
+    told: Option<Summary>,
     /// The steps of this guard while it hears nothing.
     alone: Progress,
     /// Newcomers let in without a queue since the last word, and between the two before it: those
@@ -109,15 +113,6 @@ struct State {
     let_in: [u64; 2],
     /// Newcomers who wait since the last word.
     joined: u64,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Heard {
-    epoch: u64,
-    admitted: Place,
-    phase: Phase,
-    at: Wall,
-    time: Time,
 }
 
 /// What the state decides, before a ticket is signed.
@@ -159,6 +154,7 @@ impl Room {
                 ..alone.word.clone()
             },
             heard: None,
+            told: None,
             alone,
             let_in: [0; 2],
             joined: 0,
@@ -219,16 +215,12 @@ impl Room {
     /// Takes the coordinator's word; says whether it was new.
     pub fn hear(&self, word: &Watermark, now: Time) -> bool {
         let mut state = self.lock();
-        if state.heard.is_some_and(|heard| heard.epoch >= word.epoch) {
+        let epoch = state.heard.as_ref().map_or(0, |heard| heard.word.epoch);
+        if epoch >= word.epoch {
             return false;
         }
-        state.heard = Some(Heard {
-            epoch: word.epoch,
-            admitted: word.admitted,
-            phase: word.phase,
-            at: word.at,
-            time: now,
-        });
+        let told = state.told.clone();
+        state.heard = Some(Heard::new(word.clone(), now, told));
         state.take(word.clone());
         state.alone.word = state.word.clone();
         true
@@ -242,13 +234,15 @@ impl Room {
         let summary = state.sum_up(self.guard, wall);
         if state.anchor(now).is_none() {
             let part = state.word.guards;
-            let own = Summary {
-                epoch: 0,
-                ..summary.clone()
+            let reports = match &mut state.heard {
+                Some(heard) => heard.reports(summary.clone()),
+                None => vec![summary.clone()],
             };
-            state.alone = advance(&state.alone, &state.settings, &[own], part, wall, now);
+            state.alone = advance(&state.alone, &state.settings, &reports, part, wall, now);
             let word = state.alone.word.clone();
             state.take(word);
+        } else {
+            state.told = Some(summary.clone());
         }
         summary
     }
@@ -310,9 +304,7 @@ impl State {
 
     /// The coordinator's clock, while it is heard.
     fn anchor(&self, now: Time) -> Option<Wall> {
-        let heard = self.heard?;
-        let since = now.since(heard.time);
-        (since < STALE).then(|| heard.at.after(since))
+        self.heard.as_ref()?.clock(now)
     }
 
     fn check(&self, ticket: Ticket, room: RoomId, wall: Wall) -> Result<Ticket, Refusal> {
@@ -453,8 +445,9 @@ impl State {
     }
 
     fn sum_up(&self, guard: GuardId, at: Wall) -> Summary {
-        let (epoch, heard, phase) = self.heard.map_or_else(Default::default, |heard| {
-            (heard.epoch, heard.admitted, heard.phase)
+        let heard = self.heard.as_ref().map(|heard| &heard.word);
+        let (epoch, heard, phase) = heard.map_or_else(Default::default, |word| {
+            (word.epoch, word.admitted, word.phase)
         });
         Summary {
             guard,

@@ -1,6 +1,7 @@
 //! Who is admitted next: one pure step, run by the coordinator for all guards, or by a guard that
 //! hears of none for its share.
 
+use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
@@ -117,6 +118,8 @@ pub struct Watermark {
     pub waiting: u64,
     /// How many newcomers each guard may let in without a queue until the next word.
     pub quota: u64,
+    /// Who is in, so that a guard that hears nothing more knows its share of them.
+    pub sessions: Sessions,
     /// How many of those waiting came until when.
     pub ahead: Vec<Ahead>,
 }
@@ -158,6 +161,10 @@ impl Progress {
                 active: 0,
                 waiting: 0,
                 quota: 0,
+                sessions: Sessions {
+                    slice: 1,
+                    counts: BTreeMap::new(),
+                },
                 ahead: Vec::new(),
             },
             clock: Steady::default(),
@@ -226,6 +233,7 @@ pub fn advance(
     let roomy = standing.active.saturating_mul(10) < limit.saturating_mul(9);
     let calm = standing.signals.is_calm(settings.open_when());
     next.close(drained && roomy && calm, now);
+    next.word.sessions = standing.sessions(Sessions::new(settings.session()));
     next.tell(&queue, part, wall);
     next
 }

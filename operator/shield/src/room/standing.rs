@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use super::advance::{STALE, Summary};
-use super::census::{GENERATION, SLICES, WIDTH, generation};
+use super::census::{GENERATION, SLICES, Sessions, WIDTH, generation};
 use super::signals::Signals;
 use crate::ticket::Wall;
 
@@ -14,6 +14,8 @@ use crate::ticket::Wall;
 pub(super) struct Standing {
     width: u64,
     cells: BTreeMap<u64, People>,
+    /// How many are in, by slices: the length of a slice, its number.
+    sessions: BTreeMap<(u64, u64), i64>,
     /// How many are in.
     pub(super) active: u64,
     /// How the last seconds were.
@@ -51,10 +53,15 @@ impl Summary {
 impl Standing {
     pub(super) fn of(reports: &[Summary], wall: Wall) -> Self {
         let widest = reports.iter().map(|report| report.crowd.width).max();
+        let sessions = sessions(reports, wall);
+        let people = sessions
+            .values()
+            .filter_map(|people| u64::try_from(*people).ok());
         let mut standing = Self {
             width: widest.unwrap_or(WIDTH).max(1),
             cells: BTreeMap::new(),
-            active: active(reports, wall),
+            active: people.sum(),
+            sessions,
             signals: Signals::default(),
             heard: 0,
             known: 0,
@@ -74,6 +81,16 @@ impl Standing {
         let share =
             u128::from(whole) * u128::from(heard) / (u128::from(known) * u128::from(part.get()));
         u64::try_from(share).expect("a part is not more than the whole")
+    }
+
+    /// Who is in, as far as counted in the slices of these sessions.
+    pub(super) fn sessions(&self, mut empty: Sessions) -> Sessions {
+        let slice = empty.slice;
+        let counts = self.sessions.range((slice, 0)..=(slice, u64::MAX));
+        empty.counts = counts
+            .map(|((_, number), people)| (*number, *people))
+            .collect();
+        empty
     }
 
     /// The people who came after this millisecond, in order.
@@ -158,7 +175,8 @@ impl Stretch {
     }
 }
 
-fn active(reports: &[Summary], wall: Wall) -> u64 {
+/// The sessions that are not over.
+fn sessions(reports: &[Summary], wall: Wall) -> BTreeMap<(u64, u64), i64> {
     let mut slices: BTreeMap<(u64, u64), i64> = BTreeMap::new();
     for sessions in reports.iter().map(|report| &report.sessions) {
         for (number, people) in &sessions.counts {
@@ -168,7 +186,4 @@ fn active(reports: &[Summary], wall: Wall) -> u64 {
         }
     }
     slices
-        .into_values()
-        .filter_map(|people| u64::try_from(people).ok())
-        .sum()
 }

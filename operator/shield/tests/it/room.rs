@@ -4,3 +4,5 @@ mod crowd;
 mod fleet;
 mod launch;
 mod order;
+mod step;
+mod tickets;

@@ -23,6 +23,8 @@ pub(super) struct Fleet {
     /// Whether the coordinator is reached.
     pub(super) coordinated: bool,
     pub(super) progress: Progress,
+    /// How far the coordinator's clock is ahead, in milliseconds.
+    pub(super) ahead: i64,
     ended: Vec<Summary>,
     runs: u32,
 }
@@ -31,6 +33,8 @@ pub(super) struct Guard {
     pub(super) room: Room,
     /// How far its clock is ahead, in milliseconds.
     pub(super) skew: i64,
+    /// Whether coordinator and guard do not hear each other.
+    pub(super) silent: bool,
     last: Option<Summary>,
 }
 
@@ -68,6 +72,7 @@ impl Fleet {
             elapsed: Duration::ZERO,
             coordinated: true,
             progress: Progress::new(),
+            ahead: 0,
             ended: Vec::new(),
             runs: 0,
         };
@@ -86,6 +91,7 @@ impl Fleet {
         Guard {
             room,
             skew: 0,
+            silent: false,
             last: None,
         }
     }
@@ -105,18 +111,25 @@ impl Fleet {
     }
 
     fn clock_of(&self, guard: &Guard) -> Wall {
+        self.clock(guard.skew)
+    }
+
+    fn clock(&self, ahead: i64) -> Wall {
         let millis = self.wall().as_millis();
-        Wall::from_millis(millis.checked_add_signed(guard.skew).unwrap())
+        Wall::from_millis(millis.checked_add_signed(ahead).unwrap())
     }
 
     /// Lets [`TICK`] pass.
     pub(super) fn tick(&mut self) {
         self.elapsed += TICK;
-        let (wall, now) = (self.wall(), self.now());
+        let (wall, now) = (self.clock(self.ahead), self.now());
         for index in 0..self.guards.len() {
             let clock = self.clock_of(&self.guards[index]);
             let guard = &mut self.guards[index];
-            guard.last = Some(guard.room.tick(clock, now));
+            let summary = guard.room.tick(clock, now);
+            if !guard.silent {
+                guard.last = Some(summary);
+            }
         }
         if self.coordinated {
             self.ended.retain(|summary| !summary.is_spent(wall));
@@ -124,7 +137,7 @@ impl Fleet {
             let reports: Vec<Summary> = told.chain(self.ended.iter().cloned()).collect();
             let one = NonZeroU32::MIN;
             self.progress = advance(&self.progress, &self.settings, &reports, one, wall, now);
-            for guard in &self.guards {
+            for guard in self.guards.iter().filter(|guard| !guard.silent) {
                 guard.room.hear(&self.progress.word, now);
             }
         }
