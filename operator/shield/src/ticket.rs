@@ -169,6 +169,7 @@ pub struct Key {
 
 impl Key {
     /// The key with this number. The number is part of each ticket, the secret is not.
+    #[expect(clippy::missing_panics_doc, reason = "HMAC takes keys of any length")]
     pub fn new(id: u8, secret: &[u8; 32]) -> Self {
         let mac = Hmac::new_from_slice(secret).expect("HMAC takes keys of any length");
         Self { id, mac }

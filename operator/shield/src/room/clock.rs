@@ -28,16 +28,14 @@ impl Steady {
         let target = in_nanos(anchor.unwrap_or(wall));
         let passed = nanos(now.since(self.at));
         let carried = self.reading.map(|reading| reading.saturating_add(passed));
-        let reading = match carried {
-            None => target,
-            Some(carried)
-                if carried.abs_diff(target) <= nanos(SKEW) || !self.believes(wall, anchor) =>
-            {
-                let step = passed / SLEW;
-                target.clamp(carried.saturating_sub(step), carried.saturating_add(step))
+        let reading = carried.map_or(target, |carried| {
+            let stepped = carried.abs_diff(target) > nanos(SKEW);
+            if stepped && self.believes(wall, anchor) {
+                return target;
             }
-            Some(_) => target,
-        };
+            let step = passed / SLEW;
+            target.clamp(carried.saturating_sub(step), carried.saturating_add(step))
+        });
         self.anchored |= anchor.is_some();
         self.reading = Some(reading);
         self.at = self.at.max(now);

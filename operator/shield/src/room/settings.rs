@@ -122,6 +122,8 @@ impl From<RoomSettings> for RoomSpec {
 mod tests {
     use super::*;
 
+    type Change = fn(&mut RoomSpec);
+
     fn spec() -> RoomSpec {
         RoomSpec {
             active_users: 50_000,
@@ -137,7 +139,6 @@ mod tests {
     #[test]
     fn a_field_out_of_bounds_is_refused_by_its_name() {
         assert!(RoomSettings::try_from(spec()).is_ok());
-        type Change = fn(&mut RoomSpec);
         let cases: [(Change, &str); 8] = [
             (|spec| spec.active_users = 0, "activeUsers"),
             (|spec| spec.active_users = MOST_USERS + 1, "activeUsers"),

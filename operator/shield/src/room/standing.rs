@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use super::advance::{STALE, Summary};
+use super::advance::{LAG, STALE, Summary};
 use super::census::{GENERATION, SLICES, Sessions, WIDTH, generation};
 use super::signals::Signals;
 use crate::ticket::Wall;
@@ -175,12 +175,12 @@ impl Stretch {
     }
 }
 
-/// The sessions that are not over.
+/// The sessions that are not over, also for a guard whose clock is a little behind.
 fn sessions(reports: &[Summary], wall: Wall) -> BTreeMap<(u64, u64), i64> {
     let mut slices: BTreeMap<(u64, u64), i64> = BTreeMap::new();
     for sessions in reports.iter().map(|report| &report.sessions) {
         for (number, people) in &sessions.counts {
-            if (number + SLICES + 1) * sessions.slice > wall.as_millis() {
+            if (number + SLICES + 1) * sessions.slice > wall.before(LAG).as_millis() {
                 *slices.entry((sessions.slice, *number)).or_default() += people;
             }
         }

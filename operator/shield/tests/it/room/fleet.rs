@@ -1,12 +1,17 @@
 //! A few guards and a coordinator on a clock that the test turns.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a helper of tests fails the test that uses it"
+)]
+
 use std::num::NonZeroU32;
 use std::time::Duration;
 
 use shield::Time;
 use shield::room::{
-    Entry, OpenWhen, Progress, Room, RoomSettings, RoomSpec, Signals, Summary, Verdict, Watermark,
-    advance,
+    Entry, OpenWhen, Phase, Progress, Room, RoomSettings, RoomSpec, Signals, Summary, Verdict,
+    Watermark, advance,
 };
 use shield::ticket::{GuardId, Key, Keys, RoomId, Wall};
 
@@ -158,6 +163,13 @@ impl Fleet {
             }
             self.pass(Duration::from_secs(1));
         }
+    }
+
+    /// Opens the queue by a short distress.
+    pub(super) fn open(&mut self) {
+        self.seconds(6, BAD);
+        self.seconds(6, GOOD);
+        assert_ne!(self.progress.word.phase, Phase::Closed);
     }
 
     /// Kills a guard and starts another run of it, which has heard the last word.

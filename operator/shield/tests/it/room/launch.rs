@@ -28,27 +28,22 @@ fn a_launch_of_100_000_citizens_keeps_order_and_bounds_through_restart_and_lost_
         crowd.tick(&mut fleet, &mut dice);
         if tick % 10 == 0 {
             crowd.active(&fleet);
+            // The people of one tick come in one millisecond here, and a watermark within their cell
+            // is a guess; guards on their own go by shares besides.
+            let guess = if tick < 500 { 300 } else { 450 };
+            assert!(crowd.most_active <= 45_000 + guess, "{}", crowd.most_active);
         }
         tick += 1;
         assert!(tick < 4000, "{} of {CITIZENS} are in", crowd.inside);
     }
-    println!(
-        "{} ticks, most active {}, most in a minute {}, blur {:?}, set back {}, at once {}",
-        tick,
-        crowd.most_active,
-        crowd.most_in_a_minute,
-        crowd.blur,
-        crowd.set_back,
-        crowd.passed_at_once
-    );
-    assert!(crowd.most_active <= 45_000, "{}", crowd.most_active);
+    assert!(crowd.most_active > 44_000, "{}", crowd.most_active);
     assert!(
-        crowd.most_in_a_minute <= 66_000,
+        crowd.most_in_a_minute <= 61_000,
         "{}",
         crowd.most_in_a_minute
     );
-    assert!(crowd.blur <= Duration::from_secs(3), "{:?}", crowd.blur);
-    assert!(crowd.set_back < 1000, "{}", crowd.set_back);
+    assert!(crowd.blur <= Duration::from_secs(1), "{:?}", crowd.blur);
+    assert!(crowd.set_back <= 100, "{}", crowd.set_back);
 }
 
 #[test]

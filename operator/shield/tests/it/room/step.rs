@@ -12,6 +12,8 @@ fn a_guard_alone_needs_no_coordinator() {
     let mut fleet = Fleet::new(1, settings(100_000, 6000, 30));
     fleet.coordinated = false;
     fleet.seconds(6, BAD);
+    fleet.seconds(6, GOOD);
+    assert_ne!(fleet.words()[0].phase, Phase::Closed);
     let (mut crowd, mut dice) = (Crowd::default(), Dice(1));
     crowd.come(&fleet, 2000, u32::MAX);
     while crowd.inside < 2000 {
@@ -23,7 +25,7 @@ fn a_guard_alone_needs_no_coordinator() {
 #[test]
 fn guards_that_hear_nothing_admit_a_share_each_which_is_neither_all_nor_nothing() {
     let mut fleet = Fleet::new(3, settings(100_000, 600, 30));
-    fleet.seconds(6, BAD);
+    fleet.open();
     let mut tickets: Vec<String> = Vec::new();
     for _ in 0..300 {
         fleet.tick();
@@ -32,18 +34,18 @@ fn guards_that_hear_nothing_admit_a_share_each_which_is_neither_all_nor_nothing(
     fleet.coordinated = false;
     let start = fleet.words()[0].admitted.arrival;
     fleet.pass(STALE);
-    fleet.pass(Duration::from_secs(30));
+    fleet.pass(Duration::from_secs(15));
     let moved = fleet.words()[0].admitted.arrival.since(start);
-    // 30 s at a third of 10 a second are 100 people. They came at 20 a second, of whom this guard
+    // 15 s at a third of 10 a second are 50 people. They came at 20 a second, of whom this guard
     // takes a third to be its own share.
-    let share = Duration::from_secs(12)..Duration::from_secs(18);
+    let share = Duration::from_secs(6)..Duration::from_secs(9);
     assert!(share.contains(&moved), "{moved:?}");
 }
 
 #[test]
 fn another_coordinator_goes_on_where_the_last_one_stopped() {
     let mut fleet = Fleet::new(3, settings(100_000, 600, 30));
-    fleet.seconds(6, BAD);
+    fleet.open();
     let (mut crowd, mut dice) = (Crowd::default(), Dice(1));
     crowd.come(&fleet, 1000, u32::MAX);
     for _ in 0..100 {
@@ -66,7 +68,7 @@ fn another_coordinator_goes_on_where_the_last_one_stopped() {
 fn a_guard_that_is_silent_but_runs_keeps_its_share_from_the_others() {
     let admitted_in = |silent: bool| {
         let mut fleet = Fleet::new(2, settings(100_000, 600, 30));
-        fleet.seconds(6, BAD);
+        fleet.open();
         fleet.guards[1].silent = silent;
         fleet.pass(STALE * 2);
         let mut arrived = 0;
@@ -86,8 +88,7 @@ fn a_guard_that_is_silent_but_runs_keeps_its_share_from_the_others() {
 #[test]
 fn who_stops_asking_holds_nobody_up_and_frees_the_slot() {
     let mut fleet = Fleet::new(2, settings(500, 60_000, 30));
-    fleet.seconds(6, BAD);
-    fleet.seconds(1, GOOD);
+    fleet.open();
     let (mut crowd, mut dice) = (Crowd::default(), Dice(1));
     crowd.come(&fleet, 2000, 1);
     crowd.tick(&mut fleet, &mut dice);
@@ -116,7 +117,7 @@ fn a_closed_room_opens_before_more_are_in_than_may_be() {
 #[test]
 fn what_guards_keep_and_tell_is_bounded_however_long_the_queue() {
     let mut fleet = Fleet::new(1, settings(10, 1, 30));
-    fleet.seconds(6, BAD);
+    fleet.open();
     for _ in 0..3000 {
         fleet.enter(0, None);
         fleet.elapsed += Duration::from_millis(700);
