@@ -40,6 +40,12 @@ fn guards_that_hear_nothing_admit_a_share_each_which_is_neither_all_nor_nothing(
     // takes a third to be its own share.
     let share = Duration::from_secs(6)..Duration::from_secs(9);
     assert!(share.contains(&moved), "{moved:?}");
+
+    let before = fleet.words()[0].admitted;
+    fleet.coordinated = true;
+    fleet.tick();
+    assert!(fleet.progress.word.admitted < before);
+    assert_eq!(fleet.words()[0].admitted, before, "nobody is sent back");
 }
 
 #[test]
@@ -87,17 +93,23 @@ fn a_guard_that_is_silent_but_runs_keeps_its_share_from_the_others() {
 
 #[test]
 fn who_stops_asking_holds_nobody_up_and_frees_the_slot() {
-    let mut fleet = Fleet::new(2, settings(500, 60_000, 30));
+    let mut fleet = Fleet::new(2, settings(200, 60_000, 30));
     fleet.open();
     let (mut crowd, mut dice) = (Crowd::default(), Dice(1));
     crowd.come(&fleet, 2000, 1);
     crowd.tick(&mut fleet, &mut dice);
-    crowd.come(&fleet, 400, u32::MAX);
+    for _ in 0..40 {
+        crowd.come(&fleet, 10, u32::MAX);
+        crowd.tick(&mut fleet, &mut dice);
+    }
     while crowd.inside < 400 {
         crowd.tick(&mut fleet, &mut dice);
         let active = crowd.active(&fleet);
-        assert!(active <= 500, "{active}");
-        assert!(fleet.elapsed < Duration::from_mins(6), "{}", crowd.inside);
+        assert!(
+            active <= 210,
+            "{active}, of whom ten came in one millisecond"
+        );
+        assert!(fleet.elapsed < Duration::from_mins(9), "{}", crowd.inside);
     }
 }
 
@@ -106,7 +118,7 @@ fn a_closed_room_opens_before_more_are_in_than_may_be() {
     let mut fleet = Fleet::new(3, settings(1000, 600, 30));
     let (mut crowd, mut dice) = (Crowd::default(), Dice(1));
     for _ in 0..50 {
-        crowd.come(&fleet, 100, u32::MAX);
+        crowd.come(&fleet, 130, u32::MAX);
         crowd.tick(&mut fleet, &mut dice);
         assert!(crowd.active(&fleet) <= 1000);
     }
@@ -120,7 +132,7 @@ fn what_guards_keep_and_tell_is_bounded_however_long_the_queue() {
     fleet.open();
     for _ in 0..3000 {
         fleet.enter(0, None);
-        fleet.elapsed += Duration::from_millis(700);
+        fleet.elapsed += Duration::from_millis(110);
         // The queue is refreshed as if everybody asked, without a request each.
         let (wall, now) = (fleet.wall(), fleet.now());
         let summary = fleet.guards[0].room.tick(wall, now);
@@ -128,4 +140,25 @@ fn what_guards_keep_and_tell_is_bounded_however_long_the_queue() {
         assert!(summary.sessions.counts.len() <= 11);
         assert!(fleet.guards[0].room.word().ahead.len() <= 64);
     }
+}
+
+#[test]
+fn a_service_in_distress_gets_a_quarter_of_the_newcomers() {
+    let mut fleet = Fleet::new(1, settings(100_000, 6000, 30));
+    fleet.open();
+    for _ in 0..3000 {
+        fleet.enter(0, None);
+        fleet.elapsed += Duration::from_millis(1);
+    }
+    fleet.seconds(1, GOOD);
+    let waiting = |fleet: &Fleet| fleet.progress.word.waiting;
+    let start = waiting(&fleet);
+    fleet.seconds(6, GOOD);
+    let good = start - waiting(&fleet);
+    fleet.seconds(6, BAD);
+    let start = waiting(&fleet);
+    fleet.seconds(6, BAD);
+    let bad = start - waiting(&fleet);
+    assert!((550..=650).contains(&good), "{good}");
+    assert!((100..=200).contains(&bad), "{bad}");
 }
