@@ -13,6 +13,7 @@ pub mod certs;
 pub mod fault_proxy;
 pub mod fleet;
 pub mod kubelet;
+pub mod load;
 pub mod measure;
 pub mod namespace;
 pub mod process;

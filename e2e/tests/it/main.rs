@@ -27,6 +27,7 @@ mod fault_rest;
 mod fault_support;
 mod fleet;
 mod kubelet;
+mod load;
 mod outage_hub;
 mod outage_ledger;
 mod outage_member;

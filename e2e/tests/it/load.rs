@@ -1,0 +1,507 @@
+//! The load generator against small servers in this process: what it measures is what happened.
+
+use std::{
+    convert::Infallible,
+    net::SocketAddr,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use e2e::{
+    certs::Certificates,
+    load::{
+        Limits, Plan, Retry,
+        mix::{Keys, Kind, Mix},
+        report::{Failure, Report, Void},
+        run::{Run, run, run_here},
+        schedule::{Arrivals, Schedule},
+        target::{Protocol, Target},
+    },
+};
+use http::{Request, Response, Version, header};
+use http_body_util::Full;
+use hyper::{
+    body::{Bytes, Incoming},
+    server::conn::{http1, http2},
+    service::service_fn,
+};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite},
+    net::{TcpListener, TcpStream},
+    time::{Instant, sleep, sleep_until},
+};
+use tokio_rustls::TlsAcceptor;
+
+type Answer = Response<Full<Bytes>>;
+
+/// A bound that a busy machine keeps too: these tests are about the server, but for one.
+const PATIENT: Duration = Duration::from_millis(500);
+
+fn status(code: u16) -> Answer {
+    let mut answer = Response::new(Full::new(Bytes::from_static(b"hello")));
+    *answer.status_mut() = code.try_into().unwrap();
+    answer
+}
+
+/// Serves each connection by what `serve` does with it.
+async fn listen<F>(serve: impl Fn(TcpStream) -> F + Send + 'static) -> SocketAddr
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((socket, _)) = listener.accept().await {
+            tokio::spawn(serve(socket));
+        }
+    });
+    address
+}
+
+/// A server of HTTP/1.1.
+async fn server<F>(answer: impl Fn(Request<Incoming>) -> F + Clone + Send + 'static) -> SocketAddr
+where
+    F: Future<Output = Answer> + Send + 'static,
+{
+    listen(move |socket| {
+        let answer = answer.clone();
+        let service = service_fn(move |request| {
+            let answer = answer(request);
+            async move { Ok::<_, Infallible>(answer.await) }
+        });
+        async move {
+            let serving = http1::Builder::new().serve_connection(TokioIo::new(socket), service);
+            // A client that goes away is no failure of these tests.
+            let _ = serving.await;
+        }
+    })
+    .await
+}
+
+/// Answers by HTTP/2 alone, with the version it was asked by.
+async fn serve_http2(socket: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
+    let service = service_fn(async |request: Request<Incoming>| {
+        sleep(Duration::from_millis(20)).await;
+        let asked = request.uri().host() == Some("app.example");
+        let ok = asked && request.version() == Version::HTTP_2;
+        Ok::<_, Infallible>(status(if ok { 200 } else { 400 }))
+    });
+    let serving = http2::Builder::new(TokioExecutor::new());
+    let _ = serving
+        .serve_connection(TokioIo::new(socket), service)
+        .await;
+}
+
+fn plan(address: SocketAddr, rate: f64, lasts: Duration) -> Plan {
+    let schedule = Schedule::constant(rate, Arrivals::Uniform, lasts).unwrap();
+    let target = Target::at(address, Protocol::Http1).unwrap();
+    let mix = Mix::one(Kind::get("app.example")).unwrap();
+    Plan {
+        limits: Limits {
+            lag: PATIENT,
+            ..Limits::default()
+        },
+        ..Plan::new(schedule, mix, target)
+    }
+}
+
+fn millis(count: u64) -> Duration {
+    Duration::from_millis(count)
+}
+
+/// What always holds.
+fn check(report: &Report) {
+    let total = &report.total;
+    assert_eq!(
+        total.offered,
+        total.served + total.given_up + total.dropped + total.unfinished,
+        "every request ended in one way\n{}",
+        report.table()
+    );
+    if !report.stopped {
+        assert_eq!(
+            total.attempts,
+            total.succeeded + total.refused + total.failed
+        );
+        let statuses: u64 = total.statuses.values().sum();
+        let failures: u64 = total.failures.values().sum();
+        assert_eq!(total.attempts, statuses + failures);
+    }
+}
+
+#[tokio::test]
+async fn every_request_is_sent_with_its_host_key_and_label() {
+    let address = server(async |request: Request<Incoming>| {
+        let host = request.headers()[header::HOST] == "app.example";
+        let user = request.headers().get("x-user").is_some();
+        let post = request.method() == "POST" && request.uri().path().starts_with("/venue/");
+        status(if host && (user || post) { 200 } else { 400 })
+    })
+    .await;
+    let read = Kind {
+        label: "read".into(),
+        weight: 3.0,
+        headers: [("x-user".to_owned(), "u{key}".to_owned())].into(),
+        ..Kind::get("app.example")
+    };
+    let write = Kind {
+        label: "write".into(),
+        method: "POST".into(),
+        path: "/venue/{key}".into(),
+        body: "key {key}".into(),
+        ..Kind::get("app.example")
+    };
+    let mut plan = plan(address, 400.0, millis(500));
+    plan.mix = Mix::of(&[read, write], Keys::Uniform { of: 10 }).unwrap();
+    let report = run(plan).await.unwrap();
+    check(&report);
+    assert_eq!(report.total.statuses, [(200, 200)].into());
+    assert!(report.labels["read"].served > report.labels["write"].served);
+    assert!(report.labels["write"].served > 20);
+    assert!(report.void().is_empty(), "{}", report.table());
+}
+
+#[tokio::test]
+async fn a_stall_is_seen_by_every_request_that_was_meant_for_it() {
+    let began = Instant::now();
+    let stall = (began + millis(1_000), began + millis(2_000));
+    let address = server(move |_| async move {
+        if (stall.0..stall.1).contains(&Instant::now()) {
+            sleep_until(stall.1).await;
+        }
+        status(200)
+    })
+    .await;
+    let report = run(plan(address, 200.0, millis(3_000))).await.unwrap();
+    check(&report);
+    // A hundred requests were meant for the first half of the stall. A closed loop would have sent
+    // one for each of its connections.
+    let latency = &report.total.success_latency;
+    assert_eq!(latency.count(), 600);
+    let median_of_slow = latency.quantile(1.0 - 100.0 / 600.0);
+    assert!(
+        median_of_slow > millis(400) && median_of_slow < millis(650),
+        "{}",
+        report.table()
+    );
+    assert!(latency.max() > millis(900), "{}", report.table());
+    assert!(latency.quantile(0.5) < millis(200), "{}", report.table());
+    // None of them was held back by the stall.
+    let offered: Vec<u64> = report.total.series.iter().map(|s| s.offered).collect();
+    assert_eq!(offered[..3], [200, 200, 200]);
+}
+
+#[tokio::test]
+async fn the_stall_is_seen_on_one_connection_too_where_sends_are_dropped_aloud() {
+    let address = server(async |_| {
+        sleep(millis(100)).await;
+        status(200)
+    })
+    .await;
+    let mut plan = plan(address, 100.0, millis(500));
+    plan.limits.connections = 2;
+    let report = run(plan).await.unwrap();
+    check(&report);
+    assert!(report.total.dropped > 30, "{}", report.table());
+    assert_eq!(report.void(), [Void::Dropped(report.total.dropped)]);
+    assert_eq!(report.total.offered, 50, "a dropped request was offered");
+}
+
+#[tokio::test]
+async fn refused_requests_are_tried_again_and_counted_apart() {
+    let seen = Arc::new(AtomicUsize::new(0));
+    let address = server(move |_| {
+        let number = seen.fetch_add(1, Ordering::Relaxed);
+        async move { status(if number < 20 { 429 } else { 200 }) }
+    })
+    .await;
+    let mut plan = plan(address, 100.0, millis(100));
+    plan.retry = Some(Retry::every(millis(150), 5));
+    let report = run(plan).await.unwrap();
+    check(&report);
+    let total = &report.total;
+    assert_eq!((total.offered, total.attempts), (10, 30));
+    assert_eq!((total.refused, total.served, total.given_up), (20, 10, 0));
+    assert!(total.served_after.quantile(0.0) >= millis(299));
+    // An attempt's own latency begins when that attempt was meant to be sent.
+    assert!(
+        total.success_latency.max() < millis(299),
+        "{}",
+        report.table()
+    );
+    assert_eq!(total.refusal_latency.count(), 20);
+}
+
+#[tokio::test]
+async fn people_give_up_after_so_many_attempts() {
+    let address = server(async |_| status(500)).await;
+    let mut plan = plan(address, 100.0, millis(50));
+    plan.retry = Some(Retry::every(millis(20), 2));
+    let report = run(plan).await.unwrap();
+    check(&report);
+    assert_eq!(report.total.given_up, 5);
+    assert_eq!((report.total.attempts, report.total.failed), (15, 15));
+}
+
+#[tokio::test]
+async fn the_server_is_obeyed_when_it_says_when_to_come_again() {
+    let run = async |honours_retry_after| {
+        let seen = Arc::new(AtomicUsize::new(0));
+        let address = server(move |_| {
+            let first = seen.fetch_add(1, Ordering::Relaxed) == 0;
+            async move {
+                let mut answer = status(if first { 503 } else { 200 });
+                let headers = answer.headers_mut();
+                headers.insert(header::RETRY_AFTER, "1".try_into().unwrap());
+                answer
+            }
+        })
+        .await;
+        let mut plan = plan(address, 1.0, millis(100));
+        plan.retry = Some(Retry {
+            honours_retry_after,
+            ..Retry::every(millis(10), 1)
+        });
+        let report = run(plan).await.unwrap();
+        assert_eq!(report.total.served, 1);
+        report.total.served_after.max()
+    };
+    assert!(run(true).await >= millis(1_000));
+    assert!(run(false).await < millis(900));
+}
+
+#[tokio::test]
+async fn an_answer_that_does_not_come_is_a_timeout_with_all_its_length() {
+    let address = server(async |_| {
+        sleep(Duration::from_secs(60)).await;
+        status(200)
+    })
+    .await;
+    let mut plan = plan(address, 50.0, millis(100));
+    plan.limits.timeout = millis(200);
+    let report = run(plan).await.unwrap();
+    check(&report);
+    assert_eq!(report.total.failures, [(Failure::Timeout, 5)].into());
+    assert!(report.total.failure_latency.quantile(0.0) >= millis(199));
+    assert_eq!(report.total.series[0].latency.count(), 5);
+}
+
+#[tokio::test]
+async fn a_connection_that_breaks_is_a_reset_and_one_that_is_refused_is_not() {
+    let breaks = listen(async |mut socket: TcpStream| {
+        // The request is read, and nothing said.
+        let _ = socket.read(&mut [0; 1_024]).await;
+    })
+    .await;
+    let report = run(plan(breaks, 50.0, millis(100))).await.unwrap();
+    check(&report);
+    assert_eq!(report.total.failures, [(Failure::Reset, 5)].into());
+
+    let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = nobody.local_addr().unwrap();
+    drop(nobody);
+    let report = run(plan(address, 50.0, millis(100))).await.unwrap();
+    check(&report);
+    assert_eq!(report.total.failures, [(Failure::Connect, 5)].into());
+}
+
+#[tokio::test]
+async fn what_is_no_http_is_said_to_be_so() {
+    let address = listen(async |mut socket: TcpStream| {
+        let _ = socket.read(&mut [0; 1_024]).await;
+        let _ = tokio::io::AsyncWriteExt::write_all(&mut socket, b"220 mail ready\r\n\r\n").await;
+    })
+    .await;
+    let report = run(plan(address, 50.0, millis(100))).await.unwrap();
+    check(&report);
+    assert_eq!(report.total.failures, [(Failure::Protocol, 5)].into());
+}
+
+#[tokio::test]
+async fn a_connection_that_the_server_closed_while_idle_fails_no_request() {
+    let connections = Arc::new(AtomicUsize::new(0));
+    let opened = Arc::clone(&connections);
+    let address = listen(move |socket| {
+        opened.fetch_add(1, Ordering::Relaxed);
+        async move {
+            let service = service_fn(async |_| Ok::<_, Infallible>(status(200)));
+            let serving = http1::Builder::new().serve_connection(TokioIo::new(socket), service);
+            let mut serving = std::pin::pin!(serving);
+            tokio::select! {
+                _ = serving.as_mut() => {}
+                () = sleep(millis(50)) => {}
+            }
+        }
+    })
+    .await;
+    let report = run(plan(address, 10.0, millis(500))).await.unwrap();
+    check(&report);
+    assert_eq!(report.total.served, 5, "{}", report.table());
+    assert!(connections.load(Ordering::Relaxed) >= 5);
+}
+
+#[tokio::test]
+async fn many_requests_share_a_connection_of_http2() {
+    let connections = Arc::new(AtomicUsize::new(0));
+    let opened = Arc::clone(&connections);
+    let address = listen(move |socket| {
+        opened.fetch_add(1, Ordering::Relaxed);
+        serve_http2(socket)
+    })
+    .await;
+    let mut plan = plan(address, 1_000.0, millis(300));
+    plan.target = Target::at(address, Protocol::Http2).unwrap();
+    plan.limits.connections = 1;
+    plan.limits.streams = 300;
+    let report = run(plan).await.unwrap();
+    check(&report);
+    assert_eq!(report.total.statuses, [(200, 300)].into());
+    assert_eq!(connections.load(Ordering::Relaxed), 1);
+}
+
+/// Serves over TLS, as the province's own certificate says, and returns the CA.
+async fn tls(dir: &str, alpn: Protocol) -> (SocketAddr, Vec<u8>) {
+    let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(dir);
+    let certificates = Certificates::create(&dir).unwrap();
+    let chain = CertificateDer::pem_file_iter(&certificates.serving).unwrap();
+    let chain = chain.collect::<Result<_, _>>().unwrap();
+    let key = PrivateKeyDer::from_pem_file(&certificates.serving_key).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .unwrap();
+    config.alpn_protocols = vec![alpn.alpn().to_vec()];
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let address = listen(move |socket| {
+        let acceptor = acceptor.clone();
+        async move {
+            let Ok(socket) = acceptor.accept(socket).await else {
+                return;
+            };
+            match alpn {
+                Protocol::Http2 => serve_http2(socket).await,
+                Protocol::Http1 => {
+                    let service = service_fn(async |_| Ok::<_, Infallible>(status(200)));
+                    let socket = TokioIo::new(socket);
+                    let _ = http1::Builder::new()
+                        .serve_connection(socket, service)
+                        .await;
+                }
+            }
+        }
+    })
+    .await;
+    (address, certificates.ca_pem.into_bytes())
+}
+
+async fn over_tls(address: SocketAddr, protocol: Protocol, ca: &[u8], name: &str) -> Report {
+    let mut plan = plan(address, 100.0, millis(200));
+    let target = Target::at(address, protocol).unwrap();
+    plan.target = target.over_tls(ca, name).unwrap();
+    let report = run(plan).await.unwrap();
+    check(&report);
+    report
+}
+
+#[tokio::test]
+async fn tls_is_spoken_with_servers_that_prove_their_name() {
+    for protocol in [Protocol::Http1, Protocol::Http2] {
+        let (address, ca) = tls("load-tls", protocol).await;
+        let report = over_tls(address, protocol, &ca, "localhost").await;
+        assert_eq!(report.total.statuses, [(200, 20)].into(), "{protocol:?}");
+        let report = over_tls(address, protocol, &ca, "another.example").await;
+        let refused = [(Failure::Connect, 20)].into();
+        assert_eq!(report.total.failures, refused, "{protocol:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_does_not_agree_on_http2_is_not_spoken_to_in_it() {
+    let (address, ca) = tls("load-alpn", Protocol::Http1).await;
+    let report = over_tls(address, Protocol::Http2, &ca, "localhost").await;
+    assert_eq!(report.total.failures, [(Failure::Connect, 20)].into());
+}
+
+#[tokio::test]
+async fn a_generator_that_is_held_up_says_that_its_run_is_void() {
+    let address = thread::spawn(apart).join().unwrap();
+    // In this runtime something else takes most of the time.
+    let hog = tokio::spawn(async {
+        loop {
+            thread::sleep(millis(40));
+            tokio::task::yield_now().await;
+        }
+    });
+    let mut plan = plan(address, 200.0, millis(600));
+    plan.limits.lag = Duration::from_millis(5);
+    let report = run_here(plan.clone()).await.unwrap();
+    hog.abort();
+    check(&report);
+    assert!(report.lagged, "{}", report.table());
+    assert!(matches!(report.void()[0], Void::Lagged { .. }));
+    // The answers were quick, but to requests that should have been sent before.
+    assert!(
+        report.total.success_latency.quantile(0.9) > millis(10),
+        "{}",
+        report.table()
+    );
+}
+
+/// A server in a thread of its own.
+fn apart() -> SocketAddr {
+    let (sender, receiver) = std::sync::mpsc::channel();
+    thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            sender.send(server(async |_| status(200)).await).unwrap();
+            std::future::pending::<()>().await;
+        });
+    });
+    receiver.recv().unwrap()
+}
+
+#[tokio::test]
+async fn a_run_that_is_stopped_reports_what_it_did() {
+    let address = server(async |_| {
+        sleep(millis(500)).await;
+        status(200)
+    })
+    .await;
+    let mut begun = Run::start(plan(address, 100.0, Duration::from_secs(60))).unwrap();
+    while begun.progress().offered < 80 {
+        sleep(millis(10)).await;
+    }
+    begun.stop();
+    let report = begun.finish().await.unwrap();
+    check(&report);
+    assert!(report.stopped && report.total.unfinished > 10);
+    assert!(report.total.offered < 1_000);
+}
+
+#[tokio::test]
+async fn the_same_seed_makes_the_same_run() {
+    let address = server(async |_| status(200)).await;
+    let offered = async |seed| {
+        let mut plan = plan(address, 100.0, millis(2_000));
+        plan.schedule = Schedule::constant(100.0, Arrivals::Poisson, millis(2_000)).unwrap();
+        plan.seed = seed;
+        let report = run(plan).await.unwrap();
+        let series = report.total.series.iter();
+        series.map(|second| second.offered).collect::<Vec<_>>()
+    };
+    assert_eq!(offered(7).await, offered(7).await);
+    assert_ne!(offered(7).await, offered(8).await);
+}
