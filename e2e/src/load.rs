@@ -19,6 +19,7 @@ use self::{
     target::{Protocol, Target},
 };
 
+pub mod cli;
 pub mod draw;
 pub mod latency;
 pub mod mix;
