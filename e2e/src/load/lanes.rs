@@ -85,14 +85,15 @@ impl Lanes {
         let number = self.inboxes.len();
         let (sender, inbox) = mpsc::channel(INBOX);
         self.inboxes.push(sender);
-        let lane = Lane {
+        let state = Arc::clone(&self.state);
+        let opened = Lane {
             number,
-            state: Arc::clone(&self.state),
+            state,
             trunk,
             line,
             inbox,
         };
-        self.tasks.spawn(lane.run());
+        self.tasks.spawn(opened.run());
         number
     }
 
