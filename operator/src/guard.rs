@@ -4,4 +4,5 @@
 //! citizens with it and holds no credentials of Kubernetes.
 
 pub mod config;
+pub mod gateway;
 pub mod serve;
