@@ -3,6 +3,7 @@
 //! `guard control` compiles the API's objects to one [`config::Configuration`]; `guard serve` faces the
 //! citizens with it and holds no credentials of Kubernetes.
 
+pub mod compile;
 pub mod config;
 pub mod gateway;
 pub mod serve;
