@@ -58,6 +58,7 @@ pub(super) async fn serve(arguments: GuardServeArguments) -> anyhow::Result<Exit
 fn settings(arguments: &GuardServeArguments) -> Settings {
     Settings {
         address: arguments.address,
+        seed: uuid::Uuid::new_v4().into_bytes(),
         dial: arguments.connect_to.unwrap_or_default(),
         connections_max: usize::try_from(arguments.connections_max).unwrap_or(usize::MAX),
         body_bytes_max: u64::from(arguments.body_mebibytes_max) << 20,

@@ -5,6 +5,7 @@
 //!       │                                                                               └─ rule ─┐
 //!       ├─ rules ─ Rule (filters, timeouts) ─ backends ─ Backend ─ service ─┐ <──────────────────┘
 //!       ├─ services ─ Service ─ endpoints <─────────────────────────────────┘
+//!       ├─ policies (of rules)
 //!       └─ certificates
 //! ```
 //!
@@ -17,6 +18,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use shield::PolicySettings;
 
 /// What a serving guard runs on.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -30,6 +32,9 @@ pub struct Configuration {
     /// What to do with requests that match.
     #[serde(default)]
     pub rules: Vec<Rule>,
+    /// What protects targets, by `namespace/name`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub policies: BTreeMap<String, PolicySettings>,
     /// Where requests go, by `namespace/name:port`.
     #[serde(default)]
     pub services: BTreeMap<String, Service>,
@@ -205,6 +210,12 @@ pub struct Rule {
     /// Where requests go, by weight. None at all answers 500, unless a filter redirects.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub backends: Vec<Backend>,
+    /// Key in [`Configuration::policies`]; absent means that nothing bounds the requests.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<String>,
+    /// Which of the policy's classes the requests are of.
+    #[serde(default)]
+    pub class: usize,
     /// How long clients wait for a whole answer; absent means no end.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "millis")]
     pub request_timeout: Option<Duration>,

@@ -17,6 +17,7 @@ mod matching;
 mod metrics;
 mod path;
 mod prepare;
+mod protection;
 mod proxy;
 mod server;
 pub mod store;
@@ -39,6 +40,7 @@ pub use prepare::PrepareError;
 use super::config::Configuration;
 use metrics::Metrics;
 use prepare::Serving;
+use protection::Policies;
 use proxy::{Bounds, Shared};
 use server::Ports;
 
@@ -51,6 +53,8 @@ const SHIFT: u16 = 10_000;
 pub struct Settings {
     /// The address that ports are opened on.
     pub address: IpAddr,
+    /// Random bits that nobody else knows: by them keys of limits are hashed.
+    pub seed: [u8; 16],
     /// Where addresses of pods are really reached.
     pub dial: Dial,
     /// Connections of clients at one time.
@@ -108,8 +112,10 @@ impl Guard {
     ) -> Result<Self, prometheus::Error> {
         let shared = Shared {
             current: ArcSwap::from_pointee(Serving {
+                revision: String::new(),
+                ports: BTreeMap::new(),
                 services: endpoint::Services::new(settings.dial),
-                ..Serving::default()
+                policies: Policies::new(settings.seed),
             }),
             bounds: Bounds {
                 body_bytes_max: settings.body_bytes_max,
@@ -136,7 +142,7 @@ impl Guard {
     pub async fn apply(&self, wanted: &Configuration) -> Result<(), ApplyError> {
         let before = self.ports.shared.current.load_full();
         let metrics = &self.ports.shared.metrics;
-        let serving = Serving::prepare(wanted, &before.services, metrics).map_err(|source| {
+        let serving = Serving::prepare(wanted, &before, metrics).map_err(|source| {
             let revision = wanted.revision.clone();
             ApplyError::Prepare { revision, source }
         })?;

@@ -3,5 +3,6 @@
 mod attacks;
 mod changes;
 mod passing;
+mod protecting;
 mod support;
 mod tls;

@@ -1,5 +1,4 @@
-//! Tests of the whole crate: what it may depend on, and how it fares under load.
-//! Tests of the whole crate: what it may depend on, and how its parts hold together.
+//! Tests of the whole crate: what it may depend on, and how its parts fare together and under load.
 
 mod overload;
 mod overload_queue;

@@ -9,9 +9,8 @@
 
 use std::time::Duration;
 
-use shield::{
-    Class, ClassId, Classes, Concurrency, Entered, Limit, Outcome, Permit, Tier, Time, Turn,
-};
+use shield::concurrency::{Entered, Limit, Outcome, Turn};
+use shield::{Class, ClassId, Classes, Concurrency, Permit, Tier, Time};
 
 use crate::overload_sim::{Capacity, Demand, Guard, Random, Report, Sim, Spread, run, success};
 

@@ -12,10 +12,10 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use proptest::prelude::*;
-use shield::{
-    Class, ClassId, Classes, Concurrency, Entered, Limit, Outcome, Permit, Place, QUEUE_MIN,
-    QUEUE_PER_PERMIT, Reason, Tier, Time, Turn, WAIT_MAX,
+use shield::concurrency::{
+    Entered, Limit, Outcome, QUEUE_MIN, QUEUE_PER_PERMIT, Reason, Turn, WAIT_MAX,
 };
+use shield::{Class, ClassId, Classes, Concurrency, Permit, Place, Tier, Time};
 
 #[derive(Debug, Clone)]
 enum Act {

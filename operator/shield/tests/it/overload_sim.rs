@@ -11,7 +11,8 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::time::Duration;
 
-use shield::{Entered, Outcome, Permit, Reason, Time, Turn};
+use shield::concurrency::{Entered, Outcome, Reason, Turn};
+use shield::{Permit, Time};
 
 /// Drawn numbers that a seed settles (SplitMix64).
 pub(crate) struct Random(u64);

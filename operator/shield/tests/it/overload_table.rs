@@ -10,7 +10,8 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use shield::{Entered, Limit, Outcome, Permit, Time, Turn};
+use shield::concurrency::{Entered, Limit, Outcome, Turn};
+use shield::{Permit, Time};
 
 use crate::overload::{Shielded, core_share, upstreams};
 use crate::overload_sim::{Demand, Guard, Random, Sim, run, success};

@@ -5,6 +5,7 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use http_body_util::Full;
 
 use super::body::Answer;
+use super::protection::{Shed, ShedReason};
 
 const PROBLEM: HeaderValue = HeaderValue::from_static("application/problem+json");
 const PAGE: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
@@ -94,37 +95,139 @@ impl Reason {
     }
 }
 
-/// Seconds after which a client may try again where an endpoint was missing: about what a pod takes to
-/// come back.
-const RETRY_SECONDS: [HeaderValue; 3] = [
-    HeaderValue::from_static("1"),
-    HeaderValue::from_static("2"),
-    HeaderValue::from_static("3"),
-];
+/// Why a request is not passed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// Something about the request, the route or the endpoint.
+    Own(Reason),
+    /// A rule of the policy.
+    Shed(Shed),
+}
 
-/// The answer for `reason`, as a page to those who ask for one.
-pub(super) fn refuse(reason: Reason, asked: &HeaderMap, random: usize) -> Response<Answer> {
-    let [zh, en] = reason.words();
-    let status = reason.status();
-    let name = reason.name();
+impl From<Reason> for Refusal {
+    fn from(reason: Reason) -> Self {
+        Self::Own(reason)
+    }
+}
+
+impl Refusal {
+    /// As in metrics and problem documents.
+    pub(super) fn name(&self) -> &'static str {
+        match self {
+            Self::Own(reason) => reason.name(),
+            Self::Shed(shed) => shed.reason.name(),
+        }
+    }
+
+    /// The rule that refuses; empty where none does.
+    pub(super) fn rule(&self) -> &str {
+        match self {
+            Self::Own(_) => "",
+            Self::Shed(shed) => &shed.rule,
+        }
+    }
+
+    fn status(&self) -> StatusCode {
+        match self {
+            Self::Own(reason) => reason.status(),
+            Self::Shed(shed) => shed.reason.status(),
+        }
+    }
+
+    fn words(&self) -> [&'static str; 2] {
+        match self {
+            Self::Own(reason) => reason.words(),
+            Self::Shed(shed) => shed.reason.words(),
+        }
+    }
+
+    /// Seconds after which a client may come again, spread so that not all come together; none where
+    /// the same request will fail again.
+    fn retry_after(&self, random: u64) -> Option<u64> {
+        let least = match self {
+            Self::Own(reason) => reason.passes().then_some(RETRY_SECONDS)?,
+            Self::Shed(shed) => shed.retry_after?.as_secs() + 1,
+        };
+        Some(least + random % (least / 2 + 2))
+    }
+}
+
+impl ShedReason {
+    fn name(self) -> &'static str {
+        match self {
+            Self::RateLimited => "RateLimited",
+            Self::HotKey => "HotKey",
+            Self::KeyMissing => "KeyMissing",
+            Self::BreakerOpen => "BreakerOpen",
+            Self::Overloaded => "Overloaded",
+            Self::Displaced => "Displaced",
+            Self::WaitedTooLong => "WaitedTooLong",
+        }
+    }
+
+    fn status(self) -> StatusCode {
+        match self {
+            Self::RateLimited | Self::HotKey | Self::KeyMissing => StatusCode::TOO_MANY_REQUESTS,
+            Self::BreakerOpen | Self::Overloaded | Self::Displaced | Self::WaitedTooLong => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
+        }
+    }
+
+    fn words(self) -> [&'static str; 2] {
+        match self {
+            Self::RateLimited => [
+                "请求过于频繁,请稍后再试",
+                "more requests than the limit lets pass",
+            ],
+            Self::HotKey => [
+                "该项访问过于集中,请稍后再试",
+                "one key makes up too much of the requests",
+            ],
+            Self::KeyMissing => [
+                "请求缺少必要标识",
+                "the limit wants a key that the request does not have",
+            ],
+            Self::BreakerOpen => [
+                "服务正在恢复,请稍后再试",
+                "the service fails or is slow and is left alone",
+            ],
+            Self::Overloaded | Self::Displaced | Self::WaitedTooLong => {
+                ["服务繁忙,请稍后再试", "the service is busy"]
+            }
+        }
+    }
+}
+
+/// Where an endpoint was missing: about what a pod takes to come back.
+const RETRY_SECONDS: u64 = 1;
+
+/// The answer for a refusal, as a page to those who ask for one.
+pub(super) fn refuse(refusal: &Refusal, asked: &HeaderMap, random: u64) -> Response<Answer> {
+    let [zh, en] = refusal.words();
+    let (status, name) = (refusal.status(), refusal.name());
     let (kind, text) = if wants_page(asked) {
         let text = format!(
-            "<!doctype html><meta charset=utf-8><title>{status}</title><h1>{zh}</h1><p lang=en>{en}</p><p><small>{name}</small></p>"
+            "<!doctype html><meta charset=utf-8><title>{status}</title><h1>{zh}</h1>\
+             <p lang=en>{en}</p><p><small>{name}</small></p>"
         );
         (PAGE, text)
     } else {
+        // Names of rules come from users: they are written as JSON wants them.
+        let rule = serde_json::Value::from(refusal.rule());
         let code = status.as_u16();
-        let text =
-            format!(r#"{{"type":"about:blank","title":"{name}","status":{code},"detail":"{en}"}}"#);
+        let text = format!(
+            r#"{{"type":"about:blank","title":"{name}","status":{code},"detail":"{en}","rule":{rule}}}"#
+        );
         (PROBLEM, text)
     };
     let mut answer = Response::new(Answer::Own(Full::from(text)));
     *answer.status_mut() = status;
-    answer.headers_mut().insert(CONTENT_TYPE, kind);
-    answer.headers_mut().insert(CACHE_CONTROL, NO_STORE);
-    if reason.passes() {
-        let after = RETRY_SECONDS[random % RETRY_SECONDS.len()].clone();
-        answer.headers_mut().insert(RETRY_AFTER, after);
+    let headers = answer.headers_mut();
+    headers.insert(CONTENT_TYPE, kind);
+    headers.insert(CACHE_CONTROL, NO_STORE);
+    if let Some(seconds) = refusal.retry_after(random) {
+        headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
     }
     answer
 }

@@ -10,6 +10,7 @@ use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
 use tokio::time::{Instant, Sleep};
 
 use super::endpoint::{Flight, Lent};
+use super::protection::Guarded;
 
 /// Why a body ended before its end.
 #[derive(Debug, thiserror::Error)]
@@ -44,7 +45,7 @@ pub(super) enum Answer {
     /// What the guard says itself.
     Own(Full<Bytes>),
     /// What an endpoint says.
-    Passed(Passed),
+    Passed(Box<Passed>),
 }
 
 /// What an endpoint says.
@@ -55,6 +56,8 @@ pub(super) struct Passed {
     lent: Option<Lent>,
     overdue: Option<Pin<Box<Sleep>>>,
     _flight: Flight,
+    /// Its place among those under way is free when the body ended.
+    _guarded: Option<Guarded>,
 }
 
 impl Outgoing {
@@ -115,6 +118,7 @@ impl Passed {
         lent: Option<Lent>,
         flight: Flight,
         end: Option<Instant>,
+        guarded: Option<Guarded>,
     ) -> Self {
         let overdue = end.map(|end| Box::pin(tokio::time::sleep_until(end)));
         Self {
@@ -123,6 +127,7 @@ impl Passed {
             lent,
             overdue,
             _flight: flight,
+            _guarded: guarded,
         }
     }
 }

@@ -4,13 +4,11 @@ use std::borrow::Cow;
 
 use http::HeaderMap;
 use http::header::HeaderName;
-use regex::{Regex, RegexBuilder};
+use regex::Regex;
 
 use super::prepare::PrepareError;
+use crate::guard::compile::whole_pattern;
 use crate::guard::config::{Match, PathMatch, TextMatch, ValueMatch};
-
-/// A compiled expression may take this much; one that needs more is a mistake or an attack.
-const REGEX_BYTES_MAX: usize = 1 << 20;
 
 /// What of a request rules look at.
 pub(super) struct Asked<'a> {
@@ -51,7 +49,7 @@ impl Matcher {
             PathMatch::Prefix(path) => Path::Prefix(path.trim_end_matches('/').to_owned()),
             PathMatch::Regex(expression) => Path::Regex(regex(expression)?),
         };
-        let header = |header: &ValueMatch| {
+        let header = |header: &ValueMatch| -> Result<_, PrepareError> {
             let name = HeaderName::from_bytes(header.name.as_bytes());
             let name = name.map_err(|_| PrepareError::HeaderName(header.name.clone()))?;
             Ok((name, text(&header.value)?))
@@ -116,15 +114,12 @@ fn text(wanted: &TextMatch) -> Result<Text, PrepareError> {
     })
 }
 
-/// Anchored: a part that matches is not a match.
+/// As it was compiled when the route was accepted.
 fn regex(expression: &str) -> Result<Regex, PrepareError> {
-    RegexBuilder::new(&format!("^(?:{expression})$"))
-        .size_limit(REGEX_BYTES_MAX)
-        .build()
-        .map_err(|source| PrepareError::Regex {
-            expression: expression.to_owned(),
-            source: Box::new(source),
-        })
+    whole_pattern(expression).map_err(|source| PrepareError::Regex {
+        expression: expression.to_owned(),
+        source: Box::new(source),
+    })
 }
 
 fn is_below(path: &str, prefix: &str) -> bool {

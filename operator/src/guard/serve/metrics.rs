@@ -8,7 +8,7 @@ use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
 };
 
-use super::answer::Reason;
+use super::answer::Refusal;
 
 /// From a refusal's microseconds to the longest that clients wait.
 const SECONDS: [f64; 14] = [
@@ -115,10 +115,10 @@ impl Metrics {
         of.seconds.observe(took.as_secs_f64());
     }
 
-    pub(super) fn count_refusal(&self, reason: Reason, of: Option<&RouteMetrics>) {
+    pub(super) fn count_refusal(&self, refusal: &Refusal, of: Option<&RouteMetrics>) {
         let route = of.map_or(NO_ROUTE, |of| &of.name);
         self.refused
-            .with_label_values(&[route, "", reason.name()])
+            .with_label_values(&[route, refusal.rule(), refusal.name()])
             .inc();
     }
 }

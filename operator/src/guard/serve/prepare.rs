@@ -10,6 +10,7 @@ use super::by_host::ByHost;
 use super::endpoint::{Endpoints, Services};
 use super::matching::{Asked, Matcher};
 use super::metrics::{Metrics, RouteMetrics};
+use super::protection::{Policies, Protection};
 use super::tls::Certificates;
 use crate::guard::config::{self, Configuration, Filter, PathChange, Redirect, Rewrite};
 
@@ -39,6 +40,12 @@ pub enum PrepareError {
     /// A name without an object.
     #[error("service {0:?} does not exist")]
     NoService(String),
+    /// A name without an object, or a class that it does not have.
+    #[error("policy {0:?} with class {1} does not exist")]
+    NoPolicy(String, usize),
+    /// One of its rules.
+    #[error("a policy cannot be used")]
+    Policy(#[from] shield::policy::PolicyFault),
     /// A name without an object, or not a pair.
     #[error("certificate {name:?} cannot be used: {why}")]
     Certificate {
@@ -50,11 +57,12 @@ pub enum PrepareError {
 }
 
 /// What is served with.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Serving {
     pub(super) revision: String,
     pub(super) ports: BTreeMap<u16, Port>,
     pub(super) services: Services,
+    pub(super) policies: Policies,
 }
 
 #[derive(Debug)]
@@ -86,6 +94,7 @@ pub(super) struct Rule {
     pub(super) request_timeout: Option<Duration>,
     pub(super) backend_timeout: Option<Duration>,
     pub(super) metrics: RouteMetrics,
+    pub(super) protection: Option<Protection>,
 }
 
 /// Where a share of the requests goes.
@@ -129,14 +138,15 @@ impl Serving {
     /// Endpoints that were there before are kept with their connections.
     pub(super) fn prepare(
         wanted: &Configuration,
-        before: &Services,
+        before: &Self,
         metrics: &Metrics,
     ) -> Result<Self, PrepareError> {
-        let services = before.next(&wanted.services);
+        let services = before.services.next(&wanted.services);
+        let policies = before.policies.next(&wanted.policies)?;
         let rules = wanted
             .rules
             .iter()
-            .map(|rule| Rule::prepare(rule, &services, metrics).map(Arc::new));
+            .map(|rule| Rule::prepare(rule, &services, &policies, metrics).map(Arc::new));
         let rules: Vec<Arc<Rule>> = rules.collect::<Result<_, _>>()?;
         let mut ports = BTreeMap::new();
         for port in &wanted.ports {
@@ -146,6 +156,7 @@ impl Serving {
             revision: wanted.revision.clone(),
             ports,
             services,
+            policies,
         })
     }
 }
@@ -229,6 +240,7 @@ impl Rule {
     fn prepare(
         wanted: &config::Rule,
         services: &Services,
+        policies: &Policies,
         metrics: &Metrics,
     ) -> Result<Self, PrepareError> {
         let mut backends = Vec::new();
@@ -254,6 +266,13 @@ impl Rule {
         {
             return Err(PrepareError::Status(redirect.status));
         }
+        let protection = match &wanted.policy {
+            Some(name) => {
+                let found = policies.get(name, wanted.class);
+                Some(found.ok_or_else(|| PrepareError::NoPolicy(name.clone(), wanted.class))?)
+            }
+            None => None,
+        };
         Ok(Self {
             route: wanted.route.clone(),
             changes: Changes::prepare(&wanted.filters)?,
@@ -262,6 +281,7 @@ impl Rule {
             request_timeout: wanted.request_timeout,
             backend_timeout: wanted.backend_timeout,
             metrics: metrics.of(&wanted.route),
+            protection,
         })
     }
 

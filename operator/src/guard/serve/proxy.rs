@@ -14,7 +14,7 @@ use hyper_util::rt::TokioIo;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
-use super::answer::{Reason, redirect, refuse};
+use super::answer::{Reason, Refusal, redirect, refuse};
 use super::body::{Answer, BodyError, Outgoing, Passed};
 use super::endpoint::{Endpoints, Flight, SendError, Sent, Unsent};
 use super::headers::{Client, drop_underscores, forwarded, host, strip_hop_by_hop};
@@ -22,6 +22,7 @@ use super::matching::Asked;
 use super::metrics::{Metrics, Outcome};
 use super::path::normalise;
 use super::prepare::{Backend, NotFound, Rule, Serving};
+use super::protection::{Guarded, Keys};
 use crate::guard::config::Redirect;
 
 /// Endpoints that are asked for a connection before a request is given up.
@@ -78,13 +79,13 @@ impl Connection {
         let route = rule.as_ref().map(|rule| &rule.metrics);
         let (outcome, response) = match answered {
             Ok(response) => (Outcome::of(response.status()), response),
-            Err(reason) => {
+            Err(refusal) => {
                 let mut headers = http::HeaderMap::new();
                 headers.extend(asked.map(|accept| (http::header::ACCEPT, accept)));
-                self.shared.metrics.count_refusal(reason, route);
+                self.shared.metrics.count_refusal(&refusal, route);
                 (
                     Outcome::Guard,
-                    refuse(reason, &headers, fastrand::usize(..)),
+                    refuse(&refusal, &headers, fastrand::u64(..)),
                 )
             }
         };
@@ -96,16 +97,16 @@ impl Connection {
         &self,
         serving: &Serving,
         request: Request<Incoming>,
-    ) -> (Option<Arc<Rule>>, Result<Response<Answer>, Reason>) {
+    ) -> (Option<Arc<Rule>>, Result<Response<Answer>, Refusal>) {
         let Some(host) = host(request.uri(), request.headers(), request.version()) else {
-            return (None, Err(Reason::BadRequest));
+            return (None, Err(Reason::BadRequest.into()));
         };
         let target = request.uri().path().to_owned();
         let (Ok(path), Some(port)) = (normalise(&target), serving.ports.get(&self.port)) else {
-            return (None, Err(Reason::BadRequest));
+            return (None, Err(Reason::BadRequest.into()));
         };
         if request.method() == Method::CONNECT {
-            return (None, Err(Reason::BadRequest));
+            return (None, Err(Reason::BadRequest.into()));
         }
         let asked = Asked {
             method: request.method().as_str(),
@@ -115,31 +116,54 @@ impl Connection {
         };
         let found = match port.find(self.server_name.as_deref(), &host, &asked) {
             Ok(found) => found,
-            Err(NotFound::NoRoute) => return (None, Err(Reason::NoRoute)),
-            Err(NotFound::Misdirected) => return (None, Err(Reason::Misdirected)),
+            Err(NotFound::NoRoute) => return (None, Err(Reason::NoRoute.into())),
+            Err(NotFound::Misdirected) => return (None, Err(Reason::Misdirected.into())),
         };
         let rule = Arc::clone(found.rule);
+        let prefix = found.prefix;
+        let answered = self.protected(&rule, &host, &path, prefix, request).await;
+        (Some(rule), answered)
+    }
+
+    /// Asks the rule's protection, and only then spends anything on the request.
+    async fn protected(
+        &self,
+        rule: &Rule,
+        host: &str,
+        path: &str,
+        prefix: Option<&str>,
+        request: Request<Incoming>,
+    ) -> Result<Response<Answer>, Refusal> {
+        let guarded = match &rule.protection {
+            Some(protection) => {
+                let keys = Keys {
+                    headers: request.headers(),
+                    query: request.uri().query(),
+                    client: self.client,
+                };
+                Some(protection.enter(&keys).await.map_err(Refusal::Shed)?)
+            }
+            None => None,
+        };
         if let Some(wanted) = &rule.redirect {
-            let location = self.location(wanted, &host, &path, request.uri().query(), found.prefix);
-            let answer = redirect(wanted.status, &location);
-            return (Some(rule), Ok(answer));
+            let location = self.location(wanted, host, path, request.uri().query(), prefix);
+            return Ok(redirect(wanted.status, &location));
         }
         let backend = rule.backend(fastrand::u64(..));
         let Some((backend, service)) = backend.and_then(|b| Some((b, b.service.as_deref()?)))
         else {
-            return (Some(rule), Err(Reason::BrokenRoute));
+            return Err(Reason::BrokenRoute.into());
         };
         let passing = Passing {
             connection: self,
-            rule: &rule,
+            rule,
             backend,
             service,
-            prefix: found.prefix,
-            host: &host,
-            path: &path,
+            prefix,
+            host,
+            path,
         };
-        let answered = passing.pass(request).await;
-        (Some(rule), answered)
+        Ok(passing.pass(request, guarded).await?)
     }
 
     fn location(
@@ -175,7 +199,11 @@ impl Connection {
 }
 
 impl Passing<'_> {
-    async fn pass(&self, mut request: Request<Incoming>) -> Result<Response<Answer>, Reason> {
+    async fn pass(
+        &self,
+        mut request: Request<Incoming>,
+        mut guarded: Option<Guarded>,
+    ) -> Result<Response<Answer>, Reason> {
         let end = self.rule.request_timeout.map(|span| Instant::now() + span);
         let bounds = self.connection.shared.bounds;
         if request.body().size_hint().lower() > bounds.body_bytes_max {
@@ -195,10 +223,15 @@ impl Passing<'_> {
         let sent = match self.deadline(end) {
             Some(deadline) => tokio::time::timeout_at(deadline, sending)
                 .await
-                .map_err(|_| Reason::EndpointTimeout)??,
-            None => sending.await?,
+                .unwrap_or(Err(Reason::EndpointTimeout)),
+            None => sending.await,
         };
-        Ok(self.answered(sent, client, end))
+        if let Some(guarded) = &mut guarded
+            && let Some(is_error) = is_error(&sent)
+        {
+            guarded.answered(is_error);
+        }
+        Ok(self.answered(sent?, guarded, client, end))
     }
 
     /// The earlier of the two timeouts.
@@ -277,6 +310,7 @@ impl Passing<'_> {
     fn answered(
         &self,
         (flight, sent): (Flight, Sent),
+        guarded: Option<Guarded>,
         client: Option<OnUpgrade>,
         end: Option<Instant>,
     ) -> Response<Answer> {
@@ -285,8 +319,8 @@ impl Passing<'_> {
         let is_upgrade = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         let server = is_upgrade.then(|| hyper::upgrade::on(&mut response));
         *response.version_mut() = Version::default();
-        let mut response =
-            response.map(|body| Answer::Passed(Passed::new(body, lent, flight, end)));
+        let mut response = response
+            .map(|body| Answer::Passed(Box::new(Passed::new(body, lent, flight, end, guarded))));
         let headers = response.headers_mut();
         for changes in [&self.rule.changes, &self.backend.changes] {
             changes.response.apply(headers);
@@ -298,6 +332,15 @@ impl Passing<'_> {
             self.connection.shared.upgraded.spawn(join(client, server));
         }
         response
+    }
+}
+
+/// Whether the target failed; none where it is the client's fault, which says nothing about the target.
+fn is_error(sent: &Result<(Flight, Sent), Reason>) -> Option<bool> {
+    match sent {
+        Ok((_, sent)) => Some(sent.response.status().is_server_error()),
+        Err(Reason::BodyTooLong | Reason::BodyTooSlow) => None,
+        Err(_) => Some(true),
     }
 }
 

@@ -167,6 +167,7 @@ pub(super) struct Served {
 pub(super) fn settings() -> Settings {
     Settings {
         address: IpAddr::V4(Ipv4Addr::LOCALHOST),
+        seed: [7; 16],
         dial: Dial::default(),
         connections_max: 200,
         body_bytes_max: 1 << 20,

@@ -1,0 +1,121 @@
+//! A rate limit of any shape, as one thing that is taken from and given back to.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::settings::{OnMissing, RateLimit, Scope};
+use crate::bucket::Bucket;
+use crate::keyed::{KeyHash, Keyed};
+use crate::rate::Refused;
+use crate::time::Time;
+use crate::warm_up::WarmUp;
+
+/// A limit with its state.
+#[derive(Debug)]
+pub(super) struct Limit {
+    pub(super) rule: RateLimit,
+    state: Arc<State>,
+}
+
+#[derive(Debug)]
+enum State {
+    Bucket(Bucket),
+    WarmUp(WarmUp),
+    Keyed(Keyed),
+}
+
+impl Limit {
+    pub(super) fn new(rule: RateLimit) -> Result<Self, String> {
+        let pace = rule.quota.pace();
+        let has_warm_up = !rule.warm_up.is_zero();
+        let state = match (rule.key.is_empty(), has_warm_up) {
+            (true, false) => State::Bucket(Bucket::full(pace)),
+            (true, true) => {
+                let warm_up = WarmUp::new(Bucket::full(pace), rule.warm_up);
+                State::WarmUp(warm_up.map_err(|error| error.to_string())?)
+            }
+            (false, false) => {
+                let keyed = Keyed::new(pace, rule.keys);
+                State::Keyed(keyed.map_err(|error| error.to_string())?)
+            }
+            (false, true) => {
+                return Err("warmUp is allowed only without a key; leave one of them out".into());
+            }
+        };
+        Ok(Self {
+            rule,
+            state: Arc::new(state),
+        })
+    }
+
+    /// The same limit by another rule: what was counted counts on, and tokens stay.
+    pub(super) fn renew(&self, rule: RateLimit, now: Time) -> Self {
+        let pace = rule.quota.pace();
+        match &*self.state {
+            State::Bucket(bucket) => bucket.set(pace, now),
+            State::WarmUp(warm_up) => warm_up.set(pace, now),
+            State::Keyed(keyed) => keyed.set(pace, now),
+        }
+        Self {
+            rule,
+            state: Arc::clone(&self.state),
+        }
+    }
+
+    /// Whether another rule only has another pace or patience.
+    pub(super) fn can_become(&self, rule: &RateLimit) -> bool {
+        let RateLimit {
+            name,
+            scope,
+            key,
+            on_missing,
+            quota: _,
+            mode,
+            max_wait: _,
+            warm_up,
+            keys,
+        } = &self.rule;
+        *name == rule.name
+            && *scope == rule.scope
+            && *key == rule.key
+            && *on_missing == rule.on_missing
+            && *mode == rule.mode
+            && *warm_up == rule.warm_up
+            && *keys == rule.keys
+    }
+
+    /// Where it stands in the order of evaluation: limits of keys first, then by scope.
+    pub(super) fn rank(&self) -> (bool, Scope) {
+        (self.rule.key.is_empty(), self.rule.scope)
+    }
+
+    /// Takes one; says how long to wait for it.
+    pub(super) fn take(&self, key: KeyHash, now: Time) -> Result<Duration, Refused> {
+        let max_wait = self.rule.max_wait;
+        if max_wait.is_zero() {
+            let taken = match &*self.state {
+                State::Bucket(bucket) => bucket.take(1, now),
+                State::WarmUp(warm_up) => warm_up.take(1, now),
+                State::Keyed(keyed) => keyed.take(key, 1, now),
+            };
+            return taken.map(|()| Duration::ZERO);
+        }
+        match &*self.state {
+            State::Bucket(bucket) => bucket.take_within(1, now, max_wait),
+            State::WarmUp(warm_up) => warm_up.take_within(1, now, max_wait),
+            State::Keyed(keyed) => keyed.take_within(key, 1, now, max_wait),
+        }
+    }
+
+    pub(super) fn give_back(&self, key: KeyHash, now: Time) {
+        match &*self.state {
+            State::Bucket(bucket) => bucket.give_back(1),
+            State::WarmUp(warm_up) => warm_up.give_back(1, now),
+            State::Keyed(keyed) => keyed.give_back(key, 1),
+        }
+    }
+
+    pub(super) fn on_missing(&self) -> OnMissing {
+        self.rule.on_missing
+    }
+}

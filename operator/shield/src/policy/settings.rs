@@ -1,0 +1,193 @@
+//! What a policy says, as it is handed to a guard.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::breaker::BreakerSettings;
+use crate::hot_keys::HotKeysSettings;
+use crate::rate::Quota;
+use crate::tier::Tier;
+
+/// What protects the routes of one target.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PolicySettings {
+    /// `namespace/name`, as refusals name it.
+    pub name: String,
+    /// How many requests may pass.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rate_limits: Vec<RateLimit>,
+    /// Keys that make up too much of the requests.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hot_keys: Vec<HotKeyRule>,
+    /// When the target is left alone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub breakers: Vec<BreakerRule>,
+    /// How many requests may be under way; absent means no bound.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub concurrency: Option<ConcurrencyRule>,
+    /// Kinds of requests that are not treated alike; none means one class of tier General.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub classes: Vec<ClassRule>,
+}
+
+/// How many requests may pass.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RateLimit {
+    /// Unique among the rules of the policy.
+    pub name: String,
+    /// Over what it is counted. A guard enforces its own share of what is wider than itself.
+    pub scope: Scope,
+    /// What is counted apart; none means all requests together.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub key: Vec<KeyPart>,
+    /// What becomes of a request that has no such key.
+    #[serde(default)]
+    pub on_missing: OnMissing,
+    /// How many; this guard's share of it.
+    pub quota: Quota,
+    /// Whether it refuses or only counts.
+    #[serde(default)]
+    pub mode: Mode,
+    /// How long a request may wait for its turn; zero refuses at once.
+    #[serde(default)]
+    pub max_wait: Duration,
+    /// How long it takes from a third of the rate to the whole after a pause; zero means at once.
+    #[serde(default)]
+    pub warm_up: Duration,
+    /// Keys that are told apart at one time.
+    #[serde(default = "keys_default")]
+    pub keys: u32,
+}
+
+const fn keys_default() -> u32 {
+    100_000
+}
+
+/// Over what a limit is counted, in the order in which limits are asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Scope {
+    /// This guard alone.
+    Instance,
+    /// All guards of a cluster.
+    Cluster,
+    /// All guards of a Region.
+    Region,
+    /// All guards of the province.
+    Province,
+}
+
+/// Where a part of a key stands in a request.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum KeyPart {
+    /// A header.
+    Header(String),
+    /// A parameter of the query.
+    Query(String),
+    /// A cookie.
+    Cookie(String),
+    /// The address of the client.
+    ClientAddress,
+}
+
+/// What becomes of a request without a key.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum OnMissing {
+    /// It is refused.
+    Refuse,
+    /// All such requests are one key together.
+    #[default]
+    Share,
+    /// The rule says nothing about it.
+    Skip,
+}
+
+/// Whether a rule refuses.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Mode {
+    /// It does.
+    #[default]
+    Enforce,
+    /// It counts what it would refuse, with a state of its own.
+    Shadow,
+}
+
+/// Keys that make up too much of the requests.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct HotKeyRule {
+    /// Unique among the rules of the policy.
+    pub name: String,
+    /// What is looked at; a request without it is no key.
+    pub key: Vec<KeyPart>,
+    /// When a key is hot.
+    pub hot: HotKeysSettings,
+    /// What each hot key may do.
+    pub limit: Quota,
+    /// Whether it refuses or only counts.
+    #[serde(default)]
+    pub mode: Mode,
+}
+
+impl HotKeyRule {
+    /// Whether two rules find the same keys.
+    pub(super) fn sees_as(&self, other: &Self) -> bool {
+        let Self {
+            name,
+            key,
+            hot,
+            limit: _,
+            mode,
+        } = self;
+        *name == other.name && *key == other.key && *hot == other.hot && *mode == other.mode
+    }
+}
+
+/// When the target is left alone.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct BreakerRule {
+    /// Unique among the rules of the policy.
+    pub name: String,
+    /// When it opens and closes.
+    pub settings: BreakerSettings,
+    /// Whether it refuses or only counts.
+    #[serde(default)]
+    pub mode: Mode,
+}
+
+/// How many requests may be under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum ConcurrencyRule {
+    /// As many as the target is found to stand.
+    Adaptive,
+    /// This many.
+    Max(std::num::NonZeroU32),
+}
+
+/// A kind of requests.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ClassRule {
+    /// How much they matter.
+    pub tier: Tier,
+    /// The share of the concurrency that they may always use.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guaranteed_percent: Option<u8>,
+}
+
+/// Why a policy is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("policy {policy}, {rule}: {why}")]
+pub struct PolicyFault {
+    /// `namespace/name` of the policy.
+    pub policy: String,
+    /// The rule.
+    pub rule: String,
+    /// What is wrong with it, and what is allowed.
+    pub why: String,
+}
