@@ -214,7 +214,7 @@ pub struct Rule {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy: Option<String>,
     /// Which of the policy's classes the requests are of.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_first")]
     pub class: usize,
     /// How long clients wait for a whole answer; absent means no end.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "millis")]
@@ -360,6 +360,14 @@ impl fmt::Debug for Certificate {
             .field("chain", &self.chain)
             .finish_non_exhaustive()
     }
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde calls it with a reference"
+)]
+fn is_first(class: &usize) -> bool {
+    *class == 0
 }
 
 /// Durations as milliseconds.
