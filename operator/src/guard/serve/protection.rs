@@ -22,6 +22,10 @@ type Waker = oneshot::Sender<Result<Permit, Refusal>>;
 /// The rule that refusals of the concurrency are counted under.
 const CONCURRENCY: &str = "concurrency";
 
+/// A client that leaves this late left because it waited; one that leaves earlier says nothing about
+/// the target.
+const PATIENCE: Duration = Duration::from_secs(1);
+
 /// The clock of this process: nanoseconds since it was made.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Clock(Instant);
@@ -49,6 +53,7 @@ pub(super) struct Guarded {
     admission: Option<Admission>,
     permit: Option<Permit>,
     since: Time,
+    is_sent: bool,
     outcome: concurrency::Outcome,
 }
 
@@ -153,6 +158,7 @@ impl Protection {
             admission: Some(admission),
             permit: None,
             since: self.clock.now(),
+            is_sent: false,
             outcome: concurrency::Outcome::Dropped,
         };
         if !wait.is_zero() {
@@ -231,10 +237,12 @@ impl Drop for Waiting<'_> {
         let Some(place) = self.place.take() else {
             return;
         };
-        if self.concurrency.abandon(place).is_none()
-            && let Ok(Ok(permit)) = self.woken.try_recv()
-        {
-            // Its turn came while it was leaving.
+        if self.concurrency.abandon(place).is_some() {
+            return;
+        }
+        // Its turn came while it was leaving. What is sent from here on comes back to the sender.
+        self.woken.close();
+        if let Ok(Ok(permit)) = self.woken.try_recv() {
             let now = self.protection.clock.now();
             let outcome = concurrency::Outcome::Dropped;
             let turns = self.concurrency.leave(permit, outcome, now);
@@ -244,6 +252,11 @@ impl Drop for Waiting<'_> {
 }
 
 impl Guarded {
+    /// From here on the target is asked.
+    pub(super) fn sent(&mut self) {
+        self.is_sent = true;
+    }
+
     /// The endpoint answered, or failed to: breakers hear of it now.
     pub(super) fn answered(&mut self, is_error: bool) {
         let now = self.protection.clock.now();
@@ -274,7 +287,14 @@ impl Drop for Guarded {
         let now = self.protection.clock.now();
         let policy = &self.protection.policy;
         if let Some(admission) = self.admission.take() {
-            policy.forget(admission, now);
+            let elapsed = now.since(self.since);
+            if self.is_sent && elapsed >= PATIENCE {
+                // Else a target that hangs would never be found out by clients that give up.
+                let is_error = true;
+                policy.finish(admission, breaker::Outcome { elapsed, is_error }, now);
+            } else {
+                policy.forget(admission, now);
+            }
         }
         if let (Some(permit), Some(concurrency)) = (self.permit.take(), policy.concurrency()) {
             let turns = concurrency.leave(permit, self.outcome, now);

@@ -219,6 +219,9 @@ impl Passing<'_> {
         }
         let request =
             request.map(|body| Outgoing::new(body, bounds.body_bytes_max, bounds.body_pause_max));
+        if let Some(guarded) = &mut guarded {
+            guarded.sent();
+        }
         let sending = self.send(request);
         let sent = match self.deadline(end) {
             Some(deadline) => tokio::time::timeout_at(deadline, sending)

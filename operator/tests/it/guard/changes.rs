@@ -92,9 +92,10 @@ async fn a_port_that_is_no_longer_wanted_is_closed() {
 
 #[tokio::test]
 async fn what_is_under_way_ends_before_the_guard_does() {
-    let at = endpoint(async |_| {
-        tokio::time::sleep(Duration::from_millis(500)).await;
-        Response::new(text("whole"))
+    let (begun, mut under_way) = tokio::sync::mpsc::unbounded_channel();
+    let at = endpoint(move |_| {
+        begun.send(()).unwrap();
+        late()
     })
     .await;
     let served = serve(&simple(&[at])).await;
@@ -103,7 +104,9 @@ async fn what_is_under_way_ends_before_the_guard_does() {
         .write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
         .await
         .unwrap();
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    within("the endpoint is asked", under_way.recv())
+        .await
+        .unwrap();
     let drained = served.guard.drain(Duration::from_secs(10));
     let mut answer = String::new();
     let ((), read) = within("both end", async {
@@ -117,4 +120,9 @@ async fn what_is_under_way_ends_before_the_guard_does() {
     );
     assert!(answer.contains("connection: close"), "{answer}");
     assert!(TcpStream::connect(served.at).await.is_err());
+}
+
+async fn late() -> Response<super::support::Body> {
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    Response::new(text("whole"))
 }

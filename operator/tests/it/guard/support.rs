@@ -20,7 +20,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
 /// What takes longer is not going to happen.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 pub(super) type Body = BoxBody<Bytes, Infallible>;
 
@@ -171,7 +171,7 @@ pub(super) fn settings() -> Settings {
         dial: Dial::default(),
         connections_max: 200,
         body_bytes_max: 1 << 20,
-        body_pause_max: Duration::from_millis(500),
+        body_pause_max: Duration::from_secs(2),
     }
 }
 
