@@ -71,8 +71,9 @@ fn settings(arguments: &GuardServeArguments) -> Settings {
 async fn follow(guard: &Guard, path: &Path) -> anyhow::Result<()> {
     let mut seen = None;
     loop {
-        let changed = changed(path);
-        if changed != seen || seen.is_none() {
+        // A file that is gone is told once.
+        let changed = Some(changed(path));
+        if changed != seen {
             let is_first = guard.revision().is_empty();
             match take(guard, path).await {
                 Ok(()) => {}

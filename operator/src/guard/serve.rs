@@ -92,7 +92,7 @@ pub enum ApplyError {
 pub struct Guard {
     settings: Settings,
     ports: Ports,
-    open: Mutex<BTreeMap<(u16, bool), CancellationToken>>,
+    open: Mutex<BTreeMap<u16, CancellationToken>>,
 }
 
 /// The port that is really opened for a Gateway's port.
@@ -146,11 +146,7 @@ impl Guard {
             let revision = wanted.revision.clone();
             ApplyError::Prepare { revision, source }
         })?;
-        let wanted: Vec<(u16, bool)> = serving
-            .ports
-            .iter()
-            .map(|(port, of)| (*port, of.is_tls))
-            .collect();
+        let wanted: Vec<u16> = serving.ports.keys().copied().collect();
         let listeners = self.bind(&wanted).await?;
         tracing::info!(revision = serving.revision, "configuration in force");
         self.ports.shared.current.store(Arc::new(serving));
@@ -162,11 +158,13 @@ impl Guard {
             }
             stays
         });
-        for (listener, port, is_tls) in listeners {
+        for (listener, port) in listeners {
             let stop = self.ports.drain.child_token();
-            open.insert((port, is_tls), stop.clone());
-            let tls = is_tls.then(|| self.tls(port));
-            let accepting = self.ports.clone().accept(listener, port, tls, stop);
+            open.insert(port, stop.clone());
+            let accepting = self
+                .ports
+                .clone()
+                .accept(listener, port, self.tls(port), stop);
             self.ports.tracker.spawn(accepting);
         }
         Ok(())
@@ -191,18 +189,15 @@ impl Guard {
         }
     }
 
-    async fn bind(
-        &self,
-        wanted: &[(u16, bool)],
-    ) -> Result<Vec<(TcpListener, u16, bool)>, ApplyError> {
-        let is_open = |port: &(u16, bool)| {
+    async fn bind(&self, wanted: &[u16]) -> Result<Vec<(TcpListener, u16)>, ApplyError> {
+        let is_open = |port: &u16| {
             self.open
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
                 .contains_key(port)
         };
         let mut listeners = Vec::new();
-        for (port, is_tls) in wanted.iter().filter(|port| !is_open(port)) {
+        for port in wanted.iter().filter(|port| !is_open(port)) {
             let address = SocketAddr::new(self.settings.address, opened(*port));
             let listener = TcpListener::bind(address).await;
             let bad = |source| ApplyError::Bind {
@@ -210,7 +205,7 @@ impl Guard {
                 port: *port,
                 source,
             };
-            listeners.push((listener.map_err(bad)?, *port, *is_tls));
+            listeners.push((listener.map_err(bad)?, *port));
         }
         Ok(listeners)
     }

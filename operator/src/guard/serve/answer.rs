@@ -1,7 +1,7 @@
 //! What the guard answers itself: short, in the client's format, always with the reason.
 
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, LOCATION, RETRY_AFTER};
-use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use http::{HeaderValue, Response, StatusCode};
 use http_body_util::Full;
 
 use super::body::Answer;
@@ -203,10 +203,14 @@ impl ShedReason {
 const RETRY_SECONDS: u64 = 1;
 
 /// The answer for a refusal, as a page to those who ask for one.
-pub(super) fn refuse(refusal: &Refusal, asked: &HeaderMap, random: u64) -> Response<Answer> {
+pub(super) fn refuse(
+    refusal: &Refusal,
+    accept: Option<&HeaderValue>,
+    random: u64,
+) -> Response<Answer> {
     let [zh, en] = refusal.words();
     let (status, name) = (refusal.status(), refusal.name());
-    let (kind, text) = if wants_page(asked) {
+    let (kind, text) = if accept.is_some_and(wants_page) {
         let text = format!(
             "<!doctype html><meta charset=utf-8><title>{status}</title><h1>{zh}</h1>\
              <p lang=en>{en}</p><p><small>{name}</small></p>"
@@ -243,12 +247,7 @@ pub(super) fn redirect(status: u16, location: &str) -> Response<Answer> {
 }
 
 /// Browsers name HTML; programs say `*/*` or nothing.
-fn wants_page(headers: &HeaderMap) -> bool {
-    let accept = headers.get(http::header::ACCEPT);
-    accept.is_some_and(|accept| {
-        accept
-            .as_bytes()
-            .windows(9)
-            .any(|part| part == b"text/html")
-    })
+fn wants_page(accept: &HeaderValue) -> bool {
+    let mut parts = accept.as_bytes().windows(9);
+    parts.any(|part| part == b"text/html")
 }

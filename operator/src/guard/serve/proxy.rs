@@ -11,6 +11,7 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 use hyper::body::{Body as _, Incoming};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
@@ -56,6 +57,8 @@ pub(super) struct Connection {
     /// The Gateway's port.
     pub(super) port: u16,
     pub(super) is_tls: bool,
+    /// Its place among all connections; one that changed to another protocol keeps it.
+    pub(super) room: Arc<OwnedSemaphorePermit>,
 }
 
 /// A request that is on its way.
@@ -69,23 +72,32 @@ struct Passing<'a> {
     path: &'a str,
 }
 
+impl Shared {
+    /// Whether TLS ends at a port, by the configuration in force.
+    pub(super) fn speaks_tls(&self, port: u16) -> bool {
+        self.current
+            .load()
+            .ports
+            .get(&port)
+            .is_some_and(|port| port.is_tls)
+    }
+}
+
 impl Connection {
     /// Answers a request, whatever it is.
     pub(super) async fn answer(&self, request: Request<Incoming>) -> Response<Answer> {
         let started = std::time::Instant::now();
-        let asked = request.headers().get(http::header::ACCEPT).cloned();
+        let accept = request.headers().get(http::header::ACCEPT).cloned();
         let serving = self.shared.current.load_full();
         let (rule, answered) = self.decide(&serving, request).await;
         let route = rule.as_ref().map(|rule| &rule.metrics);
         let (outcome, response) = match answered {
             Ok(response) => (Outcome::of(response.status()), response),
             Err(refusal) => {
-                let mut headers = http::HeaderMap::new();
-                headers.extend(asked.map(|accept| (http::header::ACCEPT, accept)));
                 self.shared.metrics.count_refusal(&refusal, route);
                 (
                     Outcome::Guard,
-                    refuse(&refusal, &headers, fastrand::u64(..)),
+                    refuse(&refusal, accept.as_ref(), fastrand::u64(..)),
                 )
             }
         };
@@ -332,7 +344,9 @@ impl Passing<'_> {
             headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
             headers.insert(UPGRADE, protocol);
             headers.remove(CONTENT_LENGTH);
-            self.connection.shared.upgraded.spawn(join(client, server));
+            let room = Arc::clone(&self.connection.room);
+            let joined = join(client, server, room);
+            self.connection.shared.upgraded.spawn(joined);
         }
         response
     }
@@ -404,7 +418,7 @@ fn reason(error: &SendError) -> Reason {
 }
 
 /// Carries bytes both ways until either side ends.
-async fn join(client: OnUpgrade, server: OnUpgrade) {
+async fn join(client: OnUpgrade, server: OnUpgrade, _room: Arc<OwnedSemaphorePermit>) {
     let (Ok(client), Ok(server)) = (client.await, server.await) else {
         return;
     };

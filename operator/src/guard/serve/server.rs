@@ -1,7 +1,7 @@
 //! Ports, connections, and how they end.
 
 use std::convert::Infallible;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -64,7 +64,7 @@ impl Ports {
         self,
         listener: TcpListener,
         port: u16,
-        tls: Option<Arc<ServerConfig>>,
+        tls: Arc<ServerConfig>,
         stop: CancellationToken,
     ) {
         while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
@@ -82,7 +82,7 @@ impl Ports {
             };
             let serving = self
                 .clone()
-                .serve(stream, client, port, tls.clone(), permit);
+                .serve(stream, client, port, Arc::clone(&tls), permit);
             self.tracker.spawn(serving);
         }
     }
@@ -92,47 +92,41 @@ impl Ports {
         stream: TcpStream,
         client: SocketAddr,
         port: u16,
-        tls: Option<Arc<ServerConfig>>,
-        _permit: OwnedSemaphorePermit,
+        tls: Arc<ServerConfig>,
+        room: OwnedSemaphorePermit,
     ) {
         self.shared.metrics.connections.inc();
         let _ = stream.set_nodelay(true);
-        let client = client.ip().to_canonical();
-        match tls {
-            None => self.run(stream, client, port, None, false).await,
-            Some(tls) => {
-                let accepting = TlsAcceptor::from(tls).accept(stream);
-                if let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE_MAX, accepting).await {
-                    let name = stream
-                        .get_ref()
-                        .1
-                        .server_name()
-                        .map(str::to_ascii_lowercase);
-                    self.run(stream, client, port, name, true).await;
-                }
+        let connection = Connection {
+            shared: Arc::clone(&self.shared),
+            client: client.ip().to_canonical(),
+            server_name: None,
+            port,
+            is_tls: self.shared.speaks_tls(port),
+            room: Arc::new(room),
+        };
+        if connection.is_tls {
+            let accepting = TlsAcceptor::from(tls).accept(stream);
+            if let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE_MAX, accepting).await {
+                let name = stream.get_ref().1.server_name();
+                let server_name = name.map(str::to_ascii_lowercase);
+                let connection = Connection {
+                    server_name,
+                    ..connection
+                };
+                self.run(stream, connection).await;
             }
+        } else {
+            self.run(stream, connection).await;
         }
         self.shared.metrics.connections.dec();
     }
 
-    async fn run<S>(
-        &self,
-        stream: S,
-        client: IpAddr,
-        port: u16,
-        server_name: Option<String>,
-        is_tls: bool,
-    ) where
+    async fn run<S>(&self, stream: S, connection: Connection)
+    where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let shared = Arc::clone(&self.shared);
-        let connection = Arc::new(Connection {
-            shared,
-            client,
-            server_name,
-            port,
-            is_tls,
-        });
+        let connection = Arc::new(connection);
         let pulse = Arc::new(Pulse::new());
         let service = service_fn(|request| {
             let (connection, pulse) = (Arc::clone(&connection), Arc::clone(&pulse));

@@ -266,6 +266,17 @@ async fn a_websocket_carries_bytes_both_ways() {
         .await
         .unwrap();
     assert_eq!(&echo, b"ping");
+    // It counts among the connections that a guard holds as long as it is open.
+    let mut open = Vec::new();
+    for _ in 0..199 {
+        open.push(TcpStream::connect(served.at).await.unwrap());
+    }
+    let mut one_more = TcpStream::connect(served.at).await.unwrap();
+    let mut nothing = Vec::new();
+    // Sooner than connections are closed that ask for nothing.
+    let closed = one_more.read_to_end(&mut nothing);
+    let closed = tokio::time::timeout(Duration::from_secs(15), closed).await;
+    assert!(closed.is_ok() && nothing.is_empty(), "it is closed at once");
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use super::support::{mirror, serve, simple, status, within};
+use super::support::{mirror, say, serve, simple, status, within};
 
 fn certificate(name: &str) -> Certificate {
     let made = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
@@ -126,4 +126,20 @@ async fn a_renewed_certificate_is_shown_to_the_next_connection_and_a_broken_one_
         ),
         200
     );
+}
+
+#[tokio::test]
+async fn a_port_that_changes_to_tls_stays_open_and_speaks_it_to_the_next_connection() {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let secure = with_tls(&["a.example"]).await;
+    let mut plain = secure.clone();
+    plain.ports[0].tls = false;
+    let served = serve(&plain).await;
+    let request = "GET / HTTP/1.1\r\nHost: a.example\r\nConnection: close\r\n\r\n";
+    assert_eq!(status(&say(served.at, request).await), 200);
+    served.guard.apply(&secure).await.unwrap();
+    let trusted = &secure.certificates["ns/a.example"];
+    let answer = ask(served.at, trusted, "a.example", "a.example").await;
+    assert_eq!(status(&answer.unwrap()), 200);
+    assert!(!say(served.at, request).await.starts_with("HTTP/1.1 200"));
 }
