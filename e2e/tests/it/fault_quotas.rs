@@ -65,6 +65,9 @@ const PACE: Pace = Pace {
 /// At rest no write comes for so long.
 const REST: Duration = Duration::from_secs(3);
 
+/// Changes that are shown before a breach: those of some turns.
+const TOLD: usize = 24;
+
 /// Far longer than the last changes take to roll out.
 const READY: Duration = Duration::from_mins(2);
 const POLL: Duration = Duration::from_millis(500);
@@ -171,6 +174,7 @@ async fn whatever_users_do_and_however_leaders_end_no_write_grants_or_uses_more_
     };
     let logs = [running.process("hub").log(), second.log()];
     keep(logs[0], &summary, &recorder.so_far());
+    tell(&summary.found, &recorder.so_far());
     holds(&summary);
     for log in logs {
         let text = std::fs::read_to_string(log).unwrap();
@@ -185,6 +189,15 @@ fn keep(log: &Path, summary: &Summary, changes: &[Change]) {
     let changes: Vec<String> = changes.iter().map(|c| format!("{c:?}")).collect();
     std::fs::write(log.with_file_name("quotas.txt"), format!("{summary:#?}")).unwrap();
     std::fs::write(log.with_file_name("quotas.record"), changes.join("\n")).unwrap();
+}
+
+/// Shows what was stored before the first breach, as far as somebody has only the output of the test.
+fn tell(found: &Findings, changes: &[Change]) {
+    let Some(breach) = found.first else { return };
+    let until = changes.partition_point(|change| change.version <= breach);
+    for change in &changes[until.saturating_sub(TOLD)..until] {
+        println!("{change:?}");
+    }
 }
 
 /// The first tenants and the budgets of Regions, which stay all the time.

@@ -12,7 +12,8 @@
 //! may leave an excess, and so may a stricter ledger above what runs; that stands, and may not grow.
 //!
 //! Slices are judged by the ledgers that they may have been planned on: those before any that came in the
-//! same turn. Not judged: what pods really run, and where no grant and no budget counts.
+//! same turn; and by the stages that counted when they were planned, since one may end between a decision
+//! and its writing. Not judged: what pods really run, and where no grant and no budget counts.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -22,11 +23,17 @@ use super::record::{Amounts, Change, Charged, Grant, Ledger, RESOURCES, Said};
 /// nothing new once its lease has run out (5 s); its last writes and a late watch fit into the rest.
 const HEARING: i64 = 10_000;
 
+/// Allowed: a change is heard of so much later than it was stored, on a machine that does much else.
+const LATE: i64 = 500;
+
 /// Who is above whom among the Regions, and where each cluster lies.
 const ABOVE: [(&str, &str); 2] = [("hangzhou", "zhejiang"), ("ningbo", "zhejiang")];
 
 /// A Region's budget, by resource.
 type Budget = [Option<i64>; 3];
+
+/// The cluster and the name.
+type Slice = (String, String);
 
 /// A grant of a tenant in a Region, or, without a tenant, the Region's budget.
 type Limit = (String, Option<String>);
@@ -45,6 +52,8 @@ struct View {
 #[derive(Debug, Default)]
 pub(crate) struct Findings {
     pub(crate) breaches: Vec<String>,
+    /// The store's number of the first of them.
+    pub(crate) first: Option<u64>,
     pub(crate) ledgers: usize,
     pub(crate) slices: usize,
     /// Ledgers that users deleted.
@@ -63,7 +72,7 @@ struct Judge {
     budgets: BTreeMap<String, Vec<(i64, Budget)>>,
     /// Ledgers that users deleted, and when.
     deleted: BTreeMap<String, (i64, Ledger)>,
-    slices: BTreeMap<(String, String), Vec<Charged>>,
+    slices: BTreeMap<Slice, Vec<Charged>>,
     turn: Turn,
     found: Findings,
 }
@@ -76,12 +85,37 @@ struct Turn {
     epoch: i64,
     /// The Region of each, and what was stored before.
     written: Vec<(String, View)>,
-    /// Whether slices came.
-    over: bool,
+    /// The slices that came after them.
+    slices: BTreeSet<Slice>,
+    /// When what certainly came before the turn was stored: it was planned later.
+    since: Option<i64>,
+    /// When the last ledger came, and the last of all.
     at: i64,
+    last: i64,
 }
 
 impl Turn {
+    /// A turn of which nothing is stored yet, after this one if it is the same leader's.
+    fn next(&self, epoch: i64) -> Self {
+        Self {
+            epoch,
+            since: (self.epoch == epoch).then_some(self.last),
+            ..Self::default()
+        }
+    }
+
+    /// Takes note of a slice. In one turn each is written at most once.
+    fn takes(&mut self, slice: &Slice, epoch: i64, at: i64) {
+        if self.epoch != epoch {
+            *self = self.next(epoch);
+        } else if self.slices.contains(slice) {
+            self.slices.clear();
+            self.since = Some(self.last);
+        }
+        self.slices.insert(slice.clone());
+        self.last = at;
+    }
+
     /// What slices may have been planned on: what was stored before any of the last ledgers, of which none
     /// is written twice.
     fn before(&self) -> impl Iterator<Item = &View> {
@@ -89,6 +123,20 @@ impl Turn {
         let mut seen = BTreeSet::new();
         last.take_while(move |(region, _)| seen.insert(region))
             .map(|(_, before)| before)
+    }
+}
+
+impl Turn {
+    /// When a slice that came at a time may have been planned, as far as it matters to what is charged:
+    /// then, or right before a stage of an entry began.
+    fn times<'e>(&self, at: i64, entries: impl Iterator<Item = &'e (String, Charged)>) -> Vec<i64> {
+        let since = self
+            .since
+            .map_or(at - HEARING, |since| (since - LATE).max(at - HEARING));
+        let stages = entries.flat_map(|(_, entry)| &entry.stages);
+        let begun = stages.filter_map(|(begins, _)| begins.filter(|b| (since..=at).contains(b)));
+        let times: BTreeSet<i64> = begun.map(|begun| begun - 1).collect();
+        std::iter::once(at).chain(times).collect()
     }
 }
 
@@ -131,14 +179,11 @@ impl Judge {
     fn ledger(&mut self, version: u64, at: i64, (region, epoch): (&str, i64), ledger: &Ledger) {
         self.found.ledgers += 1;
         self.found.epochs.insert(epoch);
-        let goes_on = !self.turn.over && self.turn.epoch == epoch && at - self.turn.at < HEARING;
-        if !goes_on {
-            self.turn = Turn {
-                epoch,
-                ..Turn::default()
-            };
+        let is_same = self.turn.slices.is_empty() && self.turn.epoch == epoch;
+        if !is_same || at - self.turn.at >= HEARING {
+            self.turn = self.turn.next(epoch);
         }
-        self.turn.at = at;
+        (self.turn.at, self.turn.last) = (at, at);
         let written = (region.to_owned(), self.stored.clone());
         self.turn.written.push(written);
         let exceeds = |before: &View| {
@@ -159,17 +204,10 @@ impl Judge {
         self.deleted.remove(region);
     }
 
-    fn slice(
-        &mut self,
-        version: u64,
-        at: i64,
-        slice: (String, String),
-        epoch: i64,
-        entries: &[Charged],
-    ) {
+    fn slice(&mut self, version: u64, at: i64, slice: Slice, epoch: i64, entries: &[Charged]) {
         self.found.slices += 1;
         self.found.epochs.insert(epoch);
-        self.turn.over = true;
+        self.turn.takes(&slice, epoch, at);
         let what = format!("slice {} of {} by leader {epoch}", slice.1, slice.0);
         let before = counted(&self.slices);
         self.slices.insert(slice, entries.to_vec());
@@ -178,9 +216,12 @@ impl Judge {
         let planned = self.turn.epoch == epoch && at - self.turn.at < HEARING;
         let before_turn = self.turn.before().filter(|_| planned);
         let views = self.heard(at, std::iter::once(&self.stored).chain(before_turn));
-        let found = views.iter().map(|view| {
-            let (before, after) = (used(view, &before, at), used(view, &after, at));
-            excess(&before, &after)
+        let times = self.turn.times(at, before.iter().chain(&after));
+        let found = views.iter().flat_map(|view| {
+            times.iter().map(|now| {
+                let (before, after) = (used(view, &before, *now), used(view, &after, *now));
+                excess(&before, &after)
+            })
         });
         let found: Vec<_> = found.collect();
         self.conclude(version, &what, &found);
@@ -236,6 +277,7 @@ impl Judge {
         if found.iter().all(|found| !found.is_empty()) {
             let breach = format!("{version}: {what}: {}", found[0].join(", "));
             self.found.breaches.push(breach);
+            self.found.first.get_or_insert(version);
         }
     }
 }

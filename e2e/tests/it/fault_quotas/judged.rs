@@ -118,3 +118,36 @@ fn slices_may_be_planned_on_what_the_ledgers_of_their_turn_replaced_and_on_nothi
     let cut = vec![(1, oak("hangzhou", 5)), (1, oak("hangzhou", 4)), slices()];
     assert_eq!(breaches([before, cut].concat()), 1);
 }
+
+#[test]
+fn a_stage_that_ends_while_a_change_is_being_written_is_no_growth_and_one_that_ended_before_is() {
+    let shrinks = |name: &str, stages: Vec<(Option<i64>, i64)>| match slice(name, "oak", 0) {
+        Said::Slice(cluster, name, epoch, mut entries) => {
+            entries[0].stages = stages;
+            Said::Slice(cluster, name, epoch, entries)
+        }
+        other => other,
+    };
+    let story = |between: Vec<(i64, Said)>| {
+        let first = vec![
+            (0, ledger("hangzhou", &[("oak", 10)])),
+            (1, shrinks("a", vec![(None, 8), (Some(30 * SECOND), 4)])),
+            (2, ledger("hangzhou", &[("oak", 5)])),
+            (20, slice("b", "oak", 0)),
+            (29, slice("b", "oak", 0)),
+        ];
+        let again = (30, shrinks("a", vec![(None, 8)]));
+        [first, between, vec![again]].concat()
+    };
+    assert_eq!(breaches(story(vec![])), 0, "8 until now, and 8 again");
+    let next = (30, shrinks("a", vec![(None, 4)]));
+    assert_eq!(breaches(story(vec![next.clone()])), 1, "it was down to 4");
+    let late = vec![(31, slice("b", "oak", 0)), (33, slice("b", "oak", 0))];
+    let late: Vec<_> = story(vec![])[..5].iter().cloned().chain(late).collect();
+    let again = (33, shrinks("a", vec![(None, 8)]));
+    assert_eq!(
+        breaches([late, vec![again]].concat()),
+        1,
+        "planned after the stage began"
+    );
+}
