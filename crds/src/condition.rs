@@ -59,8 +59,10 @@ pub enum ConditionType {
     CapacityReported,
     /// Tenant: its namespace is there and its administrators have their rights in it.
     NamespaceReady,
-    /// Quota, Link: what it says is in force.
+    /// Quota, Link, TrafficPolicy: what it says is in force.
     Accepted,
+    /// TrafficPolicy: every guard that serves its targets enforces it.
+    Programmed,
     /// App: accepted for placement, and within the Quotas of its tenant.
     Admitted,
     /// App: every replica has a cluster.
@@ -69,6 +71,8 @@ pub enum ConditionType {
     Applied,
     /// App: the workloads are healthy there.
     Healthy,
+    /// App: a TrafficPolicy protects it wherever it runs.
+    Protected,
 }
 
 macro_rules! reasons {
@@ -227,6 +231,24 @@ reasons! {
     RolloutStopped,
     /// An earlier App of the same name is still being removed.
     PredecessorRemains,
+    /// The policy counts for its target.
+    Accepted,
+    /// The guards enforce it.
+    Programmed,
+    /// An older policy already counts for the target.
+    Conflicted,
+    /// What the policy names does not exist.
+    TargetNotFound,
+    /// The policy is in force only while an event is on, and none is.
+    NoEvent,
+    /// Some rules would loosen what the hub says, and do not count.
+    LooserIgnored,
+    /// Some fields are not served yet, and do not count.
+    NotServed,
+    /// A rate for the province as a whole is enforced as shares that are fixed in advance.
+    ProvinceCapNotServed,
+    /// No TrafficPolicy is there for the App.
+    NoPolicy,
 }
 
 impl std::fmt::Display for Reason {

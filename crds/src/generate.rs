@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::{
     App, Approval, AssignmentSlice, ClusterReport, Content, Isolation, Link, LinkGrant,
-    MemberCluster, Quota, QuotaLedger, Region, ReportSlice, Tenant,
+    MemberCluster, Quota, QuotaLedger, Region, ReportSlice, Tenant, TrafficPolicy,
 };
 
 /// All CRDs, in the order in which users meet the kinds.
@@ -20,6 +20,7 @@ pub fn all() -> Vec<CustomResourceDefinition> {
         Link::crd(),
         LinkGrant::crd(),
         App::crd(),
+        TrafficPolicy::crd(),
         Approval::crd(),
         AssignmentSlice::crd(),
         ReportSlice::crd(),

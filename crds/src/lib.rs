@@ -4,7 +4,7 @@
 //! from them and a test fails when it drifts. This crate knows no client and does no I/O.
 //!
 //! What users write: [`Region`], [`MemberCluster`], [`Tenant`], [`Quota`], [`Isolation`], [`Link`],
-//! [`LinkGrant`], [`App`], [`Approval`].
+//! [`LinkGrant`], [`App`], [`TrafficPolicy`], [`Approval`].
 //! What the loops exchange: [`AssignmentSlice`] and [`Content`] (hub to agent), [`ReportSlice`] and
 //! [`ClusterReport`] (agent to hub). What the hub remembers for itself: [`QuotaLedger`].
 
@@ -37,6 +37,7 @@ mod rollout;
 mod scalar;
 mod schema;
 mod tenant;
+mod traffic_policy;
 
 pub use app::{
     ALLOWED_KINDS, App, AppSpec, AppStatus, Image, Manifest, Override, Owner, PatchOp,
@@ -67,7 +68,8 @@ pub use member_cluster::{
     MemberClusterSpec, MemberClusterStatus, PullConnection, PushConnection,
 };
 pub use name::{
-    AppName, ClusterName, ContentHash, NamespaceName, RegionName, TenantName, Uid, WaveName,
+    AppName, ClusterName, ContentHash, NamespaceName, RegionName, RuleName, TenantName, Uid,
+    WaveName,
 };
 pub use placement::{
     Division, Failover, FailoverPolicy, Placement, RegionSelector, RegionWeight, Replicas, Scaling,
@@ -82,6 +84,13 @@ pub use rollout::{ApprovalNeed, Rollout, RolloutState, RolloutStatus, Wave};
 pub use scalar::{DataGrade, Period, Quantity, ResourceQuantity, Selector, Timestamp, Zone};
 pub use schema::{is_valid_name, label_selector_matches};
 pub use tenant::{Administrator, AdministratorKind, Tenant, TenantSpec, TenantStatus, TenantType};
+pub use traffic_policy::{
+    Activation, AdaptiveConcurrency, AncestorRef, Breaker, ClientAddress, Concurrency,
+    ConcurrencySpec, ErrorCount, ErrorShare, HotKey, HotKeyLimit, Jwt, KeyPart, KeyPartSpec,
+    LimitScope, OnHubLoss, OnMissing, OpenWhen, Overflow, OverflowQueue, PolicyAncestorStatus,
+    PolicyTarget, RateLimit, RequestClass, Retries, RetryOn, RuleMode, RuleRate, SlowCalls,
+    TrafficPolicy, TrafficPolicySpec, TrafficPolicyStatus, Trip, WaitingRoom,
+};
 
 /// The API group of every kind.
 pub const GROUP: &str = "jiuzhou.io";

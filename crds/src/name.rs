@@ -116,6 +116,10 @@ name!(
     WaveName, max 30, "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
 );
 name!(
+    /// Name of a rule of a [`TrafficPolicy`](crate::TrafficPolicy), as refusals and metrics have it.
+    RuleName, max 63, "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
+);
+name!(
     /// UID of an object.
     Uid, max 64, "^[-a-zA-Z0-9]+$"
 );

@@ -40,7 +40,7 @@ pub struct ResourceQuantity {
     pub quantity: Quantity,
 }
 
-/// A span of time as text: `500ms`, `30s`, `10m`, `72h`.
+/// A span of time as text: `500ms`, `30s`, `10m`, `72h`, or up to four of them, `1m30s`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Period(pub String);
@@ -56,16 +56,26 @@ impl Period {
 
     /// The span in milliseconds, or `None` when the text is not a period.
     pub fn millis(&self) -> Option<i64> {
-        let digits = self.0.bytes().take_while(u8::is_ascii_digit).count();
-        let (number, unit) = self.0.split_at(digits);
-        let factor = match unit {
-            "ms" => 1,
-            "s" => 1_000,
-            "m" => 60_000,
-            "h" => 3_600_000,
-            _ => return None,
-        };
-        number.parse::<i64>().ok()?.checked_mul(factor)
+        let mut rest = self.0.as_str();
+        let mut sum: i64 = 0;
+        loop {
+            let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+            let (number, others) = rest.split_at(digits);
+            let letters = others.bytes().take_while(u8::is_ascii_alphabetic).count();
+            let (unit, others) = others.split_at(letters);
+            let factor = match unit {
+                "ms" => 1,
+                "s" => 1_000,
+                "m" => 60_000,
+                "h" => 3_600_000,
+                _ => return None,
+            };
+            sum = sum.checked_add(number.parse::<i64>().ok()?.checked_mul(factor)?)?;
+            if others.is_empty() {
+                return Some(sum);
+            }
+            rest = others;
+        }
     }
 }
 
@@ -80,7 +90,7 @@ impl JsonSchema for Period {
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({
-            "type": "string", "minLength": 2, "maxLength": 12, "pattern": "^[0-9]{1,9}(ms|s|m|h)$",
+            "type": "string", "minLength": 2, "maxLength": 16, "pattern": "^([0-9]{1,9}(ms|s|m|h)){1,4}$",
         })
     }
 }
@@ -223,5 +233,21 @@ impl std::str::FromStr for Timestamp {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         text.parse().map(Self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_period_is_one_number_with_a_unit_or_several() {
+        let millis = |text: &str| Period(text.to_owned()).millis();
+        assert_eq!(millis("800ms"), Some(800));
+        assert_eq!(millis("1m30s"), Some(90_000));
+        assert_eq!(millis("0s"), Some(0));
+        for bad in ["", "5", "s", "1d", "1m30", "99999999999999h", "1s-1s"] {
+            assert_eq!(millis(bad), None, "{bad}");
+        }
     }
 }

@@ -9,7 +9,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
-use crds::{App, Approval, Isolation, Link, LinkGrant, MemberCluster, Quota, Region, Tenant};
+use crds::{
+    App, Approval, Isolation, Link, LinkGrant, MemberCluster, Quota, Region, Tenant, TrafficPolicy,
+};
 use jsonschema::Validator;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use serde_json::Value;
@@ -77,6 +79,7 @@ fn typed(kind: &str, object: &Value) -> Result<(), String> {
         Link,
         LinkGrant,
         App,
+        TrafficPolicy,
         Approval
     )
 }

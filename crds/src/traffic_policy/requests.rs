@@ -1,0 +1,65 @@
+//! What is done for single requests: trying again, and knowing who asks.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Whether requests that failed are tried again at another endpoint.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct Retries {
+    /// How many times a request may be tried again, 0 to 3; default 1.
+    #[serde(default = "attempts_default")]
+    #[schemars(range(min = 0, max = 3))]
+    pub attempts: i32,
+    /// After what; default `ConnectFailure`. Requests that change something are tried again only after `ConnectFailure` and `Refused`.
+    #[serde(default = "on_default")]
+    #[schemars(length(min = 1, max = 4), extend("x-kubernetes-list-type" = "set"))]
+    pub on: Vec<RetryOn>,
+    /// Retries for a hundred requests of the last ten seconds, 0 to 100, besides three a second; default 20. Without such a bound retries multiply an overload.
+    #[serde(default = "budget_percent_default")]
+    #[schemars(range(min = 0, max = 100))]
+    pub budget_percent: i32,
+}
+
+/// After what a request is tried again.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
+#[schemars(inline)]
+pub enum RetryOn {
+    /// No connection came about.
+    ConnectFailure,
+    /// The endpoint said that it has not begun with the request.
+    Refused,
+    /// The connection broke before an answer came.
+    Reset,
+    /// The answer is 502, 503 or 504.
+    GatewayError,
+}
+
+/// Whose tokens are verified, and by which keys.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct Jwt {
+    /// Who must have issued a token, as its claim `iss` says.
+    #[schemars(length(min = 1, max = 512))]
+    pub issuer: String,
+    /// For whom a token must have been issued, as its claim `aud` says: for any of these, 1 to 16.
+    #[schemars(length(min = 1, max = 16), inner(length(min = 1, max = 253)), extend("x-kubernetes-list-type" = "set"))]
+    pub audiences: Vec<String>,
+    /// Public keys of the issuer, a JSON Web Key Set as text; at most 65536 bytes.
+    #[schemars(length(min = 2, max = 65_536))]
+    pub jwks: String,
+}
+
+const fn attempts_default() -> i32 {
+    1
+}
+
+fn on_default() -> Vec<RetryOn> {
+    vec![RetryOn::ConnectFailure]
+}
+
+const fn budget_percent_default() -> i32 {
+    20
+}
