@@ -239,6 +239,8 @@ reasons! {
     Conflicted,
     /// What the policy names does not exist.
     TargetNotFound,
+    /// Of policies that count together, one covers other rules than the other.
+    TargetsDiffer,
     /// The policy is in force only while an event is on, and none is.
     NoEvent,
     /// Some rules would loosen what the hub says, and do not count.

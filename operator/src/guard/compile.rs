@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! Inputs ─┬─ classes ─ gateways (listeners, certificates, conflicts) ─┐
-//!         └─ routes (rules: matches, filters, backends) ──────────────┴─ attach ─┬─ Configuration
+//!         └─ routes (rules: matches, filters, backends) ─ policies ───┴─ attach ─┬─ Configuration
 //!                                                                                └─ Statuses
 //! ```
 //!
@@ -25,6 +25,7 @@ mod listeners;
 mod matches;
 mod name;
 mod patterns;
+mod policies;
 mod routes;
 mod rules;
 mod selector;
@@ -34,6 +35,7 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use crds::{TrafficPolicy, TrafficPolicyStatus};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Namespace, Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -70,6 +72,10 @@ pub struct Inputs {
     pub gateways: Vec<Arc<Gateway>>,
     /// All of them.
     pub http_routes: Vec<Arc<HttpRoute>>,
+    /// All of them; those that name Apps are left to the hub.
+    pub traffic_policies: Vec<Arc<TrafficPolicy>>,
+    /// TrafficPolicies of activation `ByEvent` of which the event is on.
+    pub events: BTreeSet<ObjectName>,
     /// All of them.
     pub reference_grants: Vec<Arc<ReferenceGrant>>,
     /// All of them, for their labels.
@@ -80,6 +86,31 @@ pub struct Inputs {
     pub endpoint_slices: Vec<Arc<EndpointSlice>>,
     /// Those of type `kubernetes.io/tls`.
     pub secrets: Vec<Arc<Secret>>,
+    /// What guards serve by.
+    pub acknowledged: Acknowledged,
+}
+
+/// What every guard that is ready serves by.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Acknowledged {
+    /// No guard is asked: what is compiled counts as served.
+    #[default]
+    Unasked,
+    /// All of them by this revision.
+    Revision(String),
+    /// None is ready, or they serve by different revisions.
+    Nothing,
+}
+
+impl Acknowledged {
+    /// Whether what has this revision is served everywhere.
+    pub fn covers(&self, revision: &str) -> bool {
+        match self {
+            Self::Unasked => true,
+            Self::Revision(served) => served == revision,
+            Self::Nothing => false,
+        }
+    }
 }
 
 /// What Gateways do that ask for the same port, protocol and hostname.
@@ -95,8 +126,8 @@ pub enum Sharing {
 /// What is said of every object that is ours to speak of.
 ///
 /// Gateways and classes carry our conditions alone, to be applied server-side, which leaves those of others
-/// in place. The list of a route's parents can only be written as a whole, so it holds what others wrote
-/// there as well, and has to be written with the `resourceVersion` that was read.
+/// in place. The lists of a route's parents and of a policy's ancestors can only be written as a whole, so they
+/// hold what others wrote there as well, and have to be written with the `resourceVersion` that was read.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Statuses {
@@ -106,6 +137,9 @@ pub struct Statuses {
     pub gateways: BTreeMap<ObjectName, GatewayStatus>,
     /// Of routes with a parent of ours, or that had one.
     pub http_routes: BTreeMap<ObjectName, RouteStatus>,
+    /// Of policies that name routes.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub traffic_policies: BTreeMap<ObjectName, TrafficPolicyStatus>,
 }
 
 /// Decides what is served and what is said.
@@ -114,9 +148,11 @@ pub fn compile(inputs: &Inputs) -> (Configuration, Statuses) {
     let classes = classes::judge(inputs);
     let mut gateways = gateways::read(inputs, &classes.accepted, &index);
     conflicts::mark(&mut gateways, inputs.sharing);
-    let routes = routes::read(inputs, &index);
+    let mut routes = routes::read(inputs, &index);
+    let protection = policies::protect(inputs, &mut routes);
     let attachments = routes::attach(&routes, &mut gateways, &index);
-    let configuration = assemble::configuration(&gateways, &routes, &attachments, &index);
+    let configuration =
+        assemble::configuration(&gateways, &routes, &attachments, &protection, &index);
     let said = gateways.iter();
     let statuses = Statuses {
         gateway_classes: classes.statuses,
@@ -124,6 +160,7 @@ pub fn compile(inputs: &Inputs) -> (Configuration, Statuses) {
             .map(|gateway| (gateway.name.clone(), gateways::status(gateway, inputs)))
             .collect(),
         http_routes: routes::statuses(&routes, &attachments, inputs.now),
+        traffic_policies: protection.statuses(inputs, &configuration),
     };
     (configuration, statuses)
 }

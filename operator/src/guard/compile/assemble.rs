@@ -11,6 +11,7 @@ use super::hostnames;
 use super::index::Index;
 use super::listeners::{ReadListener, Speaks};
 use super::matches::{self, Precedence};
+use super::policies::Protection;
 use super::routes::{Attachments, ListenerAt, ReadRoute};
 
 /// What serves what is attached; Gateways and routes stand from the oldest on.
@@ -18,6 +19,7 @@ pub(super) fn configuration(
     gateways: &[ReadGateway<'_>],
     routes: &[ReadRoute<'_>],
     attachments: &Attachments,
+    protection: &Protection<'_>,
     index: &Index<'_>,
 ) -> Configuration {
     let served = served(gateways);
@@ -51,6 +53,7 @@ pub(super) fn configuration(
         .map(|used| (used.key(), backends::service(used, index)))
         .collect();
     configuration.certificates = certificates(&served);
+    configuration.policies = protection.used(&configuration.rules);
     configuration.revision = revision(&configuration);
     configuration
 }

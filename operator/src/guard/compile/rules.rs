@@ -27,6 +27,8 @@ pub(super) struct RouteRules {
 /// A rule that can be matched.
 pub(super) struct ReadRule {
     pub(super) rule: Rule,
+    /// Its name in the route, if it has one.
+    pub(super) section: Option<String>,
     pub(super) matches: Vec<Match>,
     pub(super) used: Vec<ServiceUse>,
 }
@@ -105,6 +107,7 @@ fn one(
             name: rule.name.clone().unwrap_or_else(|| number.to_string()),
             ..Rule::default()
         },
+        section: rule.name.clone(),
         matches,
         used: Vec::new(),
     };

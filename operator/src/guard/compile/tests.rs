@@ -11,7 +11,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::{Inputs, ObjectName, Sharing, compile};
+use super::{Acknowledged, Inputs, ObjectName, Sharing, compile};
 use crate::guard::config::{Configuration, PathMatch};
 use crate::guard::gateway::{HttpRoute, ReferenceGrant, ReferenceGrantBeta};
 
@@ -69,6 +69,7 @@ fn inputs(objects: &[Value]) -> Inputs {
             "Settings" => settings(&mut inputs, object),
             "GatewayClass" => inputs.gateway_classes.push(typed(object)),
             "Gateway" => inputs.gateways.push(typed(object)),
+            "TrafficPolicy" => inputs.traffic_policies.push(typed(object)),
             "HTTPRoute" => inputs.http_routes.push(typed(object)),
             "ReferenceGrant" => inputs.reference_grants.push(grant(object)),
             "Namespace" => inputs.namespaces.push(typed(object)),
@@ -88,6 +89,13 @@ fn settings(inputs: &mut Inputs, object: &Value) {
     }
     if let Some(addresses) = object.get("addresses") {
         inputs.addresses = serde_json::from_value(addresses.clone()).unwrap();
+    }
+    for name in object["events"].as_array().into_iter().flatten() {
+        let (namespace, name) = name.as_str().unwrap().split_once('/').unwrap();
+        inputs.events.insert(ObjectName::new(namespace, name));
+    }
+    if object["acknowledged"] == json!("Nothing") {
+        inputs.acknowledged = Acknowledged::Nothing;
     }
 }
 
@@ -351,7 +359,13 @@ fn every_message_of_a_pair_names_its_object_and_the_next_step() {
     }
     assert!(messages.len() > 30, "{}", messages.len());
     for message in messages {
-        let kinds = ["HTTPRoute ", "Gateway ", "GatewayClass ", "Dropped Rule "];
+        let kinds = [
+            "HTTPRoute ",
+            "Gateway ",
+            "GatewayClass ",
+            "Dropped Rule ",
+            "TrafficPolicy ",
+        ];
         let known = kinds.iter().any(|kind| message.starts_with(kind));
         assert!(
             known && (message.contains("; ") || message.contains("it has ")),

@@ -1,0 +1,150 @@
+//! TrafficPolicies: which of them counts for which rule of a route, what they say together, and what is
+//! said of each.
+//!
+//! ```text
+//! policies ─ read (targets) ─ layers (who counts where) ─ tighten, events (one spec of several)
+//!                                                       └ translate ─ settings of the shield
+//!                                                       └ status
+//! ```
+//!
+//! A limit counts over all rules that its policy covers. So what several policies say is put together only
+//! where they cover exactly the same rules: otherwise a limit would be there twice, and twice as high.
+
+mod events;
+mod layers;
+mod read;
+mod status;
+mod tighten;
+mod translate;
+mod unserved;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crds::{Reason, TrafficPolicySpec};
+use shield::PolicySettings;
+
+use self::layers::Group;
+use self::read::{ReadPolicy, Refused};
+use self::translate::Translated;
+use super::super::config::{Configuration, Rule};
+use super::Inputs;
+use super::routes::ReadRoute;
+use super::rules::ReadRule;
+
+/// What the policies of a cluster come to.
+pub(super) struct Protection<'a> {
+    policies: Vec<ReadPolicy<'a>>,
+    /// By `namespace/name` of the first policy that counts.
+    pub(super) settings: BTreeMap<String, PolicySettings>,
+}
+
+/// Decides which policies count where, and writes it into the rules of the routes.
+pub(super) fn protect<'a>(inputs: &'a Inputs, routes: &mut [ReadRoute<'_>]) -> Protection<'a> {
+    let mut policies = read::read(inputs, routes);
+    let groups = layers::settle(&mut policies, routes);
+    let mut settings = BTreeMap::new();
+    for group in groups {
+        if let Some(translated) = together(&group, &mut policies) {
+            for at in &group.rules {
+                apply(&translated, &mut routes[at.0].read.rules[at.1]);
+            }
+            settings.insert(translated.settings.name.clone(), translated.settings);
+        }
+    }
+    Protection { policies, settings }
+}
+
+impl Protection<'_> {
+    /// The settings that rules of a configuration refer to.
+    pub(super) fn used(&self, rules: &[Rule]) -> BTreeMap<String, PolicySettings> {
+        let named = rules.iter().filter_map(|rule| rule.policy.as_ref());
+        named
+            .filter_map(|name| Some((name.clone(), self.settings.get(name)?.clone())))
+            .collect()
+    }
+
+    /// What is said of policies that name routes.
+    pub(super) fn statuses(
+        &self,
+        inputs: &Inputs,
+        configuration: &Configuration,
+    ) -> BTreeMap<super::ObjectName, crds::TrafficPolicyStatus> {
+        status::all(&self.policies, inputs, configuration)
+    }
+}
+
+/// What the policies of a group say together. One that makes no sense with those below it does not count.
+fn together(group: &Group, policies: &mut [ReadPolicy<'_>]) -> Option<Translated> {
+    let mut stack = group.stack.clone();
+    loop {
+        let first = *stack.first()?;
+        let name = policies[first].name.to_string();
+        let (spec, loose) = merged(&stack, policies);
+        match translate::settings(&name, &spec) {
+            Ok(translated) => {
+                if let Some((at, fields)) = loose {
+                    policies[at].note(Reason::LooserIgnored, looser(&fields));
+                }
+                return Some(translated);
+            }
+            Err(fault) => {
+                let last = stack.pop()?;
+                let message = format!("together with TrafficPolicy {name}: {fault}");
+                policies[last].refuse(&Refused::new(Reason::Invalid, message));
+            }
+        }
+    }
+}
+
+fn looser(fields: &[String]) -> String {
+    format!(
+        "looser than what the hub says, which counts instead: {}; remove them here, or ask who owns the \
+         policy at the hub",
+        fields.join(", ")
+    )
+}
+
+/// One spec of several, and what of which policy does not count in it because it would loosen another.
+fn merged(
+    stack: &[usize],
+    policies: &[ReadPolicy<'_>],
+) -> (TrafficPolicySpec, Option<(usize, Vec<String>)>) {
+    let of = |is_hub: bool| {
+        let layers = stack
+            .iter()
+            .copied()
+            .filter(move |at| policies[*at].layer.is_hub() == is_hub);
+        layers.fold(None, |below: Option<(usize, TrafficPolicySpec)>, at| {
+            let spec = &policies[at].object.spec;
+            Some(match below {
+                Some((first, below)) => (first, events::over(&below, spec)),
+                None => (at, spec.clone()),
+            })
+        })
+    };
+    match (of(true), of(false)) {
+        (Some((_, hub)), Some((region, own))) => {
+            let (spec, loose) = tighten::tighten(&hub, &own);
+            (spec, (!loose.is_empty()).then_some((region, loose)))
+        }
+        (Some((_, spec)), None) | (None, Some((_, spec))) => (spec, None),
+        (None, None) => (TrafficPolicySpec::default(), None),
+    }
+}
+
+/// Puts a rule of a route under a policy.
+fn apply(translated: &Translated, read: &mut ReadRule) {
+    let rule = &mut read.rule;
+    let shorter = |own: Option<Duration>| match (own, translated.timeout) {
+        (Some(own), Some(most)) => Some(own.min(most)),
+        (own, most) => own.or(most),
+    };
+    rule.policy = Some(translated.settings.name.clone());
+    rule.class = translated.class_of(read.section.as_deref());
+    rule.request_timeout = shorter(rule.request_timeout);
+    // Within which an attempt has to end.
+    rule.backend_timeout = rule
+        .backend_timeout
+        .map(|own| rule.request_timeout.map_or(own, |most| own.min(most)));
+}

@@ -1,0 +1,337 @@
+//! That nothing is ever loosened, over many pairs of specs.
+
+use crds::{Breaker, Concurrency, HotKey, OnMissing, RateLimit, RuleMode, TrafficPolicySpec, Trip};
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::super::translate::{burst_of, hot_burst_of};
+use super::{millis, rank, tighten};
+
+fn span() -> impl Strategy<Value = &'static str> {
+    prop::sample::select(vec!["1s", "2s", "5s", "1m"])
+}
+
+fn mode() -> impl Strategy<Value = &'static str> {
+    prop::sample::select(vec!["Enforce", "Shadow"])
+}
+
+/// Sets a field only sometimes.
+fn maybe(object: &mut Value, field: &str, value: Option<impl Into<Value>>) {
+    if let Some(value) = value {
+        object[field] = value.into();
+    }
+}
+
+fn limit() -> impl Strategy<Value = Value> {
+    (
+        prop::sample::select(vec!["a", "b", "c"]),
+        prop::sample::select(vec!["Instance", "Cluster"]),
+        (1..50, span()),
+        prop::option::of(1..80),
+        mode(),
+        prop::option::of(span()),
+        prop::option::of(span()),
+        prop::option::of(prop::sample::select(vec!["Refuse", "Share", "Skip"])),
+    )
+        .prop_map(
+            |(name, scope, (requests, per), burst, mode, wait, warm, missing)| {
+                let mut rule = json!({"name": name, "scope": scope, "mode": mode,
+                "rate": {"requests": requests, "per": per}});
+                maybe(&mut rule, "burst", burst);
+                maybe(
+                    &mut rule,
+                    "overflow",
+                    wait.map(|wait| json!({"queue": {"maxWait": wait}})),
+                );
+                maybe(&mut rule, "onMissing", missing);
+                if missing.is_some() {
+                    rule["key"] = json!({"query": "venue"});
+                } else {
+                    maybe(&mut rule, "warmUp", warm);
+                }
+                rule
+            },
+        )
+}
+
+fn breaker() -> impl Strategy<Value = Value> {
+    let trip = prop_oneof![
+        (span(), 1..100)
+            .prop_map(|(over, percent)| json!({"slowCalls": {"over": over, "percent": percent}})),
+        (1..100).prop_map(|percent| json!({"errors": {"percent": percent}})),
+        (1..100).prop_map(|count| json!({"errorCount": {"count": count}})),
+    ];
+    (
+        prop::sample::select(vec!["c", "d"]),
+        trip,
+        prop::sample::select(vec!["1s", "2s"]),
+        1..50,
+        span(),
+        1..9,
+        mode(),
+    )
+        .prop_map(|(name, trip, window, least, open, probes, mode)| {
+            let mut rule = json!({"name": name, "window": window, "minRequests": least,
+                "openFor": open, "probes": probes, "mode": mode});
+            for (field, value) in trip.as_object().unwrap() {
+                rule[field] = value.clone();
+            }
+            rule
+        })
+}
+
+fn hot_key() -> impl Strategy<Value = Value> {
+    (
+        prop::sample::select(vec!["d", "e"]),
+        prop::sample::select(vec!["venue", "day"]),
+        1..100,
+        (1..50, span()),
+        prop::option::of(1..80),
+        mode(),
+    )
+        .prop_map(|(name, key, percent, (requests, per), burst, mode)| {
+            let mut limit = json!({"requests": requests, "per": per});
+            maybe(&mut limit, "burst", burst);
+            json!({"name": name, "key": {"query": key}, "hotAtPercent": percent,
+                "limit": limit, "mode": mode})
+        })
+}
+
+/// Of rules with one name the first.
+fn unique(rules: Vec<Value>, taken: &mut Vec<Value>) -> Vec<Value> {
+    let mut kept = Vec::new();
+    for rule in rules {
+        if !taken.contains(&rule["name"]) {
+            taken.push(rule["name"].clone());
+            kept.push(rule);
+        }
+    }
+    kept
+}
+
+fn spec() -> impl Strategy<Value = TrafficPolicySpec> {
+    let tier = || prop::sample::select(vec!["Core", "Important", "General", "Ancillary"]);
+    let concurrency = prop_oneof![
+        Just(json!({"adaptive": {}})),
+        (1..100).prop_map(|max| json!({"max": max})),
+    ];
+    (
+        prop::collection::vec(limit(), 0..3),
+        prop::collection::vec(breaker(), 0..3),
+        prop::collection::vec(hot_key(), 0..2),
+        prop::option::of(concurrency),
+        prop::option::of(span()),
+        prop::option::of((0..3, 0..100, prop::bool::ANY)),
+        (
+            prop::option::of(tier()),
+            prop::option::of((tier(), prop::option::of(1..50))),
+        ),
+        prop::option::of((1..9, 1..9, span(), prop::option::of(span()))),
+    )
+        .prop_map(
+            |(limits, breakers, hot_keys, concurrency, timeout, retries, tiers, room)| {
+                let mut taken = Vec::new();
+                let mut all = json!({"targetRefs": [],
+                "rateLimits": unique(limits, &mut taken),
+                "breakers": unique(breakers, &mut taken),
+                "hotKeys": unique(hot_keys, &mut taken)});
+                maybe(&mut all, "concurrency", concurrency);
+                maybe(&mut all, "timeout", timeout);
+                maybe(
+                    &mut all,
+                    "retries",
+                    retries.map(|(attempts, percent, more)| {
+                        let on = if more {
+                            json!(["ConnectFailure", "Reset"])
+                        } else {
+                            json!(["Refused", "Reset"])
+                        };
+                        json!({"attempts": attempts, "budgetPercent": percent, "on": on})
+                    }),
+                );
+                maybe(&mut all, "defaultTier", tiers.0);
+                maybe(
+                    &mut all,
+                    "classes",
+                    tiers.1.map(|(tier, percent)| {
+                        let mut class = json!({"sectionName": "show", "tier": tier});
+                        maybe(&mut class, "guaranteedPercent", percent);
+                        json!([class])
+                    }),
+                );
+                maybe(&mut all, "waitingRoom", room.map(|(users, new, session, over)| {
+                let mut room = json!({"scope": "Region", "activeUsers": users, "newPerMinute": new,
+                    "session": session});
+                maybe(&mut room, "openWhen", over.map(|over| json!({"p99Over": over})));
+                room
+            }));
+                serde_json::from_value(all).unwrap()
+            },
+        )
+}
+
+fn is_stricter(mode: RuleMode, than: RuleMode) -> bool {
+    mode == RuleMode::Enforce || than == RuleMode::Shadow
+}
+
+/// Requests in a thousand days, for comparing rates without fractions.
+fn per_long(requests: i64, per: &crds::Period) -> i64 {
+    requests * 86_400_000_000 / millis(per)
+}
+
+fn limit_holds(limit: &RateLimit, hub: &RateLimit) -> bool {
+    let wait = |rule: &RateLimit| {
+        rule.overflow
+            .as_ref()
+            .map_or(0, |over| millis(&over.queue.max_wait))
+    };
+    let patience = |missing: OnMissing| match missing {
+        OnMissing::Refuse => 0,
+        OnMissing::Share => 1,
+        OnMissing::Skip => 2,
+    };
+    let warm = |rule: &RateLimit| rule.warm_up.as_ref().map_or(0, millis);
+    limit.scope == hub.scope
+        && limit.key == hub.key
+        && per_long(limit.rate.requests, &limit.rate.per)
+            <= per_long(hub.rate.requests, &hub.rate.per)
+        && burst_of(limit) <= burst_of(hub)
+        && wait(limit) <= wait(hub)
+        && warm(limit) >= warm(hub)
+        && patience(limit.on_missing) <= patience(hub.on_missing)
+        && is_stricter(limit.mode, hub.mode)
+}
+
+fn breaker_holds(breaker: &Breaker, hub: &Breaker) -> bool {
+    let trips = match (Trip::of(breaker), Trip::of(hub)) {
+        (Some(Trip::SlowCalls(one)), Some(Trip::SlowCalls(hub))) => {
+            millis(&one.over) <= millis(&hub.over) && one.percent <= hub.percent
+        }
+        (Some(Trip::Errors(one)), Some(Trip::Errors(hub))) => one.percent <= hub.percent,
+        (Some(Trip::ErrorCount(one)), Some(Trip::ErrorCount(hub))) => one.count <= hub.count,
+        _ => false,
+    };
+    trips
+        && breaker.window == hub.window
+        && breaker.min_requests <= hub.min_requests
+        && millis(&breaker.open_for) >= millis(&hub.open_for)
+        && breaker.probes >= hub.probes
+        && is_stricter(breaker.mode, hub.mode)
+}
+
+fn hot_key_holds(rule: &HotKey, hub: &HotKey) -> bool {
+    rule.key == hub.key
+        && rule.hot_at_percent <= hub.hot_at_percent
+        && per_long(rule.limit.requests, &rule.limit.per)
+            <= per_long(hub.limit.requests, &hub.limit.per)
+        && hot_burst_of(rule) <= hot_burst_of(hub)
+        && is_stricter(rule.mode, hub.mode)
+}
+
+/// Whether all that the hub says holds in a spec at least as strictly.
+fn holds(spec: &TrafficPolicySpec, hub: &TrafficPolicySpec) -> Result<(), TestCaseError> {
+    for rule in &hub.rate_limits {
+        let found = spec.rate_limits.iter().find(|one| one.name == rule.name);
+        prop_assert!(
+            found.is_some_and(|one| limit_holds(one, rule)),
+            "{found:?} {rule:?}"
+        );
+    }
+    for rule in &hub.breakers {
+        let found = spec.breakers.iter().find(|one| one.name == rule.name);
+        prop_assert!(
+            found.is_some_and(|one| breaker_holds(one, rule)),
+            "{found:?} {rule:?}"
+        );
+    }
+    for rule in &hub.hot_keys {
+        let found = spec.hot_keys.iter().find(|one| one.name == rule.name);
+        prop_assert!(
+            found.is_some_and(|one| hot_key_holds(one, rule)),
+            "{found:?} {rule:?}"
+        );
+    }
+    let max = |spec: &TrafficPolicySpec| spec.concurrency.as_ref().and_then(Concurrency::of);
+    match (max(spec), max(hub)) {
+        (Some(Concurrency::Max(one)), Some(Concurrency::Max(hub))) => prop_assert!(one <= hub),
+        (one, Some(hub)) => prop_assert_eq!(one, Some(hub)),
+        (_, None) => {}
+    }
+    if let Some(hub) = &hub.timeout {
+        prop_assert!(
+            spec.timeout
+                .as_ref()
+                .is_some_and(|one| millis(one) <= millis(hub))
+        );
+    }
+    let attempts = |spec: &TrafficPolicySpec| spec.retries.as_ref().map_or(0, |r| r.attempts);
+    prop_assert!(attempts(spec) <= attempts(hub));
+    let tier = |spec: &TrafficPolicySpec| {
+        let class = spec
+            .classes
+            .iter()
+            .find(|class| class.section_name == "show");
+        let rest = spec.default_tier.unwrap_or_default();
+        (
+            rank(class.map_or(rest, |class| class.tier)),
+            class
+                .and_then(|class| class.guaranteed_percent)
+                .unwrap_or(0),
+        )
+    };
+    prop_assert!(tier(spec).0 >= tier(hub).0, "no more important");
+    prop_assert!(tier(spec).1 <= tier(hub).1, "no more guaranteed");
+    if let Some(hub) = &hub.waiting_room {
+        let one = spec.waiting_room.as_ref().unwrap();
+        prop_assert!(one.active_users <= hub.active_users);
+        prop_assert!(one.new_per_minute <= hub.new_per_minute);
+        prop_assert!(millis(&one.session) >= millis(&hub.session));
+        if let Some(over) = hub
+            .open_when
+            .as_ref()
+            .and_then(|when| when.p99_over.as_ref())
+        {
+            let ours = one
+                .open_when
+                .as_ref()
+                .and_then(|when| when.p99_over.as_ref());
+            prop_assert!(ours.is_some_and(|ours| millis(ours) <= millis(over)));
+        }
+    }
+    Ok(())
+}
+
+proptest! {
+    #[test]
+    fn whatever_a_region_writes_all_that_the_hub_says_holds(hub in spec(), own in spec()) {
+        let (both, _) = tighten(&hub, &own);
+        holds(&both, &hub)?;
+    }
+
+    #[test]
+    fn what_tightens_and_is_not_complained_about_holds_as_well(hub in spec(), own in spec()) {
+        let (both, loose) = tighten(&hub, &own);
+        for rule in &own.rate_limits {
+            let at = format!("rateLimits {}", rule.name);
+            if !loose.iter().any(|field| field.starts_with(&at)) {
+                let found = both.rate_limits.iter().find(|one| one.name == rule.name).unwrap();
+                let rate = |rule: &RateLimit| per_long(rule.rate.requests, &rule.rate.per);
+                prop_assert!(rate(found) <= rate(rule), "{found:?} {rule:?}");
+                prop_assert!(is_stricter(found.mode, rule.mode));
+            }
+        }
+        if let (Some(own), Some(both)) = (&own.timeout, &both.timeout) {
+            prop_assert!(millis(both) <= millis(own));
+        }
+    }
+
+    #[test]
+    fn who_repeats_what_the_hub_says_changes_nothing_and_hears_no_complaint(hub in spec()) {
+        // Bursts are written out, which says the same.
+        let (once, loose) = tighten(&hub, &hub);
+        let guaranteed = loose.iter().all(|field| field.contains("guaranteedPercent"));
+        prop_assert!(loose.is_empty() || guaranteed, "{loose:?}");
+        let (twice, _) = tighten(&once, &hub);
+        prop_assert_eq!(once, twice);
+    }
+}
