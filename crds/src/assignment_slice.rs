@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::app::{TakeOver, Tier};
 use crate::member_cluster::Management;
-use crate::name::{AppName, ContentHash, NamespaceName, Uid};
+use crate::name::{AppName, ContentHash, NamespaceName, RuleName, Uid};
 use crate::scalar::{Quantity, Timestamp};
 
 /// Most entries in one slice: at about 200 bytes each, a write stays near 20 kB.
@@ -57,24 +57,25 @@ pub struct AssignmentSliceSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub traceparent: Option<String>,
-    /// One entry per App and per namespace that Apps live in, at most 100. A missing entry is never an instruction.
+    /// One entry per App, per namespace that Apps live in and per TrafficPolicy, at most 100. A missing entry is never an instruction.
     #[serde(default)]
     #[schemars(length(max = 100), extend("x-kubernetes-list-type" = "atomic"))]
     pub entries: Vec<Entry>,
 }
 
-/// What the hub decided for one App, or one namespace, in one cluster.
+/// What the hub decided for one App, one namespace or one TrafficPolicy, in one cluster.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct Entry {
-    /// UID of the App; of a namespace, a word made from its name.
+    /// UID of the App; of a namespace, a word made from its name; of a TrafficPolicy, its UID after
+    /// `policy-`.
     pub uid: Uid,
     /// What the entry is about; default `App`.
     #[serde(default, skip_serializing_if = "Scope::is_app")]
     pub scope: Scope,
-    /// Namespace of the App, and of its objects; or the namespace that the entry is about.
+    /// Namespace of the App or TrafficPolicy, and of its objects; or the namespace that the entry is about.
     pub namespace: NamespaceName,
-    /// Name of the App; of a namespace, once more its own.
+    /// Name of the App or TrafficPolicy; of a namespace, once more its own.
     pub name: AppName,
     /// Grows with every decision for this cluster; the highest one for a UID counts.
     #[schemars(range(min = 1))]
@@ -82,7 +83,8 @@ pub struct Entry {
     /// Present, to be removed, or to be let go; default `Present`.
     #[serde(default, skip_serializing_if = "EntryState::is_present")]
     pub state: EntryState,
-    /// Hash of the App's content; of a namespace, of what isolates it.
+    /// Hash of the App's content; of a namespace, of what isolates it; of a TrafficPolicy, of what it
+    /// says in regions.
     pub content: ContentHash,
     /// Content object that holds it.
     #[schemars(length(min = 1, max = 63))]
@@ -112,10 +114,48 @@ pub struct Entry {
     /// What Quotas are charged for it, until its removal is acknowledged.
     #[serde(default)]
     pub charge: Arc<Charge>,
+    /// This cluster's shares of what a TrafficPolicy lets pass in the province as a whole.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "atomic"))]
+    pub shares: Vec<LimitShare>,
+}
+
+/// A cluster's share of one rate of a TrafficPolicy.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct LimitShare {
+    /// Name of the rule.
+    pub name: RuleName,
+    /// Requests that pass in this cluster.
+    #[schemars(range(min = 1, max = 10_000_000))]
+    pub requests: i64,
+    /// In how many of the rule's periods; default 1. More where one period lets pass fewer than there
+    /// are clusters.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    #[schemars(range(min = 1, max = 4096))]
+    pub periods: i64,
+    /// Share of the rule's burst; absent where the rule names none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 10_000_000))]
+    pub burst: Option<i64>,
+}
+
+fn one() -> i64 {
+    1
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde's skip_serializing_if asks for a reference"
+)]
+fn is_one(number: &i64) -> bool {
+    *number == 1
 }
 
 /// What an entry is about.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
 #[schemars(inline)]
 pub enum Scope {
     /// One App.
@@ -123,12 +163,19 @@ pub enum Scope {
     App,
     /// The namespace that Apps live in: what isolates it stands before any App starts there.
     Namespace,
+    /// One TrafficPolicy: what protects the routes of its Apps.
+    Policy,
 }
 
 impl Scope {
     /// Whether the entry is about an App.
     pub fn is_app(&self) -> bool {
         *self == Self::App
+    }
+
+    /// Whether the entry is about a namespace.
+    pub fn is_namespace(&self) -> bool {
+        *self == Self::Namespace
     }
 }
 

@@ -45,8 +45,8 @@ pub use app::{
 };
 pub use approval::{Approval, ApprovalDecision, ApprovalSpec, ApprovalTarget, EMERGENCY};
 pub use assignment_slice::{
-    AssignmentSlice, AssignmentSliceSpec, Charge, Entry, EntryState, HpaBounds, SLICE_BYTES_MAX,
-    SLICE_ENTRIES_MAX, Scope, SecretCopy, Stage, Surge,
+    AssignmentSlice, AssignmentSliceSpec, Charge, Entry, EntryState, HpaBounds, LimitShare,
+    SLICE_BYTES_MAX, SLICE_ENTRIES_MAX, Scope, SecretCopy, Stage, Surge,
 };
 pub use cluster_report::{
     ClusterReport, ClusterReportSpec, HubSeen, Nodes, Unclaimed, UnclaimedObject,

@@ -14,6 +14,7 @@ mod gather;
 mod hearing;
 mod identity;
 mod members;
+mod policies;
 mod prepare;
 mod quotas;
 mod report;

@@ -143,6 +143,7 @@ async fn tables_show_at_most_seven_columns_and_a_value_for_a_fresh_object() {
         "links",
         "linkgrants",
         "apps",
+        "trafficpolicies",
         "approvals",
     ] {
         let request = Request::get(format!("/apis/jiuzhou.io/v1alpha1/{plural}"))

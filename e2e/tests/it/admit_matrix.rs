@@ -43,6 +43,8 @@ const RESOURCES: [(&str, &[&str]); 10] = [
             "links",
             "links/status",
             "linkgrants",
+            "trafficpolicies",
+            "trafficpolicies/status",
             "approvals",
             "regions",
             "memberclusters",

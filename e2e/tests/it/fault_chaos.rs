@@ -119,8 +119,7 @@ async fn settles(running: &Running, tenant: &str, end: &End) {
                 let entries = slices
                     .iter()
                     .flat_map(|s| s["spec"]["entries"].as_array().into_iter().flatten());
-                let ours =
-                    entries.filter(|e| e["namespace"] == tenant && e["scope"] != "Namespace");
+                let ours = entries.filter(|e| e["namespace"] == tenant && e["scope"].is_null());
                 let mut names: Vec<&str> = ours.filter_map(|e| e["name"].as_str()).collect();
                 names.sort_unstable();
                 names

@@ -75,6 +75,7 @@ async fn writes(running: &Running) -> BTreeMap<String, String> {
                 "isolations",
                 "links",
                 "linkgrants",
+                "trafficpolicies",
                 "networkpolicies",
                 "limitranges",
                 "resourcequotas",

@@ -241,6 +241,12 @@ const KINDS: &[(&str, &str, &str, bool)] = &[
     ("Isolation", "jiuzhou.io/v1alpha1", "isolations", false),
     ("Link", "jiuzhou.io/v1alpha1", "links", true),
     ("LinkGrant", "jiuzhou.io/v1alpha1", "linkgrants", true),
+    (
+        "TrafficPolicy",
+        "jiuzhou.io/v1alpha1",
+        "trafficpolicies",
+        true,
+    ),
     ("Approval", "jiuzhou.io/v1alpha1", "approvals", true),
     (
         "NetworkPolicy",

@@ -16,6 +16,7 @@ mod apply_isolation;
 mod apply_links;
 mod apply_management;
 mod apply_objects;
+mod apply_protection;
 mod apply_quotas;
 mod apply_rollout;
 mod apply_scaling;

@@ -134,6 +134,7 @@ async fn the_kinds_have_the_short_names_that_the_guide_gives() {
     assert_eq!(short("quotas"), json!(["qt"]));
     assert_eq!(short("isolations"), json!(["iso"]));
     assert_eq!(short("links"), json!(["lnk"]));
+    assert_eq!(short("trafficpolicies"), json!(["tp"]));
 }
 
 #[tokio::test]

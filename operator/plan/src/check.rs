@@ -5,6 +5,7 @@
 
 mod finding;
 mod isolation;
+mod protection;
 mod quotas;
 mod removal;
 mod tenancy;
@@ -13,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crds::{
     ClusterName, Entry, EntryState, Management, NamespaceName, RegionName, ReportState,
-    SLICE_ENTRIES_MAX, TakeOver, Uid,
+    SLICE_ENTRIES_MAX, Scope, TakeOver, Uid,
 };
 
 pub use finding::Finding;
@@ -65,6 +66,7 @@ pub fn check(world: &World, plan: &Plan) -> Vec<Finding> {
         judge.slice(write);
     }
     judge.quotas();
+    judge.shares();
     for uid in &plan.releases {
         let entries = world
             .ledger(uid)
@@ -137,8 +139,10 @@ impl<'a> Judge<'a> {
             }
             return;
         }
-        if !entry.scope.is_app() {
-            return self.enclosure(write, entry);
+        match entry.scope {
+            Scope::App => {}
+            Scope::Namespace => return self.enclosure(write, entry),
+            Scope::Policy => return self.protection(write, entry),
         }
         match entry.state {
             EntryState::Present => self.present(write, entry, before),

@@ -43,6 +43,7 @@ kinds!(
     HorizontalPodAutoscaler,
     PodDisruptionBudget,
     HTTPRoute,
+    TrafficPolicy,
 );
 
 /// What isolates a namespace, as (group, version, kind, plural): the namespace itself first.
@@ -58,13 +59,25 @@ const ISOLATING: &[(&str, &str, &str, &str)] = &[
     ("", "v1", "ResourceQuota", "resourcequotas"),
 ];
 
+/// What protects routes, in the same columns.
+const PROTECTING: &[(&str, &str, &str, &str)] =
+    &[("jiuzhou.io", "v1alpha1", "TrafficPolicy", "trafficpolicies")];
+
 impl Kind {
     /// Kinds of objects in a namespace, in the order in which they are applied.
     pub const ALL: &'static [Self] = Self::EVERY.split_at(1).1;
     /// Kinds that an App's manifests may have, in the order in which they are applied.
-    pub const OF_APPS: &'static [Self] = Self::EVERY.split_at(ISOLATING.len()).1;
+    pub const OF_APPS: &'static [Self] = Self::EVERY
+        .split_at(Self::EVERY.len() - PROTECTING.len())
+        .0
+        .split_at(ISOLATING.len())
+        .1;
     /// Kinds of what isolates a namespace.
     pub const ISOLATING: &'static [Self] = Self::EVERY.split_at(ISOLATING.len()).0;
+
+    /// Kinds of what protects the routes of Apps.
+    pub const PROTECTING: &'static [Self] =
+        Self::EVERY.split_at(Self::EVERY.len() - PROTECTING.len()).1;
 
     /// The kind of a manifest, if it is one of those.
     pub fn among(kinds: &[Self], manifest: &Value) -> Option<Self> {
@@ -79,7 +92,8 @@ impl Kind {
     }
 
     fn row(self) -> &'static (&'static str, &'static str, &'static str, &'static str) {
-        let mut all = ISOLATING.iter().chain(crds::ALLOWED_KINDS);
+        let all = ISOLATING.iter().chain(crds::ALLOWED_KINDS);
+        let mut all = all.chain(PROTECTING);
         all.find(|(_, _, kind, _)| *kind == self.name())
             .expect("a test holds the two lists equal")
     }
@@ -160,5 +174,7 @@ mod tests {
         assert_eq!(names(Kind::OF_APPS), there);
         let there: Vec<_> = ISOLATING.iter().map(|row| row.2).collect();
         assert_eq!(names(Kind::ISOLATING), there);
+        let there: Vec<_> = PROTECTING.iter().map(|row| row.2).collect();
+        assert_eq!(names(Kind::PROTECTING), there);
     }
 }

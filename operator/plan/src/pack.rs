@@ -192,6 +192,7 @@ mod tests {
             scope: crds::Scope::App,
             tier: crds::Tier::General,
             limits: [].into(),
+            shares: Vec::new(),
             charge: std::sync::Arc::default(),
         })
     }

@@ -7,6 +7,7 @@ mod isolation;
 mod links;
 mod memory;
 mod placement;
+mod protection;
 mod quotas;
 mod reclaim;
 mod regions;
@@ -29,6 +30,8 @@ pub use links::Links;
 pub use memory::Planner;
 pub use placement::Refusal;
 pub(crate) use placement::{Class, Consequence, Load, Placed, Room, wants};
+pub(crate) use protection::{Held, PERIODS_MAX, capped, objection, parts, tier_of};
+pub use protection::{PolicyWrite, Protection};
 pub(crate) use quotas::Book;
 pub use quotas::{Draw, Granted, Granting, Lent, QuotaStanding, QuotaWrite, Source};
 pub use regions::{ClusterView, Fleet, Reach, RegionView, Standing};
@@ -49,6 +52,8 @@ pub struct Plan {
     pub tenants: Vec<TenantWrite>,
     /// What to write for Quotas, before what is placed by them.
     pub quotas: Vec<QuotaWrite>,
+    /// TrafficPolicies to hold by our finalizer, and to let go.
+    pub policies: Vec<PolicyWrite>,
     /// Apps to hold by our finalizer before anything is placed.
     pub holds: Vec<Uid>,
     /// Content to store, before the slices that name it.
@@ -69,6 +74,7 @@ impl Plan {
         let Self {
             tenants,
             quotas,
+            policies,
             holds,
             contents,
             slices,
@@ -78,6 +84,7 @@ impl Plan {
         } = self;
         tenants.is_empty()
             && quotas.is_empty()
+            && policies.is_empty()
             && holds.is_empty()
             && contents.is_empty()
             && slices.is_empty()
@@ -162,6 +169,7 @@ impl Planner {
         self.account_for_orphans(world);
         self.see_links(world, &mut wake);
         self.isolate(world);
+        self.protect(world);
         self.report_on_fleet(world);
         self.write_down(world, &mut wake)
     }

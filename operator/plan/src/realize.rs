@@ -11,6 +11,7 @@ mod hold;
 mod observed;
 mod outcome;
 mod ownership;
+mod protection;
 mod secrets;
 
 use std::collections::BTreeSet;
@@ -103,6 +104,26 @@ pub fn isolate(
         EntryState::Removed if inhabited => work.wait_for_apps(),
         EntryState::Removed => work.dissolve(),
         EntryState::Released => work.open_up(),
+    }
+    if work.observing {
+        work.only_observe();
+    }
+    work.finish()
+}
+
+/// What to do so that the routes of a policy's Apps are protected as its entry says.
+pub fn protect(
+    entry: &Entry,
+    content: ContentState<'_>,
+    management: Management,
+    observed: &Observed,
+    now: i64,
+) -> Realized {
+    let mut work = Work::new(entry, management, observed, now);
+    match entry.state {
+        EntryState::Present => work.protect(content),
+        EntryState::Removed => work.removed(),
+        EntryState::Released => work.released(),
     }
     if work.observing {
         work.only_observe();

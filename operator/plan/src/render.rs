@@ -4,7 +4,8 @@
 use std::sync::Arc;
 
 use crds::{
-    AppName, ContentHash, Entry, HpaBounds, Image, NamespaceName, PatchOperation, Tier, Uid, label,
+    AppName, ContentHash, Entry, HpaBounds, Image, LimitShare, NamespaceName, PatchOperation,
+    Period, Tier, Uid, label,
 };
 use serde_json::{Map, Value, json};
 
@@ -165,6 +166,75 @@ pub fn render_isolation(
     }
     objects.sort_by(|a, b| a.key.cmp(&b.key));
     Ok(objects)
+}
+
+/// Renders a TrafficPolicy for the routes of a region, with this cluster's shares of what passes in the
+/// province. In the hub's own cluster (`home`) the policy that people wrote has the name already.
+pub fn render_policy(
+    entry: &Entry,
+    content: &AppContent,
+    home: bool,
+) -> Result<Vec<Rendered>, RenderError> {
+    let mut objects = Vec::new();
+    for (index, mut body) in content.manifests.iter().cloned().enumerate() {
+        let Some(kind) = Kind::among(Kind::PROTECTING, &body) else {
+            let kind = describe(&body);
+            return Err(RenderError::KindNotAllowed { index, kind });
+        };
+        let mut name = text(&body, "/metadata/name").to_owned();
+        if home {
+            name = region_name(&name);
+        }
+        body["metadata"]["name"] = json!(name);
+        share(&mut body, &entry.shares);
+        let key = ObjectKey {
+            kind,
+            namespace: entry.namespace.clone(),
+            name: name.into(),
+        };
+        stamp(&mut body, &key, &entry.uid, None);
+        objects.push(rendered(key, body, false));
+    }
+    Ok(objects)
+}
+
+/// Most characters of a TrafficPolicy's name, by its schema.
+const POLICY_NAME_MAX: usize = 63;
+
+/// The name of a policy beside the one that it follows from.
+fn region_name(name: &str) -> String {
+    const SUFFIX: &str = ".region";
+    /// Digits of the hash that tells long names apart.
+    const DIGITS: usize = 10;
+    let most = POLICY_NAME_MAX - SUFFIX.len();
+    if name.len() <= most {
+        return format!("{name}{SUFFIX}");
+    }
+    let hash = hash_of(name.as_bytes());
+    let kept = name.get(..most - DIGITS - 1).unwrap_or_default();
+    let kept = kept.trim_end_matches(['.', '-']);
+    let digits = hash.as_str().get(..DIGITS).unwrap_or_default();
+    format!("{kept}.{digits}{SUFFIX}")
+}
+
+/// Puts a cluster's shares in place of the rates that they are of.
+fn share(body: &mut Value, shares: &[LimitShare]) {
+    let limits = body.pointer_mut("/spec/rateLimits");
+    for limit in limits.and_then(Value::as_array_mut).into_iter().flatten() {
+        let named = |share: &&LimitShare| limit["name"] == *share.name.as_str();
+        let Some(share) = shares.iter().find(named) else {
+            continue;
+        };
+        limit["rate"]["requests"] = json!(share.requests);
+        if share.periods > 1 {
+            let per = Period(text(&limit["rate"], "/per").to_owned());
+            let millis = per.millis().unwrap_or(1_000).saturating_mul(share.periods);
+            limit["rate"]["per"] = json!(Period::from_millis(millis));
+        }
+        if let Some(burst) = share.burst {
+            limit["burst"] = json!(burst);
+        }
+    }
 }
 
 fn rendered(key: ObjectKey, mut body: Value, autoscaled: bool) -> Rendered {

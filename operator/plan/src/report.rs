@@ -6,6 +6,7 @@ mod explain;
 mod fleet;
 mod isolation;
 mod link;
+mod policy;
 mod quota;
 mod tenant;
 mod verdict;
@@ -15,7 +16,7 @@ use std::sync::Arc;
 
 use crds::{
     ClusterName, IsolationStatus, LinkStatus, MemberClusterStatus, QuotaStatus, RegionName,
-    RegionStatus, TenantStatus, Uid,
+    RegionStatus, TenantStatus, TrafficPolicyStatus, Uid,
 };
 
 pub(crate) use app::{AppFacts, app_report, differs};
@@ -24,11 +25,13 @@ pub use explain::{Answer, Hold, Left, Run, Share, Undecided, Whole, Why};
 pub(crate) use fleet::{cluster_status, region_status};
 pub(crate) use isolation::isolation_statuses;
 pub(crate) use link::link_statuses;
+pub(crate) use policy::policy_status;
+pub use policy::{HUB, PolicyAnswer, policies_for};
 pub(crate) use quota::quota_statuses;
 pub(crate) use tenant::tenant_statuses;
 
 use crate::province::{Baselines, Enforcement, Fleet, Granting, Links, Source, Tenants};
-use crate::world::{LinkKey, QuotaKey, TenantKey};
+use crate::world::{LinkKey, PolicyKey, QuotaKey, TenantKey};
 
 /// What was decided and why, for every object.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -46,6 +49,8 @@ pub struct PlanReport {
     pub links: Arc<Links>,
     /// Statuses of Links that differ from the ones last written.
     pub link_statuses: BTreeMap<LinkKey, LinkStatus>,
+    /// Statuses of TrafficPolicies that differ from the ones last written.
+    pub policy_statuses: BTreeMap<PolicyKey, TrafficPolicyStatus>,
     /// Where Isolations are in force.
     pub enforcement: BTreeMap<Box<str>, Enforcement>,
     /// Statuses of Isolations that differ from the ones last written.

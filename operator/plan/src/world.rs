@@ -8,6 +8,7 @@
 //! Region ──parent──> Region          MemberCluster ──regionName──> Region
 //! App ──placement──> Region*         Approval ──target, contentHash──> App
 //! Link ──from, to──> App             LinkGrant ──to──> App
+//! TrafficPolicy ──targetRefs──> App*
 //! Quota ──tenantName, regionName──> Tenant, Region      QuotaLedger: what of Quotas is in force
 //! AssignmentSlice (the ledger) ──uid──> App      ReportSlice ──uid──> App
 //! ```
@@ -22,6 +23,7 @@ mod isolations;
 mod journal;
 mod ledger;
 mod links;
+mod policies;
 mod quotas;
 mod tenants;
 
@@ -44,6 +46,8 @@ use journal::{Journal, Pool, Uses};
 pub(crate) use ledger::older;
 pub use ledger::{AppLedger, LedgerEntry, SliceState};
 pub use links::{LinkKey, LinkSlot};
+pub(crate) use policies::is_of_policy;
+pub use policies::{PolicyKey, PolicySlot, policy_uid};
 pub use quotas::{Accepted, GrantKey, Grants, QuotaKey, QuotaLedgerState, QuotaSlot};
 pub(crate) use quotas::{Printed, QuotaIndex, quota_name};
 pub(crate) use tenants::home_of;
@@ -144,6 +148,11 @@ pub struct World {
     pub(crate) link_changes: u64,
     /// Grows with every Link that is heard of, a status of our own included.
     pub(crate) link_echoes: u64,
+    pub(crate) policies: BTreeMap<PolicyKey, PolicySlot>,
+    /// The same by what stands for them in the ledger.
+    pub(crate) policy_uids: BTreeMap<Uid, PolicyKey>,
+    /// The same by the Apps that they name.
+    pub(crate) app_policies: BTreeMap<(NamespaceName, AppName), BTreeSet<PolicyKey>>,
     /// Namespaces that stand in the ledger, with what stands for them.
     pub(crate) enclosed: BTreeMap<NamespaceName, Uid>,
     /// Apps that are gone but stand in the ledger.
@@ -204,6 +213,9 @@ impl World {
             linked_apps: BTreeSet::new(),
             link_changes: 0,
             link_echoes: 0,
+            policies: BTreeMap::new(),
+            policy_uids: BTreeMap::new(),
+            app_policies: BTreeMap::new(),
             enclosed: BTreeMap::new(),
             orphans: BTreeSet::new(),
             uses: Uses::default(),
@@ -219,7 +231,7 @@ impl World {
 
     /// Keeps track of Apps that are gone but stand in the ledger.
     fn sort_orphan(&mut self, uid: &Uid) {
-        let of_app = !is_of_namespace(uid) && !self.apps.contains_key(uid);
+        let of_app = !is_of_namespace(uid) && !is_of_policy(uid) && !self.apps.contains_key(uid);
         if of_app && self.ledger.contains_key(uid) {
             self.orphans.insert(uid.clone());
         } else {
@@ -265,6 +277,7 @@ impl World {
         if let Some(uid) = self.enclosed.get(&pack.tenant) {
             self.journal.note(uid);
         }
+        self.touch_policies_in(&pack.tenant);
         let hashes: BTreeSet<&ContentHash> = pack.hashes.iter().collect();
         let names = self
             .app_names

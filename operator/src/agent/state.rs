@@ -12,11 +12,11 @@ mod sweep;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use crds::{ContentHash, NamespaceName, ReportEntry, ReportState, Uid};
+use crds::{ContentHash, NamespaceName, ReportEntry, ReportState, Scope, Uid};
 use plan::content::AppContent;
 use plan::held::{Frozen, Held, Slices};
 use plan::object::{Kind, ObjectKey};
-use plan::realize::{Action, ContentState, Observed, SecretKey, realize};
+use plan::realize::{Action, ContentState, Observed, SecretKey, protect, realize};
 
 use super::capacity::{Capacity, Use};
 use super::member::Asker;
@@ -314,7 +314,7 @@ impl State {
             .collect();
         // Namespaces first: Apps start and grow in what was decided for those.
         let (apps, homes): (Vec<Uid>, Vec<Uid>) =
-            dirty.into_iter().partition(|uid| self.is_app(uid));
+            dirty.into_iter().partition(|uid| !self.is_home(uid));
         for uid in &homes {
             self.decide_one(uid, now, &mut work);
         }
@@ -360,11 +360,11 @@ impl State {
             ContentState::Missing(_) => missing.map(|missing| missing.retry_at),
             ContentState::Unknown | ContentState::Coming | ContentState::Here(_) => None,
         };
-        let mut realized = if held.entry.scope.is_app() {
-            let management = self.held.management;
-            realize(&held.entry, content, management, &self.observed, now)
-        } else {
-            self.isolated(&held.entry, content, now)
+        let (entry, management) = (&held.entry, self.held.management);
+        let mut realized = match entry.scope {
+            Scope::App => realize(entry, content, management, &self.observed, now),
+            Scope::Policy => protect(entry, content, management, &self.observed, now),
+            Scope::Namespace => self.isolated(entry, content, now),
         };
         if let Some(at) = realized.wake_at.into_iter().chain(retry).min() {
             self.wakes.insert(uid.clone(), at);

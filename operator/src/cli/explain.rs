@@ -1,7 +1,8 @@
 //! `jiuzhou explain app`: for every cluster, accepted or refused and why; the state of the rollout; the
-//! Quotas that the App draws on; what isolates it and which Links lead through.
+//! Quotas that the App draws on; what isolates it, which Links lead through, and what protects it.
 
 mod isolation;
+mod protection;
 mod quotas;
 
 use std::collections::BTreeMap;
@@ -13,7 +14,7 @@ use anyhow::bail;
 use crds::{AppName, Condition, ConditionStatus, ConditionType, NamespaceName, Uid};
 use kube::Client;
 use plan::province::Draw;
-use plan::report::{Answer, AppReport, Why};
+use plan::report::{Answer, AppReport, Why, policies_for};
 use plan::{PlanReport, Planner, World};
 use serde_json::json;
 
@@ -109,6 +110,7 @@ fn as_json(found: &Found, world: &World) -> serde_json::Value {
         "quotas": found.draws.as_deref().map(quotas::as_json),
         "isolation": isolation::walls_as_json(&found.planner.walls(world, app)),
         "links": isolation::paths_as_json(&found.planner.paths(world, app)),
+        "policies": protection::as_json(&policies_for(world, &app.uid)),
     })
 }
 
@@ -154,6 +156,7 @@ fn as_text(found: &Found, world: &World, show: Show) -> String {
         quotas,
         walls,
         paths,
+        protection::as_text(&policies_for(world, &app.uid), show),
     ];
     let sections: Vec<String> = sections.into_iter().filter(|s| !s.is_empty()).collect();
     sections.join("\n")

@@ -2,8 +2,8 @@
 
 use crds::{
     App, Approval, AssignmentSlice, CONTENT_NAMESPACE, ClusterReport, Isolation, Link, LinkGrant,
-    MemberCluster, Quota, QuotaLedger, Region, ReportSlice, SYSTEM_NAMESPACE, Tenant, Uid,
-    cluster_of_namespace,
+    MemberCluster, Quota, QuotaLedger, Region, ReportSlice, SYSTEM_NAMESPACE, Tenant,
+    TrafficPolicy, Uid, cluster_of_namespace,
 };
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
 use kube::api::ListParams;
@@ -38,6 +38,7 @@ pub(super) async fn read(client: &Client) -> Result<World, kube::Error> {
     each::<Isolation>(client, |o| world.apply_isolation(o)).await?;
     each::<Link>(client, |o| world.apply_link(o)).await?;
     each::<LinkGrant>(client, |o| world.apply_link_grant(o)).await?;
+    each::<TrafficPolicy>(client, |o| world.apply_policy(&o)).await?;
     each::<Approval>(client, |o| world.apply_approval(o)).await?;
     for slice in list::<AssignmentSlice>(client).await? {
         if let Some(cluster) = slice.namespace().and_then(|n| cluster_of_namespace(&n)) {

@@ -1,4 +1,4 @@
-//! Carrying out a plan: tenants, Quotas, holds, contents, slices, releases, in this order, as long as we
+//! Carrying out a plan: tenants, Quotas, TrafficPolicies, holds, contents, slices, releases, in this order, as long as we
 //! lead.
 //!
 //! What was written goes straight back into the world, so that the next turn never decides on less
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use crds::{
     APP_FINALIZER, App, AssignmentSlice, CONTENT_NAMESPACE, Content, ContentSpec, NamespaceName,
-    ObjectMeta, Quota, QuotaLedger, Tenant, Uid, cluster_namespace, label,
+    ObjectMeta, Quota, QuotaLedger, Tenant, TrafficPolicy, Uid, cluster_namespace, label,
 };
 use futures::{StreamExt as _, stream};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
@@ -23,7 +23,7 @@ use serde_json::json;
 use super::doubts::Doubt;
 use super::gather::Gathered;
 use super::prepare::prepare;
-use super::{finalizers, quotas, tenants};
+use super::{finalizers, policies, quotas, tenants};
 use crate::runtime::telemetry::current_traceparent;
 
 /// Writes to the hub's API server at a time.
@@ -34,6 +34,8 @@ const RELEASES: usize = 8 * CONCURRENCY;
 const TENANTS: usize = 4 * CONCURRENCY;
 /// Writes for Quotas in one turn.
 const QUOTAS: usize = 4 * CONCURRENCY;
+/// Writes for TrafficPolicies in one turn.
+const POLICIES: usize = 4 * CONCURRENCY;
 /// Apps let go in a turn that writes slices: whoever waits for a cluster comes first.
 const RELEASES_ASIDE: usize = CONCURRENCY / 4;
 
@@ -58,6 +60,7 @@ pub(super) enum Written {
     Tenant(Box<Tenant>),
     Quota(Box<Quota>),
     QuotaLedger(Box<QuotaLedger>),
+    Policy(Box<TrafficPolicy>),
     Namespace(Box<ObjectMeta>),
     Binding(NamespaceName, TenantRole, BTreeSet<Subject>),
 }
@@ -76,6 +79,9 @@ pub(super) async fn apply(client: &Client, gathered: &mut Gathered, plan: Plan) 
     run(gathered, &mut applied, writes).await;
     let writes = plan.quotas.into_iter().take(QUOTAS);
     let writes = writes.map(|write| quotas::write(client.clone(), write, epoch));
+    run(gathered, &mut applied, writes).await;
+    let writes = plan.policies.into_iter().take(POLICIES);
+    let writes = writes.map(|write| policies::write(client, write, epoch));
     run(gathered, &mut applied, writes).await;
     let holds = apps(&gathered.world, &plan.holds).into_iter();
     let holds = holds.map(|app| hold(client, app, epoch));
@@ -177,6 +183,7 @@ fn take_back(gathered: &mut Gathered, written: Option<Written>) {
         Some(Written::Tenant(tenant)) => world.apply_tenant(&tenant),
         Some(Written::Quota(quota)) => world.apply_quota(&quota),
         Some(Written::QuotaLedger(ledger)) => world.apply_quota_ledger(&ledger),
+        Some(Written::Policy(policy)) => world.apply_policy(&policy),
         Some(Written::Namespace(meta)) => {
             let name = meta.name.as_deref().unwrap_or_default();
             world.apply_namespace(&name.into(), NamespaceSlot::of(&meta));

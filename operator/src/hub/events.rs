@@ -5,7 +5,7 @@ use std::fmt::Debug;
 use crds::{
     App, Approval, AssignmentSlice, CONTENT_NAMESPACE, ClusterName, ClusterReport, ContentHash,
     Isolation, Link, LinkGrant, MemberCluster, NamespaceName, Quota, QuotaLedger, Region,
-    ReportSlice, SYSTEM_NAMESPACE, Tenant, label,
+    ReportSlice, SYSTEM_NAMESPACE, Tenant, TrafficPolicy, label,
 };
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
@@ -47,6 +47,7 @@ pub(super) enum Heard {
     Isolations(Change<DeserializeGuard<Isolation>>),
     Links(Change<DeserializeGuard<Link>>),
     LinkGrants(Change<DeserializeGuard<LinkGrant>>),
+    Policies(Change<DeserializeGuard<TrafficPolicy>>),
     QuotaLedgers(Change<DeserializeGuard<QuotaLedger>>),
     /// RoleBindings that the hub made.
     Bindings(Change<RoleBinding>),
@@ -108,6 +109,7 @@ pub(super) fn watches(
     all.every(Api::all(client.clone()), Heard::Isolations);
     all.every(Api::all(client.clone()), Heard::Links);
     all.every(Api::all(client.clone()), Heard::LinkGrants);
+    all.every(Api::all(client.clone()), Heard::Policies);
     let system = || Api::namespaced(client.clone(), SYSTEM_NAMESPACE);
     all.every(system(), Heard::QuotaLedgers);
     all.one(

@@ -157,6 +157,15 @@ impl Gathered {
                     g.world.remove_link_grant(&namespace.into(), name);
                 },
             ),
+            Heard::Policies(change) => self.take(
+                change,
+                "trafficpolicies",
+                |g, o| g.world.apply_policy(&o),
+                |g, name| {
+                    let (namespace, name) = split(name);
+                    g.world.remove_policy(&namespace.into(), name);
+                },
+            ),
             Heard::QuotaLedgers(change) => self.take(
                 change,
                 QUOTA_LEDGERS,

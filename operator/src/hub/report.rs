@@ -33,6 +33,7 @@ impl Running {
         news.of_tenants(world, report);
         news.of_isolations(world, report);
         news.of_links(world, report);
+        news.of_policies(world, report);
         board::show(&self.hub.metrics.board, &self.planner, &self.gathered);
     }
 }
@@ -147,6 +148,22 @@ impl News<'_> {
             let old = &slot.status.conditions;
             self.announce(&owner, regarding, old, &status.conditions);
             self.want(owner, Status::Link(Box::new(status.clone())));
+        }
+    }
+
+    fn of_policies(&mut self, world: &World, report: &PlanReport) {
+        for (key, status) in &report.policy_statuses {
+            let Some(slot) = world.policy(key) else {
+                continue;
+            };
+            let owner = Owner::Policy(key.clone(), slot.uid.clone());
+            let regarding = || ObjectReference {
+                namespace: Some(key.0.to_string()),
+                ..regarding("TrafficPolicy", &key.1, &slot.uid)
+            };
+            let old = &slot.status.conditions;
+            self.announce(&owner, regarding, old, &status.conditions);
+            self.want(owner, Status::Policy(Box::new(status.clone())));
         }
     }
 

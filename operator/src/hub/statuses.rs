@@ -8,14 +8,14 @@ use std::time::Duration;
 use crds::{
     App, AppStatus, ClusterName, Isolation, IsolationStatus, Link, LinkStatus, MemberCluster,
     MemberClusterStatus, Quota, QuotaStatus, Region, RegionName, RegionStatus, Tenant,
-    TenantStatus, Uid,
+    TenantStatus, TrafficPolicy, TrafficPolicyStatus, Uid,
 };
 use futures::{StreamExt as _, stream};
 use kube::api::{DynamicObject, Patch, PatchParams};
 use kube::core::ApiResource;
 use kube::{Api, Client};
 use plan::report::AppReport;
-use plan::world::{LinkKey, QuotaKey, TenantKey};
+use plan::world::{LinkKey, PolicyKey, QuotaKey, TenantKey};
 use serde_json::json;
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -53,6 +53,7 @@ pub(super) enum Owner {
     Quota(QuotaKey, Uid),
     Isolation(Box<str>, Uid),
     Link(LinkKey, Uid),
+    Policy(PolicyKey, Uid),
     App(Uid),
 }
 
@@ -66,6 +67,7 @@ pub(super) enum Status {
     Quota(Box<QuotaStatus>),
     Isolation(Box<IsolationStatus>),
     Link(Box<LinkStatus>),
+    Policy(Box<TrafficPolicyStatus>),
 }
 
 /// Statuses that wait to be written: one per object, the newest.
@@ -185,7 +187,8 @@ impl Statuses {
             | Owner::Tenant(..)
             | Owner::Quota(..)
             | Owner::Isolation(..)
-            | Owner::Link(..) => true,
+            | Owner::Link(..)
+            | Owner::Policy(..) => true,
         });
         for uid in apps {
             let owner = Owner::App(uid.clone());
@@ -276,6 +279,7 @@ async fn write_one(
         Status::Quota(status) => json!(status),
         Status::Isolation(status) => json!(status),
         Status::Link(status) => json!(status),
+        Status::Policy(status) => json!(status),
     };
     body["leaderEpoch"] = json!(epoch);
     let Some(place) = place(owner, status) else {
@@ -348,6 +352,10 @@ fn place<'a>(owner: &'a Owner, status: &'a Status) -> Option<Place<'a>> {
             name,
             uid,
         ),
+        Owner::Policy((home, name), uid) => {
+            let resource = ApiResource::erase::<TrafficPolicy>(&());
+            at(resource, Some(home.as_str()), name, uid)
+        }
     })
 }
 

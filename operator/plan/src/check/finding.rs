@@ -52,6 +52,12 @@ pub enum Finding {
     /// More would be granted on than there is.
     #[error("{0}: {1} would be granted on, and there are {2}")]
     Overgranted(String, i64, i64),
+    /// A policy is sent where no App of it stands, or taken back where it is to be.
+    #[error("policy {1} in {0}: {2}")]
+    Policy(String, Uid, &'static str),
+    /// Clusters would let more pass together than a policy says.
+    #[error("policy {0}: clusters would let {2} of rule {1} pass, and {3} may")]
+    Overshared(Uid, String, i64, i64),
     /// An App is let go while a cluster that answers still holds it.
     #[error("App {0} is let go although a cluster holds an entry that is not marked as removed")]
     Released(Uid),
@@ -69,6 +75,8 @@ impl Finding {
             | Self::Beside(_, uid)
             | Self::NoContent(_, uid)
             | Self::Exposed(_, uid)
+            | Self::Policy(_, uid, _)
+            | Self::Overshared(uid, ..)
             | Self::Released(uid) => Some(vec![uid.clone()]),
             Self::Opened(_, namespace) => Some(vec![namespace_uid(namespace)]),
             Self::Overdrawn(.., uids) => Some(uids.clone()),

@@ -89,7 +89,8 @@ pub(super) fn enclosing(plan: &Plan) -> BTreeSet<(&ClusterName, &NamespaceName)>
     let mut enclosing = BTreeSet::new();
     for write in &plan.slices {
         let entries = write.spec.entries.iter();
-        let entries = entries.filter(|entry| !entry.scope.is_app() && entry.state.is_present());
+        let entries =
+            entries.filter(|entry| entry.scope.is_namespace() && entry.state.is_present());
         enclosing.extend(entries.map(|entry| (&write.cluster, &entry.namespace)));
     }
     enclosing

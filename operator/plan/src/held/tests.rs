@@ -19,6 +19,7 @@ fn entry(uid: &str, generation: i64) -> Entry {
         scope: crds::Scope::App,
         tier: crds::Tier::General,
         limits: [].into(),
+        shares: Vec::new(),
         charge: std::sync::Arc::default(),
     }
 }

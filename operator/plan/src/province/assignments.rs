@@ -202,6 +202,7 @@ impl<'a> Desk<'a> {
             take_over: self.app.take_over,
             tier,
             limits: Arc::default(),
+            shares: Vec::new(),
             charge,
         }
     }
@@ -285,7 +286,7 @@ pub(super) fn stands_somewhere(world: &World, fleet: &Fleet, namespace: &Namespa
     held.any(|stands| stands) || told.any(|stands| stands)
 }
 
-fn answers(fleet: &Fleet, cluster: &ClusterName) -> bool {
+pub(super) fn answers(fleet: &Fleet, cluster: &ClusterName) -> bool {
     let Some(at) = fleet.position(cluster) else {
         return false;
     };
@@ -331,6 +332,7 @@ fn take_back(
             take_over: crds::TakeOver::Never,
             tier: slot.state.as_ref().map(|app| app.tier).unwrap_or_default(),
             limits: Arc::default(),
+            shares: Vec::new(),
             charge: slot.footprint.charge.clone(),
         }
     };
@@ -375,6 +377,7 @@ pub(crate) fn same(a: &Entry, b: &Entry) -> bool {
         tier,
         limits,
         charge,
+        shares,
     } = a;
     *uid == b.uid
         && *scope == b.scope
@@ -390,6 +393,7 @@ pub(crate) fn same(a: &Entry, b: &Entry) -> bool {
         && *tier == b.tier
         && *limits == b.limits
         && *charge == b.charge
+        && *shares == b.shares
 }
 
 /// What an entry calls the pack of a content that nobody has any more.

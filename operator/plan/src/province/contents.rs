@@ -20,8 +20,8 @@ const PACK_ITEMS_MAX: usize = 50;
 /// Names of packs for entries that have none yet, by what the entry is about and its content.
 pub(super) type Packs<'a> = BTreeMap<&'a Uid, Vec<(&'a ContentHash, Arc<str>)>>;
 
-/// Contents that the store does not have, by namespace and whether they are an App's; each with whose it is.
-type Missing<'a> = BTreeMap<(&'a NamespaceName, bool), BTreeMap<&'a ContentHash, Wanted<'a>>>;
+/// Contents that the store does not have, by namespace and what they are about; each with whose it is.
+type Missing<'a> = BTreeMap<(&'a NamespaceName, Scope), BTreeMap<&'a ContentHash, Wanted<'a>>>;
 
 /// A content, and which entries name it.
 struct Wanted<'a> {
@@ -32,21 +32,19 @@ struct Wanted<'a> {
 /// Packs all contents that edits need and the store does not have.
 pub(super) fn store<'a>(
     world: &'a World,
-    isolating: impl Fn(&Entry) -> Option<&'a Arc<str>>,
+    ours: impl Fn(&Entry) -> Option<&'a Arc<str>>,
     edits: &'a BTreeMap<ClusterName, BTreeMap<Uid, Edit>>,
     writes: &mut Vec<ContentWrite>,
 ) -> Packs<'a> {
     let mut packs = Packs::new();
-    // What isolates a tenant outlives its Apps, and so does its pack.
+    // What isolates a tenant outlives its Apps, and so does its pack; policies come and go alone.
     let mut missing = Missing::new();
     for (uid, entry) in unpacked(edits) {
         if let Some(name) = world.pack_of(&entry.namespace, &entry.content) {
             let mine = packs.entry(uid).or_default();
             mine.push((&entry.content, name.into()));
-        } else if let Some(data) = data(world, &isolating, entry) {
-            let tenant = missing
-                .entry((&entry.namespace, entry.scope.is_app()))
-                .or_default();
+        } else if let Some(data) = data(world, &ours, entry) {
+            let tenant = missing.entry((&entry.namespace, entry.scope)).or_default();
             let by = Vec::new();
             let wanted = tenant.entry(&entry.content).or_insert(Wanted { data, by });
             wanted.by.push(uid);
@@ -96,11 +94,11 @@ fn unpacked(
 /// The content of an entry, if it is what is wanted now.
 fn data<'a>(
     world: &'a World,
-    isolating: impl Fn(&Entry) -> Option<&'a Arc<str>>,
+    ours: impl Fn(&Entry) -> Option<&'a Arc<str>>,
     entry: &Entry,
 ) -> Option<&'a Arc<str>> {
     match entry.scope {
-        Scope::Namespace => isolating(entry),
+        Scope::Namespace | Scope::Policy => ours(entry),
         Scope::App => {
             let app = world.app(&entry.uid)?.state.as_ref().ok()?;
             (app.content == entry.content).then_some(&app.data)

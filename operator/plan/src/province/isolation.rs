@@ -318,6 +318,7 @@ impl Home<'_> {
             && held.overrides.is_empty()
             && held.stages.is_empty()
             && held.secrets.is_empty()
+            && held.shares.is_empty()
             && (held.take_over, held.tier) == (TakeOver::Always, Tier::General)
             && *held.charge == Charge::default()
             && self.content(at).as_ref() == Some(&held.content)
@@ -342,6 +343,7 @@ impl Home<'_> {
             take_over: TakeOver::Always,
             tier: Tier::General,
             limits: self.limits(at),
+            shares: Vec::new(),
             charge: Arc::default(),
         })
     }

@@ -9,6 +9,7 @@ use super::assignments::{Edit, Edits};
 use super::emergency::Lane;
 use super::isolation::{Linked, Presence};
 use super::placement::{self, At, Class, Payer, Placed};
+use super::protection::Guarding;
 use super::quotas::{Book, Dockets, QuotaWrite};
 use super::reclaim::Cuts;
 use super::regions::Wake;
@@ -16,7 +17,7 @@ use super::tenancy::TenantWrite;
 use super::tenants::Limits;
 use crate::amount::Resources;
 use crate::report::{AppReport, PlanReport, differs, quota_statuses, tenant_statuses};
-use crate::world::{AppSlot, ValidApp, World};
+use crate::world::{AppSlot, ValidApp, World, is_of_policy};
 
 /// The place of an App in the order in which room is given out: those in the emergency lane first, which
 /// for them is false, then by tier, age and UID.
@@ -67,6 +68,8 @@ pub struct Planner {
     pub(super) links_told: Option<u64>,
     /// Contents of namespaces with Links that are to be stored.
     pub(super) linked: Linked,
+    /// What is known of TrafficPolicies.
+    pub(super) guarding: Guarding,
     /// Whether all namespaces are to be looked at again.
     pub(super) enclosed_anew: bool,
     /// What an App without a tenant may use.
@@ -270,6 +273,8 @@ impl Planner {
                 .apps
                 .keys()
                 .chain(self.memos.keys())
+                .chain(world.policy_uids.keys())
+                .chain(world.ledger.keys().filter(|uid| is_of_policy(uid)))
                 .cloned()
                 .collect(),
         };

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crds::{ClusterName, Entry, MemberClusterStatus, Reason, Uid};
+use crds::{ClusterName, Entry, MemberClusterStatus, Reason, Scope, Uid};
 
 use super::Plan;
 use super::assignments::{self, Edit, Edits};
@@ -11,6 +11,7 @@ use super::contents;
 use super::emergency::Lane;
 use super::memory::Planner;
 use super::placement::{self, At, Class, Placed, Receipt, Room};
+use super::protection::protection_of;
 use super::reclaim::Lacking;
 use super::regions::{ClusterView, Wake};
 use super::rollout;
@@ -18,7 +19,7 @@ use super::slices::Scribe;
 use crate::report::{
     AppFacts, PlanReport, QuotaShort, Shortage, app_report, cluster_status, region_status,
 };
-use crate::world::{AppSlot, AppState, Parked, ValidApp, World, is_of_namespace};
+use crate::world::{AppSlot, AppState, Parked, ValidApp, World, is_of_namespace, is_of_policy};
 
 impl Planner {
     /// Decides what needs no room, and queues the Apps that do need it.
@@ -27,6 +28,10 @@ impl Planner {
         for uid in self.due(world) {
             if is_of_namespace(&uid) {
                 self.stir_namespace(world, &uid);
+                continue;
+            }
+            if is_of_policy(&uid) {
+                self.guarding.stir(uid);
                 continue;
             }
             self.forget(&uid);
@@ -219,8 +224,10 @@ impl Planner {
             edits: &edits,
             class: Some(class),
             lane,
+            protection: protection_of(world, slot),
         };
         let report = app_report(&fleet, &facts, world.now);
+        self.stir_policies(world, slot);
         self.remember(slot, edits, report, wake.at);
     }
 
@@ -259,8 +266,10 @@ impl Planner {
             edits: &edits,
             class: None,
             lane: None,
+            protection: protection_of(world, slot),
         };
         let report = app_report(&fleet, &facts, world.now);
+        self.stir_policies(world, slot);
         self.remember(slot, edits, report, None);
     }
 
@@ -306,8 +315,13 @@ impl Planner {
         }
         let mut plan = Plan::default();
         let baselines = self.report.baselines.clone();
-        let isolating = |entry: &Entry| self.linked.data(entry).or(baselines.data(&entry.content));
-        let packs = contents::store(world, isolating, &self.edits, &mut plan.contents);
+        let ours = |entry: &Entry| match entry.scope {
+            Scope::Policy => self.guarding.data(entry),
+            Scope::Namespace | Scope::App => {
+                self.linked.data(entry).or(baselines.data(&entry.content))
+            }
+        };
+        let packs = contents::store(world, ours, &self.edits, &mut plan.contents);
         let mut scribe = Scribe {
             world,
             packs: &packs,
@@ -318,6 +332,7 @@ impl Planner {
         contents::collect(world, &self.edits, wake, &mut plan.collect);
         plan.tenants.clone_from(&self.tenant_writes);
         plan.quotas.clone_from(&self.quota_writes);
+        plan.policies = self.guarding.writes.values().cloned().collect();
         plan.holds = self.holds.iter().cloned().collect();
         plan.releases = self.releases.iter().cloned().collect::<Vec<Uid>>();
         plan.wake_at = wake.at;

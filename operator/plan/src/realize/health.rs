@@ -5,6 +5,9 @@ use serde_json::Value;
 use super::Seen;
 use crate::object::Kind;
 
+/// Who says what guards know of a policy.
+const GUARD: &str = "jiuzhou.io/guard";
+
 /// Health of a workload.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Health {
@@ -70,6 +73,7 @@ impl Health {
                     refused: false,
                 }
             }
+            Kind::TrafficPolicy => policy(name, generation, status),
             Kind::Namespace
             | Kind::NetworkPolicy
             | Kind::LimitRange
@@ -140,6 +144,38 @@ fn stateful_set(wanted: i32, observed: bool, status: &Value) -> Health {
         ready: number("readyReplicas"),
         // It has no condition of its own for that.
         refused: observed && number("replicas") < wanted,
+    }
+}
+
+/// A policy is well once all guards of the cluster enforce it as it is now, for each of its targets.
+fn policy(name: &str, generation: i64, status: &Value) -> Health {
+    let ancestors = status.get("ancestors").and_then(Value::as_array);
+    let said: Vec<&Value> = ancestors
+        .into_iter()
+        .flatten()
+        .filter(|one| one.get("controllerName").and_then(Value::as_str) == Some(GUARD))
+        .collect();
+    let now = |one: &Value, kind: &str, wanted: &str| {
+        condition(one, kind).is_some_and(|condition| {
+            let at = condition.get("observedGeneration").and_then(Value::as_i64);
+            at.is_none_or(|at| at >= generation)
+                && condition.get("status").and_then(Value::as_str) == Some(wanted)
+        })
+    };
+    let refused = said.iter().find(|one| now(one, "Accepted", "False"));
+    let failure = refused.map(|one| {
+        let condition = condition(one, "Accepted");
+        let why = condition.and_then(|c| c.get("message")?.as_str());
+        format!(
+            "TrafficPolicy {name}: {}",
+            why.unwrap_or("the guards refuse it")
+        )
+        .into()
+    });
+    let done = !said.is_empty() && said.iter().all(|one| now(one, "Programmed", "True"));
+    Health {
+        verdict: verdict(done && failure.is_none(), failure),
+        ..Health::default()
     }
 }
 

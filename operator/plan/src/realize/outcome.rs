@@ -44,7 +44,7 @@ impl Work<'_> {
             ),
             (None, None, None) if busy => (ReportState::Progressing, None, self.message),
             (None, None, None) => {
-                let aside = self.message.filter(|_| !self.entry.scope.is_app());
+                let aside = self.message.filter(|_| self.entry.scope.is_namespace());
                 (ReportState::Healthy, None, aside)
             }
         };
@@ -75,7 +75,7 @@ impl Work<'_> {
         let follows = matches!(action, Action::Apply(apply) if limits(apply));
         action.is_look()
             || matches!(action, Action::Nudge(_))
-            || follows && !self.entry.scope.is_app()
+            || follows && self.entry.scope.is_namespace()
     }
 }
 

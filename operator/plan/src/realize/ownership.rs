@@ -75,8 +75,8 @@ impl Work<'_> {
     fn may_have(&mut self, key: &ObjectKey) -> bool {
         let access = self.observed.access.get(&(key.namespace.clone(), key.kind));
         // What isolates a namespace is no tenant's to have.
-        match access.filter(|_| self.entry.scope.is_app()) {
-            None if !self.entry.scope.is_app() => {}
+        match access.filter(|_| !self.entry.scope.is_namespace()) {
+            None if self.entry.scope.is_namespace() => {}
             None if self.observing => {}
             None => {
                 self.unsure = true;

@@ -75,6 +75,7 @@ impl Bed {
             scope: crds::Scope::App,
             tier: crds::Tier::General,
             limits: [].into(),
+            shares: Vec::new(),
             charge: std::sync::Arc::default(),
         };
         Self {

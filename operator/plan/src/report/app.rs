@@ -9,7 +9,9 @@ use crds::{
 
 use super::verdict::verdicts;
 use super::{ClusterVerdict, QuotaShort, Shortage};
-use crate::province::{Class, Edit, Edits, Fleet, Lane, Load, Placed, Reach, Refusal, Rolled};
+use crate::province::{
+    Class, Edit, Edits, Fleet, Lane, Load, Placed, Protection, Reach, Refusal, Rolled,
+};
 use crate::world::{AppLedger, AppSlot, Parked, ValidApp};
 
 /// Placements shown in an App's status; the counts are always complete.
@@ -161,6 +163,7 @@ pub(crate) struct AppFacts<'a> {
     pub(crate) edits: &'a Edits,
     pub(crate) class: Option<&'a Arc<Class>>,
     pub(crate) lane: Option<Lane>,
+    pub(crate) protection: Protection,
 }
 
 /// The report of one App.

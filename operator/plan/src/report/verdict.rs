@@ -8,7 +8,7 @@ use crds::{
 use super::Shortage;
 use super::app::{AppFacts, AppReport, Waiting};
 use crate::amount::format_amount;
-use crate::province::{Lane, emergency_hash};
+use crate::province::{Lane, Protection, emergency_hash};
 use crate::world::{AppLedger, AppState};
 
 /// One condition, before times are added.
@@ -88,7 +88,23 @@ pub(super) fn verdicts(facts: &AppFacts<'_>, report: &AppReport) -> Vec<Said> {
         all.push(said(kind, True, reason, message));
     }
     all.extend(parts);
+    all.push(protected(facts));
     all
+}
+
+/// Whether a TrafficPolicy protects it. That none does is the tenant's to decide, and no fault of the App.
+fn protected(facts: &AppFacts<'_>) -> Said {
+    let Protection {
+        enforced,
+        reason,
+        message,
+    } = &facts.protection;
+    let status = if *enforced {
+        ConditionStatus::True
+    } else {
+        ConditionStatus::False
+    };
+    said(ConditionType::Protected, status, *reason, message.clone())
 }
 
 /// Clusters that are named in a sentence.

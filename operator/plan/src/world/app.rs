@@ -214,6 +214,10 @@ impl World {
         if before.as_ref().map(face) != Some(face(&slot)) {
             self.touch_links_of(&slot.namespace, &slot.name);
         }
+        let said = |slot: &AppSlot| (slot.generation, slot.life.is_alive());
+        if before.as_ref().map(said) != Some(said(&slot)) {
+            self.touch_policies_of(&slot.namespace, &slot.name);
+        }
         let moved = before.as_ref().is_none_or(|b| {
             b.footprint.claims != slot.footprint.claims || b.state.is_ok() != slot.state.is_ok()
         });
@@ -239,6 +243,7 @@ impl World {
             return;
         };
         self.touch_links_of(&gone.namespace, &gone.name);
+        self.touch_policies_of(&gone.namespace, &gone.name);
         self.drop_claims(&gone);
         self.uses.replace(gone.hashes(), []);
         let key = (gone.namespace, gone.name);

@@ -218,7 +218,8 @@ fn pods<'m>(
         | Kind::Service
         | Kind::HorizontalPodAutoscaler
         | Kind::PodDisruptionBudget
-        | Kind::HTTPRoute => ("/spec/template/spec", None),
+        | Kind::HTTPRoute
+        | Kind::TrafficPolicy => ("/spec/template/spec", None),
     };
     Some((manifest.pointer(pod)?, count.unwrap_or(1)))
 }

@@ -7,7 +7,7 @@ use crds::{
     AssignmentSlice, AssignmentSliceSpec, ClusterName, Entry, ReportEntry, ReportSlice, Uid,
 };
 
-use super::{World, is_of_namespace};
+use super::{World, is_of_namespace, is_of_policy};
 
 /// What is written in the slices and reports of all clusters about one App.
 #[derive(Clone, Debug, Default)]
@@ -178,9 +178,10 @@ impl World {
             if before.is_some() != found.is_some() {
                 self.touch_named(&key.0, &key.1);
             }
+            self.touch_policies_of(&key.0, &key.1);
         }
         let gone = before.filter(|_| found.is_none());
-        if let Some(home) = gone.filter(|held| !held.entry.scope.is_app()) {
+        if let Some(home) = gone.filter(|held| held.entry.scope.is_namespace()) {
             // Apps may have waited for it to go.
             let here: Vec<Uid> = self.apps_in(&home.entry.namespace).cloned().collect();
             here.iter().for_each(|app| self.touch(app));
@@ -201,7 +202,13 @@ impl World {
             self.sort_namespace(uid);
             return self.touch(uid);
         }
+        if is_of_policy(uid) {
+            return self.touch_policy(uid);
+        }
         self.sort_orphan(uid);
+        if self.orphans.contains(uid) {
+            self.touch_policies_of_orphan(uid);
+        }
         self.touch_rivals(uid);
         self.touch(uid);
     }

@@ -22,6 +22,7 @@ mod ledgers;
 mod links;
 mod moves;
 mod properties;
+mod protection;
 mod purity;
 mod quota;
 mod quotas;

@@ -1,6 +1,7 @@
 //! Random provinces and random histories: whatever happens, what must always hold, holds.
 
 mod decrees;
+mod policies;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,6 +13,7 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use decrees::{Decree, decree};
+use policies::{Rule, rule};
 
 use crate::province::{Draft, Province, app, cluster, count, region};
 
@@ -63,6 +65,7 @@ enum Event {
     Dissolve { tenant: usize },
     Isolate { which: usize },
     Decree(Decree),
+    Rule(Rule),
     Size { app: usize, cores: i32 },
     Wait { seconds: i64 },
 }
@@ -131,6 +134,7 @@ fn event() -> impl Strategy<Value = Event> {
         2 => (0..2usize, prop::collection::vec(region(), 0..3)).prop_map(|(tenant, regions)| Event::Restrict { tenant, regions }),
         1 => (0..2usize).prop_map(|tenant| Event::Dissolve { tenant }),
         7 => decree().prop_map(Event::Decree),
+        4 => rule().prop_map(Event::Rule),
         2 => (0..4usize).prop_map(|which| Event::Isolate { which }),
         2 => (app(), 1..4i32).prop_map(|(app, cores)| Event::Size { app, cores }),
         4 => (1..90i64).prop_map(|seconds| Event::Wait { seconds }),
@@ -219,6 +223,7 @@ impl History {
             Event::Restrict { tenant, regions } => self.restrict(*tenant, regions),
             Event::Dissolve { tenant } => self.dissolve(*tenant),
             Event::Decree(decree) => self.decree(decree),
+            Event::Rule(rule) => self.rule(rule),
             Event::Isolate { which } => self.isolate(*which),
             Event::Size { app, cores } => self.edit(*app, |spec| {
                 let pod = &mut spec.manifests[0]["spec"]["template"]["spec"];
@@ -503,7 +508,9 @@ impl History {
 }
 
 fn draft(app_number: usize, shape: &Shape) -> Draft {
-    let mut draft = app(&format!("web-{app_number}"))
+    let name = format!("web-{app_number}");
+    let mut draft = app(&name)
+        .and(crate::province::manifest("HTTPRoute", &name))
         .tier(TIERS[shape.tier])
         .at_least(shape.least);
     if shape.division < 3 {
@@ -598,6 +605,9 @@ fn rebuilt(province: &Province, order: &[u64]) -> World {
     steps.extend(tenancy(province));
     for quota in province.quotas.values() {
         steps.push(Box::new(move |world| world.apply_quota(quota)));
+    }
+    for policy in province.policies.values() {
+        steps.push(Box::new(move |world| world.apply_policy(policy)));
     }
     for ledger in province.quota_ledgers.values() {
         steps.push(Box::new(move |world| world.apply_quota_ledger(ledger)));

@@ -5,6 +5,7 @@ pub(crate) mod agent;
 pub(crate) mod draft;
 pub(crate) mod enclosures;
 pub(crate) mod grants;
+pub(crate) mod policies;
 pub(crate) mod tenancy;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,11 +13,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use crds::{
     APP_FINALIZER, App, AppSpec, Approval, AssignmentSlice, ClusterName, ClusterReport, Condition,
     ConditionType, ContentHash, Entry, Isolation, Link, MemberCluster, Quota, QuotaLedger, Reason,
-    Region, RegionName, Tenant, Uid, find_condition,
+    Region, RegionName, Tenant, TrafficPolicy, Uid, find_condition,
 };
 use plan::province::{Plan, Refusal, SliceWrite};
 use plan::report::AppReport;
-use plan::world::{Hub, LinkKey, NamespaceSlot, QuotaKey, Settings, StoredContent, TenantKey};
+use plan::world::{
+    Hub, LinkKey, NamespaceSlot, PolicyKey, QuotaKey, Settings, StoredContent, TenantKey,
+};
 use plan::{Planner, World, check, plan as decide};
 use serde_json::{Value, json};
 
@@ -39,6 +42,7 @@ pub(crate) struct Province {
     pub(crate) quotas: BTreeMap<QuotaKey, Quota>,
     pub(crate) isolations: BTreeMap<String, Isolation>,
     pub(crate) links: BTreeMap<LinkKey, Link>,
+    pub(crate) policies: BTreeMap<PolicyKey, TrafficPolicy>,
     pub(crate) quota_ledgers: BTreeMap<RegionName, QuotaLedger>,
     pub(crate) agents: BTreeMap<ClusterName, Agent>,
     pub(crate) slices: BTreeMap<(ClusterName, String), AssignmentSlice>,
@@ -97,6 +101,7 @@ impl Province {
             quotas: BTreeMap::new(),
             isolations: BTreeMap::new(),
             links: BTreeMap::new(),
+            policies: BTreeMap::new(),
             quota_ledgers: BTreeMap::new(),
             agents: BTreeMap::new(),
             slices: BTreeMap::new(),
@@ -438,6 +443,7 @@ impl Province {
         let Plan {
             tenants,
             quotas,
+            policies,
             holds,
             contents,
             slices,
@@ -448,6 +454,7 @@ impl Province {
         assert!(
             tenants.is_empty()
                 && quotas.is_empty()
+                && policies.is_empty()
                 && holds.is_empty()
                 && contents.is_empty()
                 && slices.is_empty(),
@@ -463,6 +470,10 @@ impl Province {
             [],
             "no status is written at rest"
         );
+        assert!(
+            self.memory.0.report().policy_statuses.is_empty(),
+            "none of a policy either"
+        );
     }
 
     /// Applies a plan as the hub does.
@@ -477,6 +488,9 @@ impl Province {
         }
         for write in &plan.quotas {
             self.write_quota(write);
+        }
+        for write in &plan.policies {
+            self.write_policy(write);
         }
         for content in &plan.contents {
             let hashes = content.items.iter().map(|item| item.hash.clone()).collect();
@@ -585,6 +599,7 @@ impl Province {
         self.write_quota_statuses(&report.quota_statuses);
         self.write_isolation_statuses(&report.isolation_statuses);
         self.write_link_statuses(&report.link_statuses);
+        self.write_policy_statuses(&report.policy_statuses);
         self.status_writes > before
     }
 

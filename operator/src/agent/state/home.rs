@@ -11,23 +11,23 @@ use plan::world::namespace_uid;
 use super::State;
 
 impl State {
-    /// Sorts the Apps that are held by their namespaces.
+    /// Sorts the Apps and policies that are held by their namespaces.
     pub(super) fn sort_homes(&mut self) {
         self.homes.clear();
         let held = self.held.entries.values().map(|held| &held.entry);
-        for entry in held.filter(|entry| entry.scope.is_app()) {
+        for entry in held.filter(|entry| !entry.scope.is_namespace()) {
             let here = self.homes.entry(entry.namespace.clone()).or_default();
             here.insert(entry.uid.clone());
         }
     }
 
-    /// Whether this stands for an App and not for a namespace.
-    pub(super) fn is_app(&self, uid: &Uid) -> bool {
+    /// Whether this stands for a namespace, and not for what is in it.
+    pub(super) fn is_home(&self, uid: &Uid) -> bool {
         let held = self.held.entries.get(uid);
-        held.is_none_or(|held| held.entry.scope.is_app())
+        held.is_some_and(|held| held.entry.scope.is_namespace())
     }
 
-    /// Entries of Apps in a namespace of which anything may be left.
+    /// Entries of Apps and policies in a namespace of which anything may be left.
     fn residents<'a>(&'a self, namespace: &'a NamespaceName) -> impl Iterator<Item = &'a Entry> {
         let here = self.homes.get(namespace).into_iter().flatten();
         let held = here.filter_map(|uid| Some(&*self.held.entries.get(uid)?.entry));
@@ -82,7 +82,7 @@ impl State {
         };
         let entry = held.entry.clone();
         let namespace = &entry.namespace;
-        if entry.scope.is_app() {
+        if !entry.scope.is_namespace() {
             let before = self.reports.get(uid).map(|before| before.state);
             if report.state == ReportState::Removed && before != Some(ReportState::Removed) {
                 self.wake(namespace_uid(namespace), now);
@@ -139,7 +139,7 @@ impl State {
     /// Decides on every namespace: what their Apps are charged changed with the cluster.
     pub(super) fn stir_homes(&mut self) {
         let held = self.held.entries.iter();
-        let homes = held.filter(|(_, held)| !held.entry.scope.is_app());
+        let homes = held.filter(|(_, held)| held.entry.scope.is_namespace());
         self.dirty.extend(homes.map(|(uid, _)| uid.clone()));
     }
 }

@@ -37,6 +37,7 @@ fn entry(uid: &str, content: &str, pack: &str) -> Entry {
         scope: crds::Scope::App,
         tier: crds::Tier::General,
         limits: [].into(),
+        shares: Vec::new(),
         charge: std::sync::Arc::default(),
     }
 }

@@ -34,6 +34,7 @@ fn entry(uid: &str, scope: Scope) -> Entry {
         take_over: TakeOver::Always,
         tier: Tier::General,
         limits: ["pods".to_owned()].into(),
+        shares: Vec::new(),
         charge: std::sync::Arc::new(Charge {
             each: BTreeMap::from([("pods".to_owned(), Quantity("1".to_owned()))]),
             ..Charge::default()
@@ -148,6 +149,7 @@ impl Bed {
         };
         let app = Entry {
             limits: [].into(),
+            shares: Vec::new(),
             ..entry("uid-1", Scope::App)
         };
         let content = ContentState::Here(&content);
