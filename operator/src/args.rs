@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crds::ClusterName;
 
 use crate::cli::{Format, Named, Target};
-use crate::guard::serve::Dial;
+use crate::guard::serve::{AccessLogTarget, Dial};
 
 /// One cloud of many regions.
 #[derive(Debug, Parser)]
@@ -251,6 +251,27 @@ pub struct GuardServeArguments {
     /// Longest pause inside a request's body; a longer one is refused with 408.
     #[arg(long, env = "JIUZHOU_BODY_PAUSE_MAX", default_value = "30s", value_parser = span)]
     pub body_pause_max: Duration,
+    /// An open WebSocket on which neither side says anything for this long is closed.
+    #[arg(long, env = "JIUZHOU_UPGRADE_IDLE_MAX", default_value = "10m", value_parser = span)]
+    pub upgrade_idle_max: Duration,
+    /// Where one line of JSON for each request goes: stdout, off, or the name of a file.
+    #[arg(
+        long,
+        env = "JIUZHOU_ACCESS_LOG",
+        default_value = "stdout",
+        value_name = "stdout|off|FILE"
+    )]
+    pub access_log: AccessLogTarget,
+    /// Of a hundred requests so many are logged.
+    #[arg(long, env = "JIUZHOU_ACCESS_LOG_PERCENT", default_value_t = 100,
+          value_parser = clap::value_parser!(u32).range(0..=100))]
+    pub access_log_percent: u32,
+    /// Of a hundred traces that begin here so many are sampled, 0 to 100; what clients began is
+    /// continued as they say.
+    ///
+    /// Traces go to OTEL_EXPORTER_OTLP_ENDPOINT; without it nothing is traced.
+    #[arg(long, env = "JIUZHOU_TRACE_PERCENT", default_value = "1", value_parser = percent)]
+    pub trace_percent: f64,
     /// After SIGTERM it is not ready and still accepts for this long, until nobody sends it more.
     #[arg(long, env = "JIUZHOU_DRAIN_DELAY", default_value = "5s", value_parser = span)]
     pub drain_delay: Duration,
@@ -267,6 +288,12 @@ fn span(text: &str) -> Result<Duration, String> {
         .filter(|millis| *millis > 0)
         .map(Duration::from_millis);
     span.ok_or_else(|| "must be a number and ms, s, m or h, as in 10s".to_owned())
+}
+
+fn percent(text: &str) -> Result<f64, String> {
+    let percent = text.parse().ok();
+    let percent = percent.filter(|percent| (0.0..=100.0).contains(percent));
+    percent.ok_or_else(|| "must be a number from 0 to 100, as in 0.5".to_owned())
 }
 
 fn cluster(text: &str) -> Result<ClusterName, String> {

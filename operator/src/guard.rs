@@ -7,3 +7,4 @@ pub mod compile;
 pub mod config;
 pub mod gateway;
 pub mod serve;
+pub mod standing;

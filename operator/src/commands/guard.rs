@@ -6,11 +6,16 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
+use axum::Router;
+use axum::response::IntoResponse as _;
+use axum::routing::get;
+use http::StatusCode;
+use http::header::CONTENT_TYPE;
 use tokio_util::sync::CancellationToken;
 
 use crate::args::GuardServeArguments;
-use crate::guard::serve::{Guard, Settings, store};
-use crate::runtime::serve::{Health, serve as serve_health};
+use crate::guard::serve::{Guard, Observing, Settings, store};
+use crate::runtime::serve::{Health, serve_also};
 use crate::runtime::shutdown;
 use crate::runtime::telemetry::Telemetry;
 
@@ -19,9 +24,13 @@ const LOOK: Duration = Duration::from_millis(250);
 
 /// `jiuzhou guard serve`.
 pub(super) async fn serve(arguments: GuardServeArguments) -> anyhow::Result<ExitCode> {
-    let telemetry = Telemetry::start("jiuzhou-guard-serve")?;
+    // The guard itself decides which requests are traced.
+    let telemetry = Telemetry::start_sampling("jiuzhou-guard-serve", 1.0)?;
     let stop = shutdown::on_signals()?;
-    let guard = Arc::new(Guard::new(settings(&arguments), &telemetry.registry())?);
+    let guard = Arc::new(Guard::new(
+        &settings(&arguments, &telemetry),
+        &telemetry.registry(),
+    )?);
     let health = Health::new();
     let (configured, stopping) = (Arc::clone(&guard), stop.clone());
     health.ready("configured", move || match configured.revision() {
@@ -35,10 +44,11 @@ pub(super) async fn serve(arguments: GuardServeArguments) -> anyhow::Result<Exit
     });
     // Health is told until the very end: whoever waits for a drain asks for it.
     let end = CancellationToken::new();
-    let server = serve_health(
+    let server = serve_also(
         arguments.metrics_address,
         telemetry.registry(),
         health,
+        protection(Arc::clone(&guard)),
         end.clone(),
     )
     .await?;
@@ -55,7 +65,21 @@ pub(super) async fn serve(arguments: GuardServeArguments) -> anyhow::Result<Exit
     Ok(ExitCode::SUCCESS)
 }
 
-fn settings(arguments: &GuardServeArguments) -> Settings {
+/// `/protection`: what protects the routes, and what it did.
+fn protection(guard: Arc<Guard>) -> Router {
+    let tell = || async move {
+        match serde_json::to_string(&guard.standing()) {
+            Ok(text) => ([(CONTENT_TYPE, "application/json")], text).into_response(),
+            Err(error) => {
+                tracing::error!(error = %error, "the standing of the guard cannot be shown");
+                StatusCode::INTERNAL_SERVER_ERROR.into_response()
+            }
+        }
+    };
+    Router::new().route("/protection", get(tell))
+}
+
+fn settings(arguments: &GuardServeArguments, telemetry: &Telemetry) -> Settings {
     Settings {
         address: arguments.address,
         seed: uuid::Uuid::new_v4().into_bytes(),
@@ -63,6 +87,13 @@ fn settings(arguments: &GuardServeArguments) -> Settings {
         connections_max: usize::try_from(arguments.connections_max).unwrap_or(usize::MAX),
         body_bytes_max: u64::from(arguments.body_mebibytes_max) << 20,
         body_pause_max: arguments.body_pause_max,
+        upgrade_idle_max: arguments.upgrade_idle_max,
+        observing: Observing {
+            access_log: arguments.access_log.clone(),
+            access_log_percent: arguments.access_log_percent,
+            tracer: telemetry.tracer(),
+            trace_percent: arguments.trace_percent,
+        },
     }
 }
 

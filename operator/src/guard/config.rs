@@ -18,7 +18,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use shield::PolicySettings;
+use shield::{OutlierSettings, PolicySettings};
 
 /// What a serving guard runs on.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -222,6 +222,40 @@ pub struct Rule {
     /// How long an endpoint may take to answer; absent means no end.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "millis")]
     pub backend_timeout: Option<Duration>,
+    /// When a request is sent once more; absent means only where an endpoint takes no connection, once,
+    /// to another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retries: Option<Retries>,
+}
+
+/// When a request is sent once more.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Retries {
+    /// How often, 0 to 3.
+    pub attempts: u8,
+    /// After what.
+    pub on: Vec<RetryOn>,
+    /// Retries per hundred requests of the rule, 0 to 100; three per second are allowed besides.
+    #[serde(default = "budget_default")]
+    pub budget_percent: u32,
+}
+
+const fn budget_default() -> u32 {
+    20
+}
+
+/// What a request is sent again after. Methods that are not idempotent are only after the first two.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RetryOn {
+    /// No connection was made.
+    ConnectFailure,
+    /// The endpoint says that it did not look at the request.
+    Refused,
+    /// The connection broke before an answer.
+    Reset,
+    /// The answer is 502, 503 or 504.
+    GatewayError,
 }
 
 /// Where a share of the requests goes.
@@ -320,6 +354,9 @@ pub struct Service {
     /// Those that are ready. None at all answers 503.
     #[serde(default)]
     pub endpoints: Vec<Endpoint>,
+    /// When one that fails gets no requests for a while.
+    #[serde(default, skip_serializing_if = "is_usual")]
+    pub outliers: OutlierSettings,
 }
 
 /// What endpoints speak, by the port's `appProtocol`.
@@ -368,6 +405,10 @@ impl fmt::Debug for Certificate {
 )]
 fn is_first(class: &usize) -> bool {
     *class == 0
+}
+
+fn is_usual(outliers: &OutlierSettings) -> bool {
+    *outliers == OutlierSettings::default()
 }
 
 /// Durations as milliseconds.

@@ -3,50 +3,65 @@
 //! ```text
 //! connection ─ request ─ host, path ─ rule ─ changes ─ endpoint ─ answer
 //!   server      proxy    headers,     prepare,          endpoint    body,
-//!   tls                  path         matching                      answer
+//!   tls                  path         matching          pool,       answer
+//!                                                       retry
 //! ```
 //!
 //! It holds no credentials of Kubernetes and asks nobody on the way of a request.
 
+mod access_log;
 mod answer;
 mod body;
 mod by_host;
+mod dial;
 mod endpoint;
 mod headers;
+mod listening;
 mod matching;
 mod metrics;
+mod outgoing;
+mod passing;
 mod path;
+mod pool;
 mod prepare;
 mod protection;
 mod proxy;
+mod record;
+mod retry;
+mod scrape;
 mod server;
 pub mod store;
 mod tls;
+mod trace;
+mod tunnel;
 
-use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use tokio::net::TcpListener;
+use opentelemetry_sdk::trace::SdkTracer;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub use endpoint::Dial;
+pub use access_log::{AccessLogError, AccessLogTarget};
+pub use dial::Dial;
+pub use listening::opened;
 pub use prepare::PrepareError;
 
 use super::config::Configuration;
+use super::standing::Standing;
+use access_log::AccessLog;
+use listening::Listening;
 use metrics::Metrics;
+use outgoing::Bounds;
 use prepare::Serving;
-use protection::Policies;
-use proxy::{Bounds, Shared};
+use proxy::Shared;
+use scrape::Scrape;
 use server::Ports;
-
-/// Ports below 1024 need rights that a guard shall not have; they are served so much higher.
-const PRIVILEGED: u16 = 1024;
-const SHIFT: u16 = 10_000;
+use trace::Tracing;
 
 /// How a guard serves.
 #[derive(Clone, Debug)]
@@ -63,6 +78,37 @@ pub struct Settings {
     pub body_bytes_max: u64,
     /// Between two parts of a request's body.
     pub body_pause_max: Duration,
+    /// How long neither side of a WebSocket may say anything.
+    pub upgrade_idle_max: Duration,
+    /// What is told of single requests.
+    pub observing: Observing,
+}
+
+/// What is told of single requests; by default nothing is.
+#[derive(Clone, Debug, Default)]
+pub struct Observing {
+    /// Where the access log goes.
+    pub access_log: AccessLogTarget,
+    /// The share of requests that are logged.
+    pub access_log_percent: u32,
+    /// Where traces go; none where they go nowhere.
+    pub tracer: Option<SdkTracer>,
+    /// The share of the traces beginning here that are sampled.
+    pub trace_percent: f64,
+}
+
+/// Why a guard cannot be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum SetupError {
+    /// A metric is there already.
+    #[error("cannot register the guard's metrics")]
+    Metrics(#[from] prometheus::Error),
+    /// The access log.
+    #[error("cannot set up the access log")]
+    AccessLog(#[from] AccessLogError),
+    /// A constant of ours.
+    #[error("cannot bound the traces that clients ask for")]
+    Traces(#[from] shield::QuotaError),
 }
 
 /// Why a configuration is not in force.
@@ -76,69 +122,58 @@ pub enum ApplyError {
         /// Why.
         source: PrepareError,
     },
-    /// A port is taken or not ours.
-    #[error("cannot listen on {address} for port {port} of a Gateway")]
-    Bind {
-        /// Where.
-        address: SocketAddr,
-        /// The Gateway's port.
-        port: u16,
-        /// What the system says.
-        source: std::io::Error,
-    },
 }
 
 /// A guard that serves. Dropping it ends nothing; [`Guard::drain`] does.
 pub struct Guard {
-    settings: Settings,
     ports: Ports,
-    open: Mutex<BTreeMap<u16, CancellationToken>>,
-}
-
-/// The port that is really opened for a Gateway's port.
-pub fn opened(port: u16) -> u16 {
-    if port < PRIVILEGED {
-        port + SHIFT
-    } else {
-        port
-    }
+    listening: Listening,
 }
 
 impl Guard {
     /// A guard without a configuration, which listens on nothing.
-    pub fn new(
-        settings: Settings,
-        registry: &prometheus::Registry,
-    ) -> Result<Self, prometheus::Error> {
-        let shared = Shared {
-            current: ArcSwap::from_pointee(Serving {
-                revision: String::new(),
-                ports: BTreeMap::new(),
-                services: endpoint::Services::new(settings.dial),
-                policies: Policies::new(settings.seed),
-            }),
+    pub fn new(settings: &Settings, registry: &prometheus::Registry) -> Result<Self, SetupError> {
+        let metrics = Metrics::register(registry)?;
+        let serving = Serving::nothing(settings.dial, settings.seed);
+        let clock = serving.policies.clock;
+        let observing = &settings.observing;
+        let log = AccessLog::open(
+            &observing.access_log,
+            observing.access_log_percent,
+            &metrics.log_dropped,
+            clock,
+        )?;
+        let tracer = observing.tracer.clone();
+        let tracing = tracer.map(|tracer| Tracing::new(tracer, observing.trace_percent, clock));
+        let shared = Arc::new(Shared {
+            current: ArcSwap::from_pointee(serving),
             bounds: Bounds {
-                body_bytes_max: settings.body_bytes_max,
-                body_pause_max: settings.body_pause_max,
+                bytes_max: settings.body_bytes_max,
+                pause_max: settings.body_pause_max,
+                kept: Arc::new(AtomicUsize::new(0)),
             },
             upgraded: TaskTracker::new(),
-            metrics: Metrics::register(registry)?,
-        };
+            upgrade_idle_max: settings.upgrade_idle_max,
+            metrics,
+            log,
+            tracing: tracing.transpose()?,
+        });
+        registry.register(Box::new(Scrape::new(Arc::clone(&shared))?))?;
         let ports = Ports {
-            shared: Arc::new(shared),
+            shared,
             room: Arc::new(Semaphore::new(settings.connections_max)),
             tracker: TaskTracker::new(),
             drain: CancellationToken::new(),
         };
         Ok(Self {
-            settings,
+            listening: Listening::new(settings.address, ports.clone()),
             ports,
-            open: Mutex::default(),
         })
     }
 
     /// Serves by another configuration from now on. Requests that are under way end by the one they
-    /// began with; an error leaves everything as it is.
+    /// began with; an error leaves everything as it is. A port that cannot be opened now is tried again
+    /// every second.
     pub async fn apply(&self, wanted: &Configuration) -> Result<(), ApplyError> {
         let before = self.ports.shared.current.load_full();
         let metrics = &self.ports.shared.metrics;
@@ -147,32 +182,20 @@ impl Guard {
             ApplyError::Prepare { revision, source }
         })?;
         let wanted: Vec<u16> = serving.ports.keys().copied().collect();
-        let listeners = self.bind(&wanted).await?;
         tracing::info!(revision = serving.revision, "configuration in force");
         self.ports.shared.current.store(Arc::new(serving));
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        open.retain(|port, stop| {
-            let stays = wanted.contains(port);
-            if !stays {
-                stop.cancel();
-            }
-            stays
-        });
-        for (listener, port) in listeners {
-            let stop = self.ports.drain.child_token();
-            open.insert(port, stop.clone());
-            let accepting = self
-                .ports
-                .clone()
-                .accept(listener, port, self.tls(port), stop);
-            self.ports.tracker.spawn(accepting);
-        }
+        self.listening.listen(&wanted).await;
         Ok(())
     }
 
     /// The revision in force; empty before the first.
     pub fn revision(&self) -> String {
         self.ports.shared.current.load().revision.clone()
+    }
+
+    /// What protects the routes, and what it did.
+    pub fn standing(&self) -> Standing {
+        scrape::standing(&self.ports.shared)
     }
 
     /// Accepts no more, lets what is under way end, and returns after it did or `patience` is over.
@@ -187,39 +210,8 @@ impl Guard {
         if tokio::time::timeout(patience, ended).await.is_err() {
             tracing::warn!("connections were still open when the time for draining was over");
         }
-    }
-
-    async fn bind(&self, wanted: &[u16]) -> Result<Vec<(TcpListener, u16)>, ApplyError> {
-        let is_open = |port: &u16| {
-            self.open
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .contains_key(port)
-        };
-        let mut listeners = Vec::new();
-        for port in wanted.iter().filter(|port| !is_open(port)) {
-            let address = SocketAddr::new(self.settings.address, opened(*port));
-            let listener = TcpListener::bind(address).await;
-            let bad = |source| ApplyError::Bind {
-                address,
-                port: *port,
-                source,
-            };
-            listeners.push((listener.map_err(bad)?, *port));
+        if let Some(log) = &self.ports.shared.log {
+            log.flush().await;
         }
-        Ok(listeners)
-    }
-
-    fn tls(&self, port: u16) -> Arc<rustls::ServerConfig> {
-        let shared = Arc::clone(&self.ports.shared);
-        tls::server(Arc::new(tls::Resolver(
-            move |find: &dyn Fn(&tls::Certificates) -> _| {
-                let serving = shared.current.load();
-                serving
-                    .ports
-                    .get(&port)
-                    .and_then(|port| find(&port.certificates))
-            },
-        )))
     }
 }

@@ -150,10 +150,21 @@ pub async fn serve(
     health: Health,
     stop: CancellationToken,
 ) -> Result<Server, ServeError> {
+    serve_also(address, registry, health, Router::new(), stop).await
+}
+
+/// The same, with more pages.
+pub async fn serve_also(
+    address: SocketAddr,
+    registry: Registry,
+    health: Health,
+    more: Router,
+    stop: CancellationToken,
+) -> Result<Server, ServeError> {
     let failed = |source| ServeError::Bind { address, source };
     let listener = TcpListener::bind(address).await.map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
-    let serving = axum::serve(listener, router(registry, health))
+    let serving = axum::serve(listener, router(registry, health).merge(more))
         .with_graceful_shutdown(stop.clone().cancelled_owned());
     let task = tokio::spawn(async move {
         let patience = async {

@@ -12,7 +12,7 @@ use opentelemetry_sdk::{
     Resource,
     metrics::{Aggregation, Instrument, SdkMeterProvider, Stream},
     propagation::TraceContextPropagator,
-    trace::{Sampler, SdkTracerProvider},
+    trace::{Sampler, SdkTracer, SdkTracerProvider},
 };
 use prometheus::{Registry, TextEncoder};
 use tracing::Span;
@@ -54,13 +54,19 @@ pub struct Telemetry {
     registry: Registry,
     meters: SdkMeterProvider,
     tracer: Option<SdkTracerProvider>,
+    service: &'static str,
 }
 
 impl Telemetry {
     /// Starts logs, metrics and, where an endpoint is configured, traces. Call inside the runtime:
     /// the exporter's channel lives on it.
     pub fn start(service: &'static str) -> Result<Self, TelemetryError> {
-        let tracer = tracer(service)?;
+        Self::start_sampling(service, SAMPLED)
+    }
+
+    /// The same with another share of root spans kept.
+    pub fn start_sampling(service: &'static str, share: f64) -> Result<Self, TelemetryError> {
+        let tracer = tracer(service, share)?;
         let spans = tracer
             .as_ref()
             .map(|provider| tracing_opentelemetry::layer().with_tracer(provider.tracer(service)));
@@ -82,7 +88,14 @@ impl Telemetry {
             registry,
             meters,
             tracer,
+            service,
         })
+    }
+
+    /// What spans are made with where that is done without logs; none where they go nowhere.
+    pub fn tracer(&self) -> Option<SdkTracer> {
+        let provider = self.tracer.as_ref();
+        provider.map(|provider| provider.tracer(self.service))
     }
 
     /// The registry that `/metrics` shows.
@@ -124,7 +137,7 @@ fn resource(service: &'static str) -> Resource {
     Resource::builder().with_service_name(service).build()
 }
 
-fn tracer(service: &'static str) -> Result<Option<SdkTracerProvider>, TelemetryError> {
+fn tracer(service: &'static str, share: f64) -> Result<Option<SdkTracerProvider>, TelemetryError> {
     let Some(endpoint) = std::env::var(OTLP_ENDPOINT)
         .ok()
         .filter(|value| !value.is_empty())
@@ -139,7 +152,7 @@ fn tracer(service: &'static str) -> Result<Option<SdkTracerProvider>, TelemetryE
     let provider = SdkTracerProvider::builder()
         .with_batch_exporter(exporter)
         .with_sampler(Sampler::ParentBased(Box::new(Sampler::TraceIdRatioBased(
-            SAMPLED,
+            share,
         ))))
         .with_resource(resource(service))
         .build();

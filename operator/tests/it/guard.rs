@@ -2,7 +2,11 @@
 
 mod attacks;
 mod changes;
+mod observed;
+mod outlier;
 mod passing;
 mod protecting;
+mod retries;
 mod support;
 mod tls;
+mod upgrades;

@@ -199,6 +199,7 @@ pub(super) fn service(used: &ServiceUse, index: &Index<'_>) -> Service {
     Service {
         protocol: speaks(port).unwrap_or_default(),
         endpoints: choose(object, by_family),
+        ..Service::default()
     }
 }
 

@@ -1,5 +1,7 @@
 //! What the guard answers itself: short, in the client's format, always with the reason.
 
+use std::sync::Arc;
+
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, LOCATION, RETRY_AFTER};
 use http::{HeaderValue, Response, StatusCode};
 use http_body_util::Full;
@@ -24,6 +26,8 @@ pub(super) enum Reason {
     BodyTooLong,
     /// The body came too slowly.
     BodyTooSlow,
+    /// The client broke off inside the body.
+    BodyCut,
     /// The route refers to something that does not exist, or that it may not use.
     BrokenRoute,
     /// The service has no ready endpoint.
@@ -45,6 +49,7 @@ impl Reason {
             Self::Misdirected => "Misdirected",
             Self::BodyTooLong => "BodyTooLong",
             Self::BodyTooSlow => "BodyTooSlow",
+            Self::BodyCut => "BodyCut",
             Self::BrokenRoute => "BrokenRoute",
             Self::NoEndpoint => "NoEndpoint",
             Self::ConnectFailure => "ConnectFailure",
@@ -55,7 +60,7 @@ impl Reason {
 
     fn status(self) -> StatusCode {
         match self {
-            Self::BadRequest => StatusCode::BAD_REQUEST,
+            Self::BadRequest | Self::BodyCut => StatusCode::BAD_REQUEST,
             Self::NoRoute => StatusCode::NOT_FOUND,
             Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
             Self::BodyTooLong => StatusCode::PAYLOAD_TOO_LARGE,
@@ -78,6 +83,7 @@ impl Reason {
             ],
             Self::BodyTooLong => ["请求内容过大", "the body is longer than allowed"],
             Self::BodyTooSlow => ["请求内容传输过慢", "the body came too slowly"],
+            Self::BodyCut => ["请求内容不完整", "the body was cut off"],
             Self::BrokenRoute => ["服务配置有误", "the route refers to what it cannot use"],
             Self::NoEndpoint => ["服务暂无可用实例", "the service has no ready endpoint"],
             Self::ConnectFailure => ["服务暂时无法连接", "no endpoint took the connection"],
@@ -124,6 +130,14 @@ impl Refusal {
         match self {
             Self::Own(_) => "",
             Self::Shed(shed) => &shed.rule,
+        }
+    }
+
+    /// The same, to be kept.
+    pub(super) fn rule_name(&self) -> Option<Arc<str>> {
+        match self {
+            Self::Own(_) => None,
+            Self::Shed(shed) => Some(Arc::clone(&shed.rule)),
         }
     }
 

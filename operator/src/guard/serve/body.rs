@@ -1,16 +1,17 @@
-//! Bodies on their way, in both directions, as streams: nothing is gathered.
+//! Bodies of answers on their way to clients, as streams: nothing is gathered.
 
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use http_body_util::Full;
 use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
 use tokio::time::{Instant, Sleep};
 
-use super::endpoint::{Flight, Lent};
+use super::endpoint::Flight;
+use super::pool::Lent;
 use super::protection::Guarded;
+use super::record::{Record, Why};
 
 /// Why a body ended before its end.
 #[derive(Debug, thiserror::Error)]
@@ -24,19 +25,12 @@ pub(super) enum BodyError {
     /// The time for the whole request is over.
     #[error("the time for the request is over")]
     Overdue,
+    /// It is being sent to another endpoint instead.
+    #[error("the request is sent elsewhere")]
+    Stale,
     /// The connection it came from.
     #[error("the body was cut off")]
     Cut(#[source] hyper::Error),
-}
-
-/// A request's body on its way to an endpoint.
-#[derive(Debug)]
-pub(super) struct Outgoing {
-    inner: Incoming,
-    left: u64,
-    pause_max: Duration,
-    /// Runs while nothing comes.
-    pause: Option<Pin<Box<Sleep>>>,
 }
 
 /// An answer's body on its way to the client.
@@ -58,58 +52,7 @@ pub(super) struct Passed {
     _flight: Flight,
     /// Its place among those under way is free when the body ended.
     _guarded: Option<Guarded>,
-}
-
-impl Outgoing {
-    pub(super) fn new(inner: Incoming, bytes_max: u64, pause_max: Duration) -> Self {
-        Self {
-            inner,
-            left: bytes_max,
-            pause_max,
-            pause: None,
-        }
-    }
-}
-
-impl Body for Outgoing {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let this = &mut *self;
-        match Pin::new(&mut this.inner).poll_frame(context) {
-            Poll::Ready(Some(Ok(frame))) => {
-                this.pause = None;
-                let length = frame.data_ref().map_or(0, |data| data.len() as u64);
-                match this.left.checked_sub(length) {
-                    Some(left) => this.left = left,
-                    None => return Poll::Ready(Some(Err(BodyError::TooLong))),
-                }
-                Poll::Ready(Some(Ok(frame)))
-            }
-            Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(BodyError::Cut(error)))),
-            Poll::Ready(None) => Poll::Ready(None),
-            Poll::Pending => {
-                let pause_max = this.pause_max;
-                let pause = this
-                    .pause
-                    .get_or_insert_with(|| Box::pin(tokio::time::sleep(pause_max)));
-                ready!(pause.as_mut().poll(context));
-                Poll::Ready(Some(Err(BodyError::TooSlow)))
-            }
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
-    }
+    record: Option<Box<Record>>,
 }
 
 impl Passed {
@@ -128,11 +71,20 @@ impl Passed {
             overdue,
             _flight: flight,
             _guarded: guarded,
+            record: None,
         }
     }
 }
 
 impl Answer {
+    /// Ends `record` when the body does.
+    pub(super) fn record(&mut self, mut record: Record) {
+        match self {
+            Self::Own(body) => record.bytes_out = body.size_hint().lower(),
+            Self::Passed(passed) => passed.record = Some(Box::new(record)),
+        }
+    }
+
     pub(super) fn empty() -> Self {
         Self::Own(Full::default())
     }
@@ -173,8 +125,16 @@ impl Body for Answer {
 impl Passed {
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match Pin::new(&mut self.inner).poll_frame(context) {
-            Poll::Ready(Some(Ok(frame))) => Poll::Ready(Some(Ok(frame))),
-            Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(BodyError::Cut(error)))),
+            Poll::Ready(Some(Ok(frame))) => {
+                if let (Some(record), Some(data)) = (&mut self.record, frame.data_ref()) {
+                    record.bytes_out += data.len() as u64;
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Poll::Ready(Some(Err(error))) => {
+                self.broke(Why::EndpointBroke);
+                Poll::Ready(Some(Err(BodyError::Cut(error))))
+            }
             Poll::Ready(None) => {
                 self.has_ended = true;
                 Poll::Ready(None)
@@ -184,8 +144,18 @@ impl Passed {
                     return Poll::Pending;
                 };
                 ready!(overdue.as_mut().poll(context));
+                self.broke(Why::EndpointTimeout);
                 Poll::Ready(Some(Err(BodyError::Overdue)))
             }
+        }
+    }
+}
+
+impl Passed {
+    /// It broke off; what was said first about why stays.
+    fn broke(&mut self, why: Why) {
+        if let Some(record) = &mut self.record {
+            record.broke(why);
         }
     }
 }
@@ -193,10 +163,12 @@ impl Passed {
 impl Drop for Passed {
     fn drop(&mut self) {
         // A body of known length is not asked again after its last byte.
-        if (self.has_ended || self.inner.is_end_stream())
-            && let Some(lent) = self.lent.take()
-        {
-            lent.give_back();
+        if self.has_ended || self.inner.is_end_stream() {
+            if let Some(lent) = self.lent.take() {
+                lent.give_back();
+            }
+        } else {
+            self.broke(Why::ClientGone);
         }
     }
 }

@@ -38,7 +38,7 @@ impl<T> ByHost<T> {
     }
 
     /// All that cover a host, the most specific first.
-    pub(super) fn covering<'a>(&'a self, host: &'a str) -> impl Iterator<Item = &'a T> {
+    pub(super) fn covering<'a>(&'a self, host: &str) -> impl Iterator<Item = &'a T> {
         let below = (!self.below.is_empty())
             .then(|| suffixes(host).filter_map(|suffix| self.below.get(suffix)));
         self.exact

@@ -1,419 +1,247 @@
-//! Endpoints and the connections to each.
-//!
-//! Connections are kept per endpoint, never by the name in a request: many names lead to one pod, and a
-//! pod's address is nothing that an application should see as its host.
+//! Services, their endpoints, and which of them a request goes to.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::net::SocketAddr;
+use std::sync::Arc;
 
-use http::{Request, Response};
-use hyper::body::Incoming;
-use hyper::client::conn::{http1, http2};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::net::TcpStream;
+use shield::{Ejections, EndpointPass, EndpointResult, Health, OutlierSettings};
 
-use super::body::Outgoing;
+use super::dial::Dial;
+use super::pool::Pool;
+use super::prepare::PrepareError;
+use super::protection::Clock;
 use crate::guard::config::{self, Endpoint, Protocol};
-
-/// Loopback and the networks of a cluster answer in well under a millisecond; what takes a second is
-/// gone, and another endpoint is asked.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
-/// Servers end idle connections, many after five seconds: younger ones are used first, older ones never.
-const IDLE_MAX: Duration = Duration::from_secs(30);
-/// Beyond this many idle connections to one endpoint the next is closed.
-const IDLE_COUNT_MAX: usize = 256;
-/// A kept connection may have ended unseen; so many of them are tried before the request is given up.
-const STALE_MAX: usize = 3;
-
-/// Why an endpoint gave no answer.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum SendError {
-    /// Nothing was sent.
-    #[error("cannot connect to {at}")]
-    Connect {
-        at: SocketAddr,
-        source: std::io::Error,
-    },
-    /// Nothing was sent.
-    #[error("{at} does not speak the protocol that its port declares")]
-    Handshake {
-        at: SocketAddr,
-        source: hyper::Error,
-    },
-    /// It may have been handled.
-    #[error("{at} broke the connection")]
-    Broken {
-        at: SocketAddr,
-        source: hyper::Error,
-    },
-}
-
-/// A request that was not sent can be sent to another endpoint.
-pub(super) struct Unsent {
-    pub(super) error: SendError,
-    pub(super) request: Option<Request<Outgoing>>,
-}
-
-/// An answer, and the connection that goes back when its body ended.
-pub(super) struct Sent {
-    pub(super) response: Response<Incoming>,
-    pub(super) lent: Option<Lent>,
-}
 
 /// A service's endpoints.
 #[derive(Debug)]
 pub(super) struct Endpoints {
-    all: Vec<Arc<Pool>>,
+    all: Vec<Member>,
+    protocol: Protocol,
+    outliers: OutlierSettings,
+    ejections: Arc<Ejections>,
+    clock: Clock,
+}
+
+/// An endpoint of a service. Connections to it may be shared with other services, its health is not:
+/// it is bounded how many of one service are ejected.
+#[derive(Clone, Debug)]
+struct Member {
+    pool: Arc<Pool>,
+    health: Arc<Health>,
 }
 
 /// All services of a configuration.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Services {
     by_name: BTreeMap<String, Arc<Endpoints>>,
     pools: BTreeMap<(Endpoint, bool), Arc<Pool>>,
     dial: Dial,
-}
-
-/// Where the addresses of pods are really reached: a sandbox serves them on loopback.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Dial(Option<(Network, Network)>);
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Network {
-    address: u32,
-    bits: u8,
-}
-
-/// The connections to one endpoint.
-#[derive(Debug)]
-pub(super) struct Pool {
-    at: SocketAddr,
-    protocol: Protocol,
-    in_flight: AtomicUsize,
-    idle: Mutex<Vec<(http1::SendRequest<Outgoing>, Instant)>>,
-    shared: tokio::sync::Mutex<Option<http2::SendRequest<Outgoing>>>,
-}
-
-/// A connection that is in use for one request.
-#[derive(Debug)]
-pub(super) struct Lent {
-    sender: http1::SendRequest<Outgoing>,
-    pool: Arc<Pool>,
+    clock: Clock,
 }
 
 /// Counts a request among those under way at an endpoint while it lives.
 #[derive(Debug)]
-pub(super) struct Flight(Arc<Pool>);
+pub(super) struct Flight {
+    pool: Arc<Pool>,
+    health: Arc<Health>,
+    pass: Option<EndpointPass>,
+    clock: Clock,
+}
 
 impl Services {
-    pub(super) fn new(dial: Dial) -> Self {
+    pub(super) fn new(dial: Dial, clock: Clock) -> Self {
         Self {
+            by_name: BTreeMap::new(),
+            pools: BTreeMap::new(),
             dial,
-            ..Self::default()
+            clock,
         }
     }
 
-    /// Those of the next configuration; endpoints that stay keep their connections.
-    pub(super) fn next(&self, wanted: &BTreeMap<String, config::Service>) -> Self {
-        let mut next = Self::new(self.dial);
+    /// Those of the next configuration; endpoints that stay keep their connections and their health.
+    pub(super) fn next(
+        &self,
+        wanted: &BTreeMap<String, config::Service>,
+    ) -> Result<Self, PrepareError> {
+        let mut next = Self::new(self.dial, self.clock);
         for (name, service) in wanted {
-            let pools = service.endpoints.iter().map(|endpoint| {
-                let key = (*endpoint, service.protocol == Protocol::H2c);
-                let pool = self
-                    .pools
-                    .get(&key)
-                    .or_else(|| next.pools.get(&key))
-                    .cloned();
-                let pool = pool.unwrap_or_else(|| {
-                    let at = SocketAddr::new(self.dial.of(endpoint.address), endpoint.port);
-                    Arc::new(Pool::new(at, service.protocol))
-                });
-                next.pools.insert(key, Arc::clone(&pool));
-                pool
-            });
-            let all = pools.collect();
-            next.by_name
-                .insert(name.clone(), Arc::new(Endpoints { all }));
+            let endpoints = self.endpoints(name, service, &mut next.pools)?;
+            next.by_name.insert(name.clone(), Arc::new(endpoints));
         }
-        next
+        Ok(next)
     }
 
     pub(super) fn get(&self, name: &str) -> Option<Arc<Endpoints>> {
         self.by_name.get(name).cloned()
     }
+
+    /// All of them, by name.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&String, &Arc<Endpoints>)> {
+        self.by_name.iter()
+    }
+
+    fn endpoints(
+        &self,
+        name: &str,
+        wanted: &config::Service,
+        pools: &mut BTreeMap<(Endpoint, bool), Arc<Pool>>,
+    ) -> Result<Endpoints, PrepareError> {
+        let outliers = wanted.outliers;
+        let before = self.by_name.get(name);
+        let before = before.filter(|before| before.outliers == outliers);
+        let ejections = match before {
+            Some(before) => Arc::clone(&before.ejections),
+            None => Arc::new(
+                Ejections::new(outliers, fastrand::u64(..)).map_err(|source| {
+                    let service = name.to_owned();
+                    PrepareError::Outliers { service, source }
+                })?,
+            ),
+        };
+        let members = wanted.endpoints.iter().map(|endpoint| {
+            let pool = self.pool(*endpoint, wanted.protocol, pools);
+            let kept = before.and_then(|before| before.health(&pool));
+            let health = kept.unwrap_or_else(|| Arc::new(Health::new(&ejections)));
+            Member { pool, health }
+        });
+        Ok(Endpoints {
+            all: members.collect(),
+            protocol: wanted.protocol,
+            outliers,
+            ejections: Arc::clone(&ejections),
+            clock: self.clock,
+        })
+    }
+
+    fn pool(
+        &self,
+        endpoint: Endpoint,
+        protocol: Protocol,
+        pools: &mut BTreeMap<(Endpoint, bool), Arc<Pool>>,
+    ) -> Arc<Pool> {
+        let key = (endpoint, protocol == Protocol::H2c);
+        let kept = self.pools.get(&key).or_else(|| pools.get(&key)).cloned();
+        let pool = kept.unwrap_or_else(|| {
+            let at = SocketAddr::new(self.dial.of(endpoint.address), endpoint.port);
+            Arc::new(Pool::new(at, protocol))
+        });
+        pools.insert(key, Arc::clone(&pool));
+        pool
+    }
 }
 
 impl Endpoints {
-    /// The less busy of two that chance names, without those that were tried.
-    pub(super) fn pick(
+    /// A place at the less busy of two that chance names, without those that were tried or are ejected.
+    pub(super) fn begin(
         &self,
         tried: &[Arc<Pool>],
         mut random: impl FnMut(usize) -> usize,
-    ) -> Option<Arc<Pool>> {
-        let is_new = |pool: &&Arc<Pool>| !tried.iter().any(|other| Arc::ptr_eq(pool, other));
+    ) -> Option<Flight> {
         let count = self.all.len();
-        if !tried.is_empty() {
-            return self.all.iter().find(is_new).cloned();
-        }
-        match count {
-            0 => None,
-            1 => self.all.first().cloned(),
-            _ => {
-                let first = random(count);
-                // Another one: the two are never the same.
-                let second = (first + 1 + random(count - 1)) % count;
-                let [first, second] = [&self.all[first], &self.all[second]];
-                let load = |pool: &Pool| pool.in_flight.load(Ordering::Relaxed);
-                Some(Arc::clone(if load(second) < load(first) {
-                    second
-                } else {
-                    first
-                }))
+        if count > 1 && tried.is_empty() {
+            let first = random(count);
+            // Another one: the two are never the same.
+            let second = (first + 1 + random(count - 1)) % count;
+            let [first, second] = [&self.all[first], &self.all[second]];
+            let (better, other) = if second.pool.load() < first.pool.load() {
+                (second, first)
+            } else {
+                (first, second)
+            };
+            let entered = self.enter(better).or_else(|| self.enter(other));
+            if entered.is_some() {
+                return entered;
             }
         }
-    }
-}
-
-impl Pool {
-    fn new(at: SocketAddr, protocol: Protocol) -> Self {
-        Self {
-            at,
-            protocol,
-            in_flight: AtomicUsize::new(0),
-            idle: Mutex::default(),
-            shared: tokio::sync::Mutex::default(),
+        // Neither may be asked: whichever may, from a place that chance names.
+        let start = if count > 1 { random(count) } else { 0 };
+        let mut untried = (0..count)
+            .map(|step| &self.all[(start + step) % count])
+            .filter(|member| !tried.iter().any(|pool| Arc::ptr_eq(pool, &member.pool)));
+        let entered = untried.clone().find_map(|member| self.enter(member));
+        if entered.is_some() || !tried.is_empty() {
+            return entered;
         }
+        // Another thread tries the last one at this moment; an endpoint that may fail is better than none.
+        untried.next().map(|member| self.flight(member, None))
     }
 
-    pub(super) fn begin(self: &Arc<Self>) -> Flight {
-        self.in_flight.fetch_add(1, Ordering::Relaxed);
-        Flight(Arc::clone(self))
-    }
-
+    /// Whether its endpoints are spoken to in HTTP/2.
     pub(super) fn speaks_http2(&self) -> bool {
         self.protocol == Protocol::H2c
     }
 
-    /// Sends a request, on a kept connection if there is one.
-    pub(super) async fn send(self: &Arc<Self>, request: Request<Outgoing>) -> Result<Sent, Unsent> {
-        match self.protocol {
-            Protocol::Http1 => self.send_http1(request).await,
-            Protocol::H2c => self.send_http2(request).await,
+    /// The clock that their health is told by.
+    pub(super) fn clock(&self) -> Clock {
+        self.clock
+    }
+
+    /// How many endpoints there are.
+    pub(super) fn count(&self) -> usize {
+        self.all.len()
+    }
+
+    /// Those that get no requests now since they fail.
+    pub(super) fn ejected(&self) -> Vec<SocketAddr> {
+        let now = self.clock.now();
+        let ejected = self.all.iter().filter(|m| m.health.is_ejected(now));
+        ejected.map(|member| member.pool.at()).collect()
+    }
+
+    fn enter(&self, member: &Member) -> Option<Flight> {
+        let now = self.clock.now();
+        if member.health.is_ejected(now) {
+            return None;
+        }
+        let pass = member.health.enter(now)?;
+        Some(self.flight(member, Some(pass)))
+    }
+
+    fn flight(&self, member: &Member, pass: Option<EndpointPass>) -> Flight {
+        member.pool.enter();
+        Flight {
+            pool: Arc::clone(&member.pool),
+            health: Arc::clone(&member.health),
+            pass,
+            clock: self.clock,
         }
     }
 
-    async fn send_http1(self: &Arc<Self>, mut request: Request<Outgoing>) -> Result<Sent, Unsent> {
-        for attempt in 0..=STALE_MAX {
-            let kept = if attempt < STALE_MAX {
-                self.take()
-            } else {
-                None
-            };
-            let is_new = kept.is_none();
-            let sender = match kept {
-                Some(sender) => sender,
-                None => match self.connect_http1().await {
-                    Ok(sender) => sender,
-                    Err(error) => {
-                        return Err(Unsent {
-                            error,
-                            request: Some(request),
-                        });
-                    }
-                },
-            };
-            let mut lent = Lent {
-                sender,
-                pool: Arc::clone(self),
-            };
-            match lent.sender.try_send_request(request).await {
-                Ok(response) => {
-                    return Ok(Sent {
-                        response,
-                        lent: Some(lent),
-                    });
-                }
-                Err(mut failed) => {
-                    let unsent = failed.take_message();
-                    let error = SendError::Broken {
-                        at: self.at,
-                        source: failed.into_error(),
-                    };
-                    match unsent {
-                        Some(back) if !is_new => request = back,
-                        request => return Err(Unsent { error, request }),
-                    }
-                }
-            }
-        }
-        unreachable!("the last attempt is made on a new connection")
-    }
-
-    async fn send_http2(self: &Arc<Self>, mut request: Request<Outgoing>) -> Result<Sent, Unsent> {
-        let mut is_new = false;
-        loop {
-            let mut sender = match self.shared_http2(&mut is_new).await {
-                Ok(sender) => sender,
-                Err(error) => {
-                    return Err(Unsent {
-                        error,
-                        request: Some(request),
-                    });
-                }
-            };
-            match sender.try_send_request(request).await {
-                Ok(response) => {
-                    return Ok(Sent {
-                        response,
-                        lent: None,
-                    });
-                }
-                Err(mut failed) => {
-                    let unsent = failed.take_message();
-                    let error = SendError::Broken {
-                        at: self.at,
-                        source: failed.into_error(),
-                    };
-                    match unsent {
-                        // Tried once more on a new connection, which ends the loop.
-                        Some(back) if !is_new => request = back,
-                        request => return Err(Unsent { error, request }),
-                    }
-                }
-            }
-        }
-    }
-
-    /// The youngest connection that is free.
-    fn take(&self) -> Option<http1::SendRequest<Outgoing>> {
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        // The oldest are at the front.
-        let old = idle.partition_point(|(_, since)| since.elapsed() > IDLE_MAX);
-        idle.drain(..old);
-        let mut at = idle.len();
-        while at > 0 {
-            at -= 1;
-            // One whose body ended this moment may not be free yet; it will be, and stays.
-            if idle[at].0.is_ready() {
-                return Some(idle.remove(at).0);
-            }
-            if idle[at].0.is_closed() {
-                idle.remove(at);
-            }
-        }
-        None
-    }
-
-    fn give_back(&self, sender: http1::SendRequest<Outgoing>) {
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        if idle.len() < IDLE_COUNT_MAX && !sender.is_closed() {
-            idle.push((sender, Instant::now()));
-        }
-    }
-
-    async fn connect(&self) -> Result<TokioIo<TcpStream>, SendError> {
-        let connecting = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(self.at)).await;
-        let connected = connecting.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()));
-        let stream = connected.map_err(|source| SendError::Connect {
-            at: self.at,
-            source,
-        })?;
-        // Answers are written whole; waiting for more to send only delays them.
-        let _ = stream.set_nodelay(true);
-        Ok(TokioIo::new(stream))
-    }
-
-    async fn connect_http1(&self) -> Result<http1::SendRequest<Outgoing>, SendError> {
-        let stream = self.connect().await?;
-        let shaken = http1::handshake(stream).await;
-        let (sender, connection) = shaken.map_err(|source| SendError::Handshake {
-            at: self.at,
-            source,
-        })?;
-        // It ends with an error when the endpoint goes away, which the next request finds out.
-        tokio::spawn(connection.with_upgrades());
-        Ok(sender)
-    }
-
-    async fn shared_http2(
-        &self,
-        is_new: &mut bool,
-    ) -> Result<http2::SendRequest<Outgoing>, SendError> {
-        let mut shared = self.shared.lock().await;
-        if let Some(sender) = shared.as_ref().filter(|sender| !sender.is_closed()) {
-            return Ok(sender.clone());
-        }
-        *is_new = true;
-        let stream = self.connect().await?;
-        let shaken = http2::Builder::new(TokioExecutor::new())
-            .timer(TokioTimer::new())
-            .handshake(stream)
-            .await;
-        let (sender, connection) = shaken.map_err(|source| SendError::Handshake {
-            at: self.at,
-            source,
-        })?;
-        tokio::spawn(connection);
-        *shared = Some(sender.clone());
-        Ok(sender)
+    fn health(&self, pool: &Arc<Pool>) -> Option<Arc<Health>> {
+        let mut members = self.all.iter();
+        let same = members.find(|member| Arc::ptr_eq(&member.pool, pool));
+        same.map(|member| Arc::clone(&member.health))
     }
 }
 
-impl Lent {
-    /// The body was read to its end, so the connection is free for the next request.
-    pub(super) fn give_back(self) {
-        self.pool.give_back(self.sender);
+impl Flight {
+    /// The connections to where it goes.
+    pub(super) fn pool(&self) -> &Arc<Pool> {
+        &self.pool
+    }
+
+    /// Says how the endpoint did; the first word counts.
+    pub(super) fn report(&mut self, result: EndpointResult) {
+        if let Some(pass) = self.pass.take() {
+            self.health.report(pass, result, self.clock.now());
+        }
     }
 }
 
 impl Drop for Flight {
     fn drop(&mut self) {
-        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-impl Dial {
-    fn of(self, address: IpAddr) -> IpAddr {
-        let (Self(Some((from, to))), IpAddr::V4(v4)) = (self, address) else {
-            return address;
-        };
-        let mask = u32::MAX.checked_shl(32 - u32::from(from.bits)).unwrap_or(0);
-        let number = u32::from(v4);
-        if number & mask != from.address & mask {
-            return address;
-        }
-        IpAddr::V4((to.address & mask | number & !mask).into())
-    }
-}
-
-impl std::str::FromStr for Dial {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        const SHAPE: &str =
-            "must be two IPv4 networks of one size, as in 198.18.0.0/15=127.18.0.0/15";
-        let network = |text: &str| {
-            let (address, bits) = text.split_once('/')?;
-            let address: std::net::Ipv4Addr = address.parse().ok()?;
-            let bits = bits.parse().ok().filter(|bits| *bits <= 32)?;
-            Some(Network {
-                address: address.into(),
-                bits,
-            })
-        };
-        let (from, to) = text.split_once('=').ok_or(SHAPE)?;
-        match (network(from), network(to)) {
-            (Some(from), Some(to)) if from.bits == to.bits => Ok(Self(Some((from, to)))),
-            _ => Err(SHAPE),
+        self.pool.leave();
+        // Nobody can say how the endpoint did: the client left, or was at fault.
+        if let Some(pass) = self.pass.take() {
+            self.health.cancel(pass, self.clock.now());
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
     use super::*;
 
     fn endpoint(last: u8) -> Endpoint {
@@ -431,37 +259,79 @@ mod tests {
         BTreeMap::from([("a/b:80".to_owned(), service)])
     }
 
+    fn none() -> Services {
+        Services::new(Dial::default(), Clock::start())
+    }
+
+    fn fail(endpoints: &Endpoints, at: usize, times: u32) {
+        for _ in 0..times {
+            let mut flight = endpoints.enter(&endpoints.all[at]).unwrap();
+            flight.report(EndpointResult::Failed);
+        }
+    }
+
     #[test]
     fn the_less_busy_of_two_is_taken_and_what_was_tried_is_not() {
-        let all = Services::default().next(&services(&[endpoint(1), endpoint(2)]));
+        let all = none().next(&services(&[endpoint(1), endpoint(2)])).unwrap();
         let endpoints = all.get("a/b:80").unwrap();
-        let busy = endpoints.all[0].begin();
-        let picked = endpoints.pick(&[], |_| 0).unwrap();
-        assert!(Arc::ptr_eq(&picked, &endpoints.all[1]));
+        let busy = endpoints.enter(&endpoints.all[0]).unwrap();
+        let picked = endpoints.begin(&[], |_| 0).unwrap();
+        assert!(Arc::ptr_eq(picked.pool(), &endpoints.all[1].pool));
         drop(busy);
-        let other = endpoints
-            .pick(std::slice::from_ref(&picked), |_| 0)
-            .unwrap();
-        assert!(Arc::ptr_eq(&other, &endpoints.all[0]));
-        assert!(endpoints.pick(&[picked, other], |_| 0).is_none());
+        let tried = [Arc::clone(picked.pool())];
+        let other = endpoints.begin(&tried, |_| 0).unwrap();
+        assert!(Arc::ptr_eq(other.pool(), &endpoints.all[0].pool));
+        let both = [Arc::clone(picked.pool()), Arc::clone(other.pool())];
+        assert!(endpoints.begin(&both, |_| 0).is_none());
     }
 
     #[test]
-    fn an_endpoint_that_stays_keeps_its_connections() {
-        let before = Services::default().next(&services(&[endpoint(1)]));
-        let after = before.next(&services(&[endpoint(1), endpoint(2)]));
-        let [old, new] = [before.get("a/b:80").unwrap(), after.get("a/b:80").unwrap()];
-        assert!(Arc::ptr_eq(&old.all[0], &new.all[0]));
+    fn an_endpoint_that_stays_keeps_its_connections_and_its_health() {
+        let wanted = services(&[endpoint(1), endpoint(2)]);
+        let before = none().next(&wanted).unwrap();
+        let old = before.get("a/b:80").unwrap();
+        fail(&old, 0, OutlierSettings::default().consecutive_failures);
+        assert_eq!(old.ejected().len(), 1);
+        let wanted = services(&[endpoint(3), endpoint(1), endpoint(2)]);
+        let after = before.next(&wanted).unwrap();
+        let new = after.get("a/b:80").unwrap();
+        assert!(Arc::ptr_eq(&old.all[0].pool, &new.all[1].pool));
+        assert_eq!(new.ejected(), vec!["127.0.0.1:1".parse().unwrap()]);
     }
 
     #[test]
-    fn addresses_of_a_network_are_dialled_in_another() {
-        let dial: Dial = "198.18.0.0/15=127.18.0.0/15".parse().unwrap();
-        assert_eq!(
-            dial.of([198, 19, 3, 4].into()),
-            IpAddr::from([127, 19, 3, 4])
+    fn an_ejected_endpoint_is_not_chosen_while_others_are_there() {
+        let wanted = services(&[endpoint(1), endpoint(2), endpoint(3)]);
+        let all = none().next(&wanted).unwrap();
+        let endpoints = all.get("a/b:80").unwrap();
+        fail(
+            &endpoints,
+            1,
+            OutlierSettings::default().consecutive_failures,
         );
-        assert_eq!(dial.of([10, 0, 0, 1].into()), IpAddr::from([10, 0, 0, 1]));
-        assert!("198.18.0.0/15=127.18.0.0/16".parse::<Dial>().is_err());
+        for chance in 0..100 {
+            let mut draws = [chance, chance / 3, chance / 6].into_iter();
+            let picked = endpoints.begin(&[], |most| draws.next().unwrap() % most);
+            assert!(!Arc::ptr_eq(picked.unwrap().pool(), &endpoints.all[1].pool));
+        }
+        // Nor is it what a retry goes to.
+        let others = [0, 2].map(|at| Arc::clone(&endpoints.all[at].pool));
+        assert!(endpoints.begin(&others, |_| 0).is_none());
+    }
+
+    #[test]
+    fn settings_out_of_bounds_are_refused_with_the_service_and_the_field() {
+        let mut wanted = services(&[endpoint(1)]);
+        wanted
+            .get_mut("a/b:80")
+            .unwrap()
+            .outliers
+            .max_ejected_percent = 101;
+        let error = none().next(&wanted).unwrap_err();
+        let error = format!("{:#}", anyhow::Error::new(error));
+        assert!(
+            error.contains("a/b:80") && error.contains("maxEjectedPercent is 101"),
+            "{error}"
+        );
     }
 }

@@ -8,6 +8,7 @@ use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
 };
 
+use super::access_log::Dropped;
 use super::answer::Refusal;
 
 /// From a refusal's microseconds to the longest that clients wait.
@@ -26,6 +27,8 @@ pub(super) enum Outcome {
     Failed,
     /// The guard answered instead.
     Guard,
+    /// The client left before there was an answer.
+    Gone,
 }
 
 /// All counters of a serving guard.
@@ -36,7 +39,33 @@ pub(super) struct Metrics {
     seconds: HistogramVec,
     pub(super) connections: IntGauge,
     pub(super) connections_refused: IntCounter,
+    /// Ports that are wanted and could not be opened yet.
+    pub(super) ports_closed: IntGauge,
+    pub(super) log_dropped: Dropped,
+    retries: IntCounterVec,
     without_route: RouteMetrics,
+}
+
+/// What became of retries of a route.
+#[derive(Clone, Debug)]
+pub(super) struct RetryMetrics {
+    /// Requests that ended well since they were sent again.
+    pub(super) recovered: IntCounter,
+    /// Requests that were sent again and failed all the same.
+    pub(super) failed: IntCounter,
+    /// Not sent again: the budget was spent.
+    pub(super) over_budget: IntCounter,
+    /// Not sent again: too much of the body was gone.
+    pub(super) too_long: IntCounter,
+}
+
+/// What a route did since the start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct RouteCounts {
+    /// Answered by an endpoint, with an error of its own or without.
+    pub(super) admitted: u64,
+    /// Answered by the guard.
+    pub(super) refused: u64,
 }
 
 /// Those of one route.
@@ -46,7 +75,17 @@ pub(super) struct RouteMetrics {
     passed: IntCounter,
     failed: IntCounter,
     refused: IntCounter,
+    gone: IntCounter,
     seconds: Histogram,
+}
+
+impl RouteMetrics {
+    pub(super) fn counts(&self) -> RouteCounts {
+        RouteCounts {
+            admitted: self.passed.get() + self.failed.get(),
+            refused: self.refused.get(),
+        }
+    }
 }
 
 impl Outcome {
@@ -85,6 +124,27 @@ impl Metrics {
             "jiuzhou_connections_refused_total",
             "Connections closed at once since too many were open.",
         )?;
+        let ports_closed = IntGauge::new(
+            "jiuzhou_ports_closed",
+            "Ports of Gateways that could not be opened yet.",
+        )?;
+        let retries = IntCounterVec::new(
+            Opts::new(
+                "jiuzhou_retries_total",
+                "Requests that were sent again, or were not although the rule wants it.",
+            ),
+            &["route", "outcome"],
+        )?;
+        let dropped = IntCounterVec::new(
+            Opts::new(
+                "jiuzhou_access_log_dropped_total",
+                "Lines that are missing in the access log.",
+            ),
+            &["reason"],
+        )?;
+        registry.register(Box::new(ports_closed.clone()))?;
+        registry.register(Box::new(retries.clone()))?;
+        registry.register(Box::new(dropped.clone()))?;
         registry.register(Box::new(requests.clone()))?;
         registry.register(Box::new(refused.clone()))?;
         registry.register(Box::new(seconds.clone()))?;
@@ -97,6 +157,12 @@ impl Metrics {
             seconds,
             connections,
             connections_refused,
+            ports_closed,
+            log_dropped: Dropped {
+                pressure: dropped.with_label_values(&["Pressure"]),
+                refusals: dropped.with_label_values(&["Refusals"]),
+            },
+            retries,
             without_route,
         })
     }
@@ -105,12 +171,24 @@ impl Metrics {
         route(name, &self.requests, &self.seconds)
     }
 
+    /// Those of retries, for a route.
+    pub(super) fn retries_of(&self, name: &str) -> RetryMetrics {
+        let counter = |outcome| self.retries.with_label_values(&[name, outcome]);
+        RetryMetrics {
+            recovered: counter("Recovered"),
+            failed: counter("Failed"),
+            over_budget: counter("OverBudget"),
+            too_long: counter("TooLong"),
+        }
+    }
+
     pub(super) fn count(&self, of: Option<&RouteMetrics>, outcome: Outcome, took: Duration) {
         let of = of.unwrap_or(&self.without_route);
         match outcome {
             Outcome::Passed => of.passed.inc(),
             Outcome::Failed => of.failed.inc(),
             Outcome::Guard => of.refused.inc(),
+            Outcome::Gone => of.gone.inc(),
         }
         of.seconds.observe(took.as_secs_f64());
     }
@@ -130,6 +208,7 @@ fn route(name: &str, requests: &IntCounterVec, seconds: &HistogramVec) -> RouteM
         passed: counter("Passed"),
         failed: counter("Failed"),
         refused: counter("Refused"),
+        gone: counter("ClientGone"),
         seconds: seconds.with_label_values(&[name]),
     }
 }

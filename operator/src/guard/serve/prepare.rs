@@ -7,10 +7,12 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 use super::by_host::ByHost;
+use super::dial::Dial;
 use super::endpoint::{Endpoints, Services};
 use super::matching::{Asked, Matcher};
 use super::metrics::{Metrics, RouteMetrics};
 use super::protection::{Policies, Protection};
+use super::retry::{Budgets, Retrying};
 use super::tls::Certificates;
 use crate::guard::config::{self, Configuration, Filter, PathChange, Redirect, Rewrite};
 
@@ -46,6 +48,24 @@ pub enum PrepareError {
     /// One of its rules.
     #[error("a policy cannot be used")]
     Policy(#[from] shield::policy::PolicyFault),
+    /// When its endpoints are ejected.
+    #[error("service {service:?} cannot be used")]
+    Outliers {
+        /// Which one.
+        service: String,
+        /// What is wrong with it.
+        source: shield::OutlierFault,
+    },
+    /// When its requests are sent again.
+    #[error("retries of rule {rule:?} of route {route:?} cannot be used: {why}")]
+    Retries {
+        /// `namespace/route`.
+        route: String,
+        /// Its name or number.
+        rule: String,
+        /// What is wrong with it, and what is allowed.
+        why: String,
+    },
     /// A name without an object, or not a pair.
     #[error("certificate {name:?} cannot be used: {why}")]
     Certificate {
@@ -63,6 +83,8 @@ pub(super) struct Serving {
     pub(super) ports: BTreeMap<u16, Port>,
     pub(super) services: Services,
     pub(super) policies: Policies,
+    pub(super) rules: Vec<Arc<Rule>>,
+    budgets: Budgets,
 }
 
 #[derive(Debug)]
@@ -95,6 +117,9 @@ pub(super) struct Rule {
     pub(super) backend_timeout: Option<Duration>,
     pub(super) metrics: RouteMetrics,
     pub(super) protection: Option<Protection>,
+    /// Name of what it is protected by, in [`Serving::policies`].
+    pub(super) policy: Option<String>,
+    pub(super) retrying: Retrying,
 }
 
 /// Where a share of the requests goes.
@@ -135,19 +160,35 @@ pub(super) enum NotFound {
 }
 
 impl Serving {
+    /// What there is before the first configuration: nothing.
+    pub(super) fn nothing(dial: Dial, seed: [u8; 16]) -> Self {
+        let policies = Policies::new(seed);
+        Self {
+            revision: String::new(),
+            ports: BTreeMap::new(),
+            services: Services::new(dial, policies.clock),
+            policies,
+            rules: Vec::new(),
+            budgets: Budgets::default(),
+        }
+    }
+
     /// Endpoints that were there before are kept with their connections.
     pub(super) fn prepare(
         wanted: &Configuration,
         before: &Self,
         metrics: &Metrics,
     ) -> Result<Self, PrepareError> {
-        let services = before.services.next(&wanted.services);
+        let services = before.services.next(&wanted.services)?;
         let policies = before.policies.next(&wanted.policies)?;
-        let rules = wanted
-            .rules
-            .iter()
-            .map(|rule| Rule::prepare(rule, &services, &policies, metrics).map(Arc::new));
-        let rules: Vec<Arc<Rule>> = rules.collect::<Result<_, _>>()?;
+        let mut budgets = Budgets::default();
+        let mut rules = Vec::new();
+        for rule in &wanted.rules {
+            let of_retries = metrics.retries_of(&rule.route);
+            let retrying = Retrying::prepare(rule, &before.budgets, &mut budgets, of_retries)?;
+            let rule = Rule::prepare(rule, &services, &policies, metrics, retrying)?;
+            rules.push(Arc::new(rule));
+        }
         let mut ports = BTreeMap::new();
         for port in &wanted.ports {
             ports.insert(port.port, Port::prepare(port, &rules, wanted)?);
@@ -157,6 +198,8 @@ impl Serving {
             ports,
             services,
             policies,
+            rules,
+            budgets,
         })
     }
 }
@@ -199,8 +242,8 @@ impl Port {
     /// rules match counts.
     pub(super) fn find<'a>(
         &'a self,
-        server_name: Option<&'a str>,
-        host: &'a str,
+        server_name: Option<&str>,
+        host: &str,
         asked: &Asked<'_>,
     ) -> Result<Found<'a>, NotFound> {
         let listener = self
@@ -242,6 +285,7 @@ impl Rule {
         services: &Services,
         policies: &Policies,
         metrics: &Metrics,
+        retrying: Retrying,
     ) -> Result<Self, PrepareError> {
         let mut backends = Vec::new();
         let mut up_to = 0;
@@ -282,7 +326,15 @@ impl Rule {
             backend_timeout: wanted.backend_timeout,
             metrics: metrics.of(&wanted.route),
             protection,
+            policy: wanted.policy.clone(),
+            retrying,
         })
+    }
+
+    /// The services that its requests may go to.
+    pub(super) fn services(&self) -> impl Iterator<Item = &Arc<Endpoints>> {
+        let backends = self.backends.iter();
+        backends.filter_map(|(_, backend)| backend.service.as_ref())
     }
 
     /// The backend for a random number; none where there is none, or all weigh nothing.

@@ -10,7 +10,7 @@ use http::HeaderMap;
 use http::header::COOKIE;
 use shield::concurrency::{self, Concurrency, Entered, Permit, Refusal, Turn};
 use shield::policy::{Admission, Denied, KeyPart};
-use shield::{ClassId, KeySeed, Policy, PolicySettings, Time, breaker};
+use shield::{ClassId, KeySeed, PolicySettings, Time, breaker};
 use tokio::sync::oneshot;
 
 use super::matching::parameter;
@@ -18,6 +18,9 @@ use super::prepare::PrepareError;
 
 /// Wakes a request that waits, with its permit or the reason why it gets none.
 type Waker = oneshot::Sender<Result<Permit, Refusal>>;
+
+/// A policy whose waiting requests are woken so.
+pub(super) type Policy = shield::Policy<Waker>;
 
 /// The rule that refusals of the concurrency are counted under.
 const CONCURRENCY: &str = "concurrency";
@@ -33,7 +36,7 @@ pub(super) struct Clock(Instant);
 /// All policies of a configuration.
 #[derive(Debug)]
 pub(super) struct Policies {
-    by_name: BTreeMap<String, Arc<Policy<Waker>>>,
+    by_name: BTreeMap<String, Arc<Policy>>,
     seed: KeySeed,
     pub(super) clock: Clock,
 }
@@ -41,7 +44,7 @@ pub(super) struct Policies {
 /// What a rule of a route is protected by.
 #[derive(Clone, Debug)]
 pub(super) struct Protection {
-    policy: Arc<Policy<Waker>>,
+    policy: Arc<Policy>,
     class: ClassId,
     clock: Clock,
 }
@@ -134,6 +137,11 @@ impl Policies {
             seed: self.seed,
             clock: self.clock,
         })
+    }
+
+    /// All of them, by name.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&String, &Arc<Policy>)> {
+        self.by_name.iter()
     }
 
     pub(super) fn get(&self, name: &str, class: usize) -> Option<Protection> {

@@ -1,33 +1,30 @@
-//! One request: find its rule, change what the rule says, pass it to an endpoint, pass the answer back.
+//! One request: find its rule, ask its protection, pass it to an endpoint, pass the answer back.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, UPGRADE};
-use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
-use hyper::body::{Body as _, Incoming};
-use hyper::upgrade::OnUpgrade;
-use hyper_util::rt::TokioIo;
+use http::{Method, Request, Response};
+use hyper::body::Incoming;
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
+use super::access_log::AccessLog;
 use super::answer::{Reason, Refusal, redirect, refuse};
-use super::body::{Answer, BodyError, Outgoing, Passed};
-use super::endpoint::{Endpoints, Flight, SendError, Sent, Unsent};
-use super::headers::{Client, drop_underscores, forwarded, host, strip_hop_by_hop};
+use super::body::Answer;
+use super::headers::host;
 use super::matching::Asked;
-use super::metrics::{Metrics, Outcome};
+use super::metrics::Metrics;
+use super::outgoing::Bounds;
+use super::passing::Passing;
 use super::path::normalise;
-use super::prepare::{Backend, NotFound, Rule, Serving};
-use super::protection::{Guarded, Keys};
+use super::prepare::{NotFound, Rule, Serving};
+use super::protection::Keys;
+use super::record::Record;
+use super::trace::Tracing;
 use crate::guard::config::Redirect;
-
-/// Endpoints that are asked for a connection before a request is given up.
-const ENDPOINTS_MAX: usize = 2;
 
 /// What all connections share.
 #[derive(Debug)]
@@ -36,15 +33,13 @@ pub(super) struct Shared {
     pub(super) bounds: Bounds,
     /// Connections that changed to another protocol; a drain waits for them.
     pub(super) upgraded: TaskTracker,
+    /// How long neither side of such a connection may say anything.
+    pub(super) upgrade_idle_max: Duration,
     pub(super) metrics: Metrics,
-}
-
-/// What a client may take.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Bounds {
-    pub(super) body_bytes_max: u64,
-    /// Between two parts of a body.
-    pub(super) body_pause_max: Duration,
+    /// Absent where nothing is logged.
+    pub(super) log: Option<AccessLog>,
+    /// Absent where nothing is exported.
+    pub(super) tracing: Option<Tracing>,
 }
 
 /// Where requests come from.
@@ -61,17 +56,6 @@ pub(super) struct Connection {
     pub(super) room: Arc<OwnedSemaphorePermit>,
 }
 
-/// A request that is on its way.
-struct Passing<'a> {
-    connection: &'a Connection,
-    rule: &'a Rule,
-    backend: &'a Backend,
-    service: &'a Endpoints,
-    prefix: Option<&'a str>,
-    host: &'a str,
-    path: &'a str,
-}
-
 impl Shared {
     /// Whether TLS ends at a port, by the configuration in force.
     pub(super) fn speaks_tls(&self, port: u16) -> bool {
@@ -86,65 +70,65 @@ impl Shared {
 impl Connection {
     /// Answers a request, whatever it is.
     pub(super) async fn answer(&self, request: Request<Incoming>) -> Response<Answer> {
-        let started = std::time::Instant::now();
+        let mut record = Record::begin(&self.shared, self.client, &request);
         let accept = request.headers().get(http::header::ACCEPT).cloned();
         let serving = self.shared.current.load_full();
-        let (rule, answered) = self.decide(&serving, request).await;
-        let route = rule.as_ref().map(|rule| &rule.metrics);
-        let (outcome, response) = match answered {
-            Ok(response) => (Outcome::of(response.status()), response),
+        let response = match self.decide(&serving, request, &mut record).await {
+            Ok(response) => response,
             Err(refusal) => {
-                self.shared.metrics.count_refusal(&refusal, route);
-                (
-                    Outcome::Guard,
-                    refuse(&refusal, accept.as_ref(), fastrand::u64(..)),
-                )
+                record.refused(&refusal);
+                refuse(&refusal, accept.as_ref(), fastrand::u64(..))
             }
         };
-        self.shared.metrics.count(route, outcome, started.elapsed());
-        response
+        record.follow(response)
     }
 
     async fn decide(
         &self,
         serving: &Serving,
         request: Request<Incoming>,
-    ) -> (Option<Arc<Rule>>, Result<Response<Answer>, Refusal>) {
+        record: &mut Record,
+    ) -> Result<Response<Answer>, Refusal> {
         let Some(host) = host(request.uri(), request.headers(), request.version()) else {
-            return (None, Err(Reason::BadRequest.into()));
+            record.path = request.uri().path().to_owned();
+            return Err(Reason::BadRequest.into());
         };
-        let target = request.uri().path().to_owned();
-        let (Ok(path), Some(port)) = (normalise(&target), serving.ports.get(&self.port)) else {
-            return (None, Err(Reason::BadRequest.into()));
+        record.host = host;
+        let path = request.uri().path();
+        let normal = normalise(path);
+        let is_bad = normal.is_err();
+        // What has no meaning is logged as it came.
+        record.path = normal.map_or_else(|_| path.to_owned(), Cow::into_owned);
+        let port = serving.ports.get(&self.port);
+        let Some(port) = port.filter(|_| !is_bad) else {
+            return Err(Reason::BadRequest.into());
         };
         if request.method() == Method::CONNECT {
-            return (None, Err(Reason::BadRequest.into()));
+            return Err(Reason::BadRequest.into());
         }
         let asked = Asked {
             method: request.method().as_str(),
-            path: &path,
+            path: &record.path,
             query: request.uri().query(),
             headers: request.headers(),
         };
-        let found = match port.find(self.server_name.as_deref(), &host, &asked) {
-            Ok(found) => found,
-            Err(NotFound::NoRoute) => return (None, Err(Reason::NoRoute.into())),
-            Err(NotFound::Misdirected) => return (None, Err(Reason::Misdirected.into())),
-        };
-        let rule = Arc::clone(found.rule);
-        let prefix = found.prefix;
-        let answered = self.protected(&rule, &host, &path, prefix, request).await;
-        (Some(rule), answered)
+        let found = port.find(self.server_name.as_deref(), &record.host, &asked);
+        let found = found.map_err(|not_found| match not_found {
+            NotFound::NoRoute => Reason::NoRoute,
+            NotFound::Misdirected => Reason::Misdirected,
+        })?;
+        let (rule, prefix) = (Arc::clone(found.rule), found.prefix);
+        record.rule = Some(Arc::clone(&rule));
+        self.protected(&rule, prefix, request, record).await
     }
 
     /// Asks the rule's protection, and only then spends anything on the request.
     async fn protected(
         &self,
         rule: &Rule,
-        host: &str,
-        path: &str,
         prefix: Option<&str>,
         request: Request<Incoming>,
+        record: &mut Record,
     ) -> Result<Response<Answer>, Refusal> {
         let guarded = match &rule.protection {
             Some(protection) => {
@@ -158,6 +142,7 @@ impl Connection {
             None => None,
         };
         if let Some(wanted) = &rule.redirect {
+            let (host, path) = (&record.host, &record.path);
             let location = self.location(wanted, host, path, request.uri().query(), prefix);
             return Ok(redirect(wanted.status, &location));
         }
@@ -172,10 +157,8 @@ impl Connection {
             backend,
             service,
             prefix,
-            host,
-            path,
         };
-        Ok(passing.pass(request, guarded).await?)
+        Ok(passing.pass(request, guarded, record).await?)
     }
 
     fn location(
@@ -208,221 +191,4 @@ impl Connection {
         let query = query.map(|query| format!("?{query}")).unwrap_or_default();
         format!("{scheme}://{host}{port}{path}{query}")
     }
-}
-
-impl Passing<'_> {
-    async fn pass(
-        &self,
-        mut request: Request<Incoming>,
-        mut guarded: Option<Guarded>,
-    ) -> Result<Response<Answer>, Reason> {
-        let end = self.rule.request_timeout.map(|span| Instant::now() + span);
-        let bounds = self.connection.shared.bounds;
-        if request.body().size_hint().lower() > bounds.body_bytes_max {
-            return Err(Reason::BodyTooLong);
-        }
-        let upgrade = strip_hop_by_hop(request.headers_mut());
-        let client = upgrade.is_some().then(|| hyper::upgrade::on(&mut request));
-        self.change(&mut request);
-        if let Some(protocol) = &upgrade {
-            let headers = request.headers_mut();
-            headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
-            headers.insert(UPGRADE, protocol.clone());
-        }
-        let request =
-            request.map(|body| Outgoing::new(body, bounds.body_bytes_max, bounds.body_pause_max));
-        if let Some(guarded) = &mut guarded {
-            guarded.sent();
-        }
-        let sending = self.send(request);
-        let sent = match self.deadline(end) {
-            Some(deadline) => tokio::time::timeout_at(deadline, sending)
-                .await
-                .unwrap_or(Err(Reason::EndpointTimeout)),
-            None => sending.await,
-        };
-        if let Some(guarded) = &mut guarded
-            && let Some(is_error) = is_error(&sent)
-        {
-            guarded.answered(is_error);
-        }
-        Ok(self.answered(sent?, guarded, client, end))
-    }
-
-    /// The earlier of the two timeouts.
-    fn deadline(&self, end: Option<Instant>) -> Option<Instant> {
-        let backend = self.rule.backend_timeout.map(|span| Instant::now() + span);
-        end.into_iter().chain(backend).min()
-    }
-
-    /// Makes the request what the endpoint shall see.
-    fn change(&self, request: &mut Request<Incoming>) {
-        let connection = self.connection;
-        let (host, port) = (self.host, connection.port);
-        let rewrites = [&self.rule.changes, &self.backend.changes];
-        let rewrite = rewrites.iter().find_map(|changes| changes.rewrite.as_ref());
-        let path = rewrite.and_then(|rewrite| rewrite.path.as_ref());
-        let path = path.map_or(self.path.to_owned(), |path| path.of(self.path, self.prefix));
-        let target = match request.uri().query() {
-            Some(query) => format!("{path}?{query}"),
-            None => path,
-        };
-        let shown = rewrite.and_then(|rewrite| rewrite.hostname.clone());
-        let authority = original_authority(request);
-        *request.uri_mut() = PathAndQuery::try_from(target)
-            .map(Uri::from)
-            .unwrap_or_default();
-        let headers = request.headers_mut();
-        headers.remove(EXPECT);
-        drop_underscores(headers);
-        let client = Client {
-            address: connection.client,
-            host,
-            is_tls: connection.is_tls,
-            port,
-        };
-        forwarded(headers, &client);
-        let shown = shown.as_deref().or(authority.as_deref()).unwrap_or(host);
-        if let Ok(value) = HeaderValue::from_str(shown) {
-            headers.insert(HOST, value);
-        }
-        for changes in rewrites {
-            changes.request.apply(headers);
-        }
-    }
-
-    /// Sends it to an endpoint, and to another one if nothing was sent to the first.
-    async fn send(&self, mut request: Request<Outgoing>) -> Result<(Flight, Sent), Reason> {
-        let mut tried = Vec::new();
-        loop {
-            let picked = self.service.pick(&tried, |count| fastrand::usize(..count));
-            let Some(pool) = picked.filter(|_| tried.len() < ENDPOINTS_MAX) else {
-                return Err(if tried.is_empty() {
-                    Reason::NoEndpoint
-                } else {
-                    Reason::ConnectFailure
-                });
-            };
-            let flight = pool.begin();
-            dress(&mut request, pool.speaks_http2());
-            match pool.send(request).await {
-                Ok(sent) => return Ok((flight, sent)),
-                Err(Unsent {
-                    error,
-                    request: back,
-                }) => {
-                    tracing::debug!(route = self.rule.route, error = %error, "an endpoint gave no answer");
-                    match back {
-                        Some(back) if is_unsent(&error) => request = back,
-                        _ => return Err(reason(&error)),
-                    }
-                }
-            }
-            tried.push(pool);
-        }
-    }
-
-    fn answered(
-        &self,
-        (flight, sent): (Flight, Sent),
-        guarded: Option<Guarded>,
-        client: Option<OnUpgrade>,
-        end: Option<Instant>,
-    ) -> Response<Answer> {
-        let Sent { mut response, lent } = sent;
-        let upgrade = strip_hop_by_hop(response.headers_mut());
-        let is_upgrade = response.status() == StatusCode::SWITCHING_PROTOCOLS;
-        let server = is_upgrade.then(|| hyper::upgrade::on(&mut response));
-        *response.version_mut() = Version::default();
-        let mut response = response
-            .map(|body| Answer::Passed(Box::new(Passed::new(body, lent, flight, end, guarded))));
-        let headers = response.headers_mut();
-        for changes in [&self.rule.changes, &self.backend.changes] {
-            changes.response.apply(headers);
-        }
-        if let (Some(client), Some(server), Some(protocol)) = (client, server, upgrade) {
-            headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
-            headers.insert(UPGRADE, protocol);
-            headers.remove(CONTENT_LENGTH);
-            let room = Arc::clone(&self.connection.room);
-            let joined = join(client, server, room);
-            self.connection.shared.upgraded.spawn(joined);
-        }
-        response
-    }
-}
-
-/// Whether the target failed; none where it is the client's fault, which says nothing about the target.
-fn is_error(sent: &Result<(Flight, Sent), Reason>) -> Option<bool> {
-    match sent {
-        Ok((_, sent)) => Some(sent.response.status().is_server_error()),
-        Err(Reason::BodyTooLong | Reason::BodyTooSlow) => None,
-        Err(_) => Some(true),
-    }
-}
-
-/// HTTP/2 names scheme and host in the target, HTTP/1.1 only the path.
-fn dress(request: &mut Request<Outgoing>, is_http2: bool) {
-    *request.version_mut() = if is_http2 {
-        Version::HTTP_2
-    } else {
-        Version::HTTP_11
-    };
-    let path = request.uri().path_and_query().cloned();
-    let mut parts = http::uri::Parts::default();
-    if is_http2 {
-        let host = request.headers_mut().remove(HOST);
-        let authority = host.and_then(|host| Authority::try_from(host.as_bytes()).ok());
-        parts.scheme = authority.is_some().then_some(Scheme::HTTP);
-        parts.authority = authority;
-    }
-    parts.path_and_query = path;
-    if let Ok(uri) = Uri::from_parts(parts) {
-        *request.uri_mut() = uri;
-    }
-}
-
-/// The host as the client wrote it, with its port.
-fn original_authority(request: &Request<Incoming>) -> Option<String> {
-    match request.uri().authority() {
-        Some(authority) => Some(authority.as_str().to_owned()),
-        None => request
-            .headers()
-            .get(HOST)?
-            .to_str()
-            .ok()
-            .map(str::to_owned),
-    }
-}
-
-fn is_unsent(error: &SendError) -> bool {
-    match error {
-        SendError::Connect { .. } | SendError::Handshake { .. } => true,
-        SendError::Broken { .. } => false,
-    }
-}
-
-fn reason(error: &SendError) -> Reason {
-    match error {
-        SendError::Connect { .. } => Reason::ConnectFailure,
-        SendError::Handshake { .. } => Reason::EndpointBroke,
-        SendError::Broken { source, .. } => {
-            let cause = std::error::Error::source(source);
-            match cause.and_then(|cause| cause.downcast_ref::<BodyError>()) {
-                Some(BodyError::TooLong) => Reason::BodyTooLong,
-                Some(BodyError::TooSlow) => Reason::BodyTooSlow,
-                Some(BodyError::Overdue | BodyError::Cut(_)) | None => Reason::EndpointBroke,
-            }
-        }
-    }
-}
-
-/// Carries bytes both ways until either side ends.
-async fn join(client: OnUpgrade, server: OnUpgrade, _room: Arc<OwnedSemaphorePermit>) {
-    let (Ok(client), Ok(server)) = (client.await, server.await) else {
-        return;
-    };
-    let (mut client, mut server) = (TokioIo::new(client), TokioIo::new(server));
-    // How it ends is between the two of them.
-    let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
 }

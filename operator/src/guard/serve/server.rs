@@ -40,7 +40,7 @@ const RESETS_MAX: usize = 32;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// What all ports share.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub(super) struct Ports {
     pub(super) shared: Arc<Shared>,
     /// One for each connection that may be open.

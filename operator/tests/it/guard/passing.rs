@@ -5,14 +5,13 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use http::{HeaderMap, Request, Response, StatusCode};
+use http::{HeaderMap, Request, Response};
 use http_body_util::{BodyExt as _, Full, StreamBody};
 use hyper::body::{Bytes, Frame, Incoming};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use operator::guard::config::{
     Backend, Filter, HeaderChange, PathChange, Protocol, Redirect, Rewrite, Rule,
 };
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use super::support::{
@@ -231,52 +230,6 @@ async fn calls_of_grpc_keep_their_trailers_and_their_authority() {
             "http://app.example/pkg.Service/Call te=Some(\"trailers\")"
         );
     }
-}
-
-#[tokio::test]
-async fn a_websocket_carries_bytes_both_ways() {
-    let at = endpoint(async |mut request: Request<Incoming>| {
-        let protocol = request.headers()["upgrade"].clone();
-        tokio::spawn(async move {
-            let upgraded = hyper::upgrade::on(&mut request).await.unwrap();
-            let (mut read, mut write) = tokio::io::split(TokioIo::new(upgraded));
-            let _ = tokio::io::copy(&mut read, &mut write).await;
-        });
-        let answer = Response::builder().status(StatusCode::SWITCHING_PROTOCOLS);
-        answer
-            .header("connection", "upgrade")
-            .header("upgrade", protocol)
-            .body(text(""))
-            .unwrap()
-    })
-    .await;
-    let served = serve(&simple(&[at])).await;
-    let mut stream = TcpStream::connect(served.at).await.unwrap();
-    let request =
-        "GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
-    stream.write_all(request.as_bytes()).await.unwrap();
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        head.push(within("the head", stream.read_u8()).await.unwrap());
-    }
-    assert_eq!(status(&String::from_utf8_lossy(&head)), 101);
-    stream.write_all(b"ping").await.unwrap();
-    let mut echo = [0; 4];
-    within("the echo", stream.read_exact(&mut echo))
-        .await
-        .unwrap();
-    assert_eq!(&echo, b"ping");
-    // It counts among the connections that a guard holds as long as it is open.
-    let mut open = Vec::new();
-    for _ in 0..199 {
-        open.push(TcpStream::connect(served.at).await.unwrap());
-    }
-    let mut one_more = TcpStream::connect(served.at).await.unwrap();
-    let mut nothing = Vec::new();
-    // Sooner than connections are closed that ask for nothing.
-    let closed = one_more.read_to_end(&mut nothing);
-    let closed = tokio::time::timeout(Duration::from_secs(15), closed).await;
-    assert!(closed.is_ok() && nothing.is_empty(), "it is closed at once");
 }
 
 #[tokio::test]

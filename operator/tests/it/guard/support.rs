@@ -15,7 +15,7 @@ use operator::guard::config::{
     Backend, Configuration, Endpoint, Entry, Host, Hostname, Listener, Match, PathMatch, Port,
     Protocol, Rule, Service,
 };
-use operator::guard::serve::{Dial, Guard, Settings};
+use operator::guard::serve::{Dial, Guard, Observing, Settings};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -133,6 +133,7 @@ pub(super) fn routes(
         let service = Service {
             protocol: Protocol::Http1,
             endpoints: endpoints.collect(),
+            ..Service::default()
         };
         configuration.services.insert((*name).to_owned(), service);
     }
@@ -172,12 +173,18 @@ pub(super) fn settings() -> Settings {
         connections_max: 200,
         body_bytes_max: 1 << 20,
         body_pause_max: Duration::from_secs(2),
+        upgrade_idle_max: Duration::from_mins(10),
+        observing: Observing::default(),
     }
 }
 
 pub(super) async fn serve(configuration: &Configuration) -> Served {
+    serve_with(&settings(), configuration).await
+}
+
+pub(super) async fn serve_with(settings: &Settings, configuration: &Configuration) -> Served {
     let registry = prometheus::Registry::new();
-    let guard = Guard::new(settings(), &registry).unwrap();
+    let guard = Guard::new(settings, &registry).unwrap();
     guard.apply(configuration).await.unwrap();
     let at = SocketAddr::from((Ipv4Addr::LOCALHOST, configuration.ports[0].port));
     Served {
@@ -229,4 +236,75 @@ pub(super) fn status(answer: &str) -> u16 {
 pub(super) async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
     let ended = tokio::time::timeout(PATIENCE, future).await;
     ended.expect(what)
+}
+
+/// The sum of a metric's series that have all of these labels.
+pub(super) fn metric(served: &Served, name: &str, labels: &[(&str, &str)]) -> f64 {
+    let families = served.registry.gather();
+    let family = families.iter().find(|family| family.name() == name);
+    let series = family.map(|family| family.get_metric().to_vec());
+    let fits = |series: &&prometheus::proto::Metric| {
+        labels.iter().all(|(name, value)| {
+            let mut all = series.get_label().iter();
+            all.any(|label| label.name() == *name && label.value() == *value)
+        })
+    };
+    let series = series.unwrap_or_default();
+    let fitting = series.iter().filter(fits);
+    fitting
+        .map(|one| one.get_counter().get_value() + one.get_gauge().get_value())
+        .sum()
+}
+
+/// Waits until something holds.
+pub(super) async fn until(what: &str, holds: impl Fn() -> bool) {
+    let waiting = async {
+        while !holds() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    within(what, waiting).await;
+}
+
+/// A server that changes to whatever protocol is asked for, and says back what it hears.
+pub(super) async fn echo() -> SocketAddr {
+    endpoint(async |mut request: Request<Incoming>| {
+        let protocol = request.headers()["upgrade"].clone();
+        tokio::spawn(async move {
+            let upgraded = hyper::upgrade::on(&mut request).await.unwrap();
+            let (mut read, mut write) = tokio::io::split(TokioIo::new(upgraded));
+            let _ = tokio::io::copy(&mut read, &mut write).await;
+        });
+        let answer = Response::builder().status(http::StatusCode::SWITCHING_PROTOCOLS);
+        answer
+            .header("connection", "upgrade")
+            .header("upgrade", protocol)
+            .body(text(""))
+            .unwrap()
+    })
+    .await
+}
+
+/// A WebSocket that was answered.
+pub(super) async fn websocket(at: SocketAddr) -> TcpStream {
+    let mut stream = TcpStream::connect(at).await.unwrap();
+    let request =
+        "GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(within("the head", stream.read_u8()).await.unwrap());
+    }
+    assert_eq!(status(&String::from_utf8_lossy(&head)), 101);
+    stream
+}
+
+/// Says something on a WebSocket and hears it.
+pub(super) async fn ping(stream: &mut TcpStream) {
+    stream.write_all(b"ping").await.unwrap();
+    let mut echo = [0; 4];
+    within("the echo", stream.read_exact(&mut echo))
+        .await
+        .unwrap();
+    assert_eq!(&echo, b"ping");
 }

@@ -1,0 +1,137 @@
+//! Which ports are open: those that the configuration wants, as soon as the system lets them be opened.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rustls::ServerConfig;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use super::server::Ports;
+use super::tls;
+
+/// Ports below 1024 need rights that a guard shall not have; they are served so much higher.
+const PRIVILEGED: u16 = 1024;
+const SHIFT: u16 = 10_000;
+/// After this a port that could not be opened is tried again: what took it may be gone by then, and
+/// an attempt costs three system calls.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// The ports of a guard.
+#[derive(Debug)]
+pub(super) struct Listening {
+    address: IpAddr,
+    ports: Ports,
+    /// Ports that are wanted, open or not yet, with what ends them.
+    wanted: Mutex<BTreeMap<u16, CancellationToken>>,
+}
+
+/// The port that is really opened for a Gateway's port.
+pub fn opened(port: u16) -> u16 {
+    if port < PRIVILEGED {
+        port + SHIFT
+    } else {
+        port
+    }
+}
+
+impl Listening {
+    pub(super) fn new(address: IpAddr, ports: Ports) -> Self {
+        Self {
+            address,
+            ports,
+            wanted: Mutex::default(),
+        }
+    }
+
+    /// Listens on exactly these from now on. What can be opened is open when it returns.
+    pub(super) async fn listen(&self, wanted: &[u16]) {
+        self.lock().retain(|port, stop| {
+            let stays = wanted.contains(port);
+            if !stays {
+                stop.cancel();
+            }
+            stays
+        });
+        for port in wanted {
+            if self.lock().contains_key(port) {
+                continue;
+            }
+            let address = SocketAddr::new(self.address, opened(*port));
+            let bound = TcpListener::bind(address).await;
+            let stop = self.ports.drain.child_token();
+            self.lock().insert(*port, stop.clone());
+            let ports = self.ports.clone();
+            let (port, tls) = (*port, self.tls(*port));
+            self.ports.tracker.spawn(async move {
+                let opening = open(&ports, address, port, bound);
+                if let Some(listener) = stop.run_until_cancelled(opening).await {
+                    ports.accept(listener, port, tls, stop).await;
+                }
+            });
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<u16, CancellationToken>> {
+        self.wanted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tls(&self, port: u16) -> Arc<ServerConfig> {
+        let shared = Arc::clone(&self.ports.shared);
+        tls::server(Arc::new(tls::Resolver(
+            move |find: &dyn Fn(&tls::Certificates) -> _| {
+                let serving = shared.current.load();
+                serving
+                    .ports
+                    .get(&port)
+                    .and_then(|port| find(&port.certificates))
+            },
+        )))
+    }
+}
+
+/// Tries until the port is open. `first` is what the first attempt brought.
+async fn open(
+    ports: &Ports,
+    address: SocketAddr,
+    port: u16,
+    first: io::Result<TcpListener>,
+) -> TcpListener {
+    let error = match first {
+        Ok(listener) => return listener,
+        Err(error) => error,
+    };
+    tracing::error!(
+        port,
+        %address,
+        %error,
+        "cannot listen for a port of a Gateway; free the address, it is tried again every second"
+    );
+    let _closed = Closed::count(ports);
+    loop {
+        tokio::time::sleep(AGAIN).await;
+        if let Ok(listener) = TcpListener::bind(address).await {
+            tracing::info!(port, %address, "the port is open now");
+            return listener;
+        }
+    }
+}
+
+/// Counts a port among those that are not open while it lives.
+struct Closed<'a>(&'a Ports);
+
+impl<'a> Closed<'a> {
+    fn count(ports: &'a Ports) -> Self {
+        ports.shared.metrics.ports_closed.inc();
+        Self(ports)
+    }
+}
+
+impl Drop for Closed<'_> {
+    fn drop(&mut self) {
+        self.0.shared.metrics.ports_closed.dec();
+    }
+}

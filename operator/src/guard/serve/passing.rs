@@ -1,0 +1,423 @@
+//! A request on its way to an endpoint, and the answer on its way back.
+
+use std::sync::Arc;
+
+use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, UPGRADE};
+use http::uri::{Authority, PathAndQuery, Scheme};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
+use hyper::body::{Body as _, Incoming};
+use hyper::upgrade::OnUpgrade;
+use shield::EndpointResult;
+use tokio::time::Instant;
+
+use super::answer::Reason;
+use super::body::{Answer, Passed};
+use super::endpoint::{Endpoints, Flight};
+use super::headers::{Client, drop_underscores, forwarded, strip_hop_by_hop};
+use super::outgoing::{Fault, Intake, Outgoing};
+use super::pool::{Pool, SendError, Sent, Unsent};
+use super::prepare::{Backend, Rule};
+use super::protection::{Clock, Guarded};
+use super::proxy::Connection;
+use super::record::Record;
+use super::retry::{Failure, Verdict};
+use super::tunnel::Tunnel;
+
+/// A request that is on its way.
+pub(super) struct Passing<'a> {
+    pub(super) connection: &'a Connection,
+    pub(super) rule: &'a Rule,
+    pub(super) backend: &'a Backend,
+    pub(super) service: &'a Endpoints,
+    pub(super) prefix: Option<&'a str>,
+}
+
+/// A request as it is sent again: its head, and its body as far as it is known.
+struct Spare {
+    method: Method,
+    target: Uri,
+    version: Version,
+    headers: HeaderMap,
+    intake: Intake,
+}
+
+/// The sendings of one request.
+struct Course<'a> {
+    passing: &'a Passing<'a>,
+    record: &'a mut Record,
+    method: Method,
+    intake: Intake,
+    spare: Option<Spare>,
+    tried: Vec<Arc<Pool>>,
+    sent: u8,
+    end: Option<Instant>,
+    clock: Clock,
+}
+
+/// What one sending brought.
+enum Brought {
+    Answer(Sent),
+    /// Nothing, and the request itself where it was not sent.
+    Error(SendError, Option<Request<Outgoing>>),
+    TimedOut,
+}
+
+impl Passing<'_> {
+    pub(super) async fn pass(
+        &self,
+        mut request: Request<Incoming>,
+        mut guarded: Option<Guarded>,
+        record: &mut Record,
+    ) -> Result<Response<Answer>, Reason> {
+        let end = self.rule.request_timeout.map(|span| Instant::now() + span);
+        let bounds = &self.connection.shared.bounds;
+        if request.body().size_hint().lower() > bounds.bytes_max {
+            return Err(Reason::BodyTooLong);
+        }
+        let upgrade = strip_hop_by_hop(request.headers_mut());
+        let client = upgrade.is_some().then(|| hyper::upgrade::on(&mut request));
+        self.change(&mut request, record);
+        if let Some(protocol) = &upgrade {
+            let headers = request.headers_mut();
+            headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+            headers.insert(UPGRADE, protocol.clone());
+        }
+        dress(&mut request, self.service.speaks_http2());
+        let is_kept = upgrade.is_none() && self.rule.retrying.keeps(request.method());
+        let (head, body) = request.into_parts();
+        let (intake, body) = Intake::new(body, bounds, is_kept);
+        record.reads(&intake);
+        let request = Request::from_parts(head, body);
+        if let Some(guarded) = &mut guarded {
+            guarded.sent();
+        }
+        let course = self.course(&request, intake, is_kept, end, record);
+        let sent = course.run(request).await;
+        if let Some(guarded) = &mut guarded
+            && let Some(is_error) = is_error(&sent)
+        {
+            guarded.answered(is_error);
+        }
+        Ok(self.answered(sent?, guarded, client, end, record))
+    }
+
+    fn course<'a>(
+        &'a self,
+        request: &Request<Outgoing>,
+        intake: Intake,
+        is_kept: bool,
+        end: Option<Instant>,
+        record: &'a mut Record,
+    ) -> Course<'a> {
+        let spare = is_kept.then(|| Spare {
+            method: request.method().clone(),
+            target: request.uri().clone(),
+            version: request.version(),
+            headers: request.headers().clone(),
+            intake: intake.clone(),
+        });
+        Course {
+            passing: self,
+            record,
+            method: request.method().clone(),
+            intake,
+            spare,
+            tried: Vec::new(),
+            sent: 0,
+            end,
+            clock: self.service.clock(),
+        }
+    }
+
+    /// Makes the request what the endpoint shall see.
+    fn change(&self, request: &mut Request<Incoming>, record: &Record) {
+        let connection = self.connection;
+        let (host, port) = (record.host.as_str(), connection.port);
+        let rewrites = [&self.rule.changes, &self.backend.changes];
+        let rewrite = rewrites.iter().find_map(|changes| changes.rewrite.as_ref());
+        let path = rewrite.and_then(|rewrite| rewrite.path.as_ref());
+        let path = path.map_or_else(
+            || record.path.clone(),
+            |path| path.of(&record.path, self.prefix),
+        );
+        let target = match request.uri().query() {
+            Some(query) => format!("{path}?{query}"),
+            None => path,
+        };
+        let shown = rewrite.and_then(|rewrite| rewrite.hostname.clone());
+        let authority = original_authority(request);
+        *request.uri_mut() = PathAndQuery::try_from(target)
+            .map(Uri::from)
+            .unwrap_or_default();
+        let headers = request.headers_mut();
+        headers.remove(EXPECT);
+        drop_underscores(headers);
+        let client = Client {
+            address: connection.client,
+            host,
+            is_tls: connection.is_tls,
+            port,
+        };
+        forwarded(headers, &client);
+        let shown = shown.as_deref().or(authority.as_deref()).unwrap_or(host);
+        if let Ok(value) = HeaderValue::from_str(shown) {
+            headers.insert(HOST, value);
+        }
+        if let Some(trace) = record.trace() {
+            trace.pass_on(headers);
+        }
+        for changes in rewrites {
+            changes.request.apply(headers);
+        }
+    }
+
+    fn answered(
+        &self,
+        (flight, sent): (Flight, Sent),
+        guarded: Option<Guarded>,
+        client: Option<OnUpgrade>,
+        end: Option<Instant>,
+        record: &mut Record,
+    ) -> Response<Answer> {
+        let Sent { mut response, lent } = sent;
+        let upgrade = strip_hop_by_hop(response.headers_mut());
+        let is_upgrade = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+        let server = is_upgrade.then(|| hyper::upgrade::on(&mut response));
+        *response.version_mut() = Version::default();
+        let mut response = response
+            .map(|body| Answer::Passed(Box::new(Passed::new(body, lent, flight, end, guarded))));
+        let headers = response.headers_mut();
+        for changes in [&self.rule.changes, &self.backend.changes] {
+            changes.response.apply(headers);
+        }
+        if let (Some(client), Some(server), Some(protocol)) = (client, server, upgrade) {
+            headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+            headers.insert(UPGRADE, protocol);
+            headers.remove(CONTENT_LENGTH);
+            record.tunnel(Tunnel {
+                client,
+                server,
+                room: Arc::clone(&self.connection.room),
+                idle_max: self.connection.shared.upgrade_idle_max,
+            });
+        }
+        response
+    }
+}
+
+impl Course<'_> {
+    /// Sends the request, again where the rule wants it, until there is an answer to be passed on.
+    async fn run(mut self, request: Request<Outgoing>) -> Result<(Flight, Sent), Reason> {
+        let retrying = &self.passing.rule.retrying;
+        retrying.request(self.clock.now());
+        let sent = self.send(request).await;
+        self.intake.settle();
+        if self.sent > 1 {
+            let metrics = &retrying.metrics;
+            match is_error(&sent) {
+                Some(false) => metrics.recovered.inc(),
+                Some(true) => metrics.failed.inc(),
+                None => {}
+            }
+        }
+        sent
+    }
+
+    async fn send(&mut self, mut request: Request<Outgoing>) -> Result<(Flight, Sent), Reason> {
+        let Some(mut flight) = self.begin() else {
+            return Err(Reason::NoEndpoint);
+        };
+        loop {
+            let brought = self.once(&mut flight, request).await;
+            self.record.heard();
+            if let Some(result) = self.result(&brought) {
+                flight.report(result);
+            }
+            let failure = match &brought {
+                Brought::Answer(sent) => Failure::of_status(sent.response.status()),
+                Brought::Error(error, _) => Some(Failure::of(error)),
+                Brought::TimedOut => None,
+            };
+            self.tried.push(Arc::clone(flight.pool()));
+            let again = match failure.filter(|_| self.intake.fault().is_none()) {
+                Some(failure) => self.again(failure, brought).await,
+                None => Err(brought),
+            };
+            match again {
+                Ok((next, back)) => (flight, request) = (next, back),
+                Err(Brought::Answer(sent)) => return Ok((flight, sent)),
+                Err(Brought::Error(error, _)) => return Err(self.reason(&error)),
+                Err(Brought::TimedOut) => return Err(Reason::EndpointTimeout),
+            }
+        }
+    }
+
+    /// An endpoint that was not asked yet; an earlier one only if the rule wants retries.
+    fn begin(&self) -> Option<Flight> {
+        let service = self.passing.service;
+        let random = |count| fastrand::usize(..count);
+        let other = service.begin(&self.tried, random);
+        if other.is_some() || !self.passing.rule.retrying.repeats() {
+            return other;
+        }
+        service.begin(&[], random)
+    }
+
+    async fn once(&mut self, flight: &mut Flight, request: Request<Outgoing>) -> Brought {
+        let pool = Arc::clone(flight.pool());
+        self.record.sends(pool.at());
+        self.sent += 1;
+        let sending = pool.send(request);
+        let backend = self.passing.rule.backend_timeout;
+        let backend = backend.map(|span| Instant::now() + span);
+        let sent = match self.end.into_iter().chain(backend).min() {
+            Some(deadline) => match tokio::time::timeout_at(deadline, sending).await {
+                Ok(sent) => sent,
+                Err(_) => return Brought::TimedOut,
+            },
+            None => sending.await,
+        };
+        match sent {
+            Ok(sent) => Brought::Answer(sent),
+            Err(Unsent { error, request }) => {
+                let route = &self.passing.rule.route;
+                tracing::debug!(route, error = %error, "an endpoint gave no answer");
+                Brought::Error(error, request)
+            }
+        }
+    }
+
+    /// What it says about the endpoint; none if it is the client's fault, or the endpoint goes away in
+    /// good order.
+    fn result(&self, brought: &Brought) -> Option<EndpointResult> {
+        if self.intake.fault().is_some() {
+            return None;
+        }
+        match brought {
+            Brought::Answer(sent) if Failure::of_status(sent.response.status()).is_none() => {
+                Some(EndpointResult::Good)
+            }
+            Brought::Error(SendError::Refused { .. }, _) => None,
+            Brought::Answer(_) | Brought::Error(..) | Brought::TimedOut => {
+                Some(EndpointResult::Failed)
+            }
+        }
+    }
+
+    /// The request for another sending and where it goes, or what there was if there is none.
+    async fn again(
+        &mut self,
+        failure: Failure,
+        mut brought: Brought,
+    ) -> Result<(Flight, Request<Outgoing>), Brought> {
+        let retrying = &self.passing.rule.retrying;
+        let chance = fastrand::f64();
+        let verdict = retrying.verdict(failure, &self.method, self.sent, chance);
+        let Verdict::Again(pause) = verdict else {
+            return Err(brought);
+        };
+        if self.end.is_some_and(|end| Instant::now() + pause >= end) {
+            return Err(brought);
+        }
+        let is_kept = self.spare.as_ref().is_some_and(Spare::is_whole);
+        let is_back = matches!(&brought, Brought::Error(_, Some(_)));
+        if !is_kept && !is_back {
+            retrying.metrics.too_long.inc();
+            return Err(brought);
+        }
+        if !retrying.spend(self.clock.now()) {
+            return Err(brought);
+        }
+        if !pause.is_zero() {
+            tokio::time::sleep(pause).await;
+        }
+        let Some(flight) = self.begin() else {
+            return Err(brought);
+        };
+        let back = match &mut brought {
+            Brought::Error(_, back) => back.take(),
+            Brought::Answer(_) | Brought::TimedOut => None,
+        };
+        let request = back.or_else(|| self.spare.as_ref().and_then(Spare::request));
+        let Some(request) = request else {
+            // More of the body came during the pause than is kept.
+            retrying.metrics.too_long.inc();
+            return Err(brought);
+        };
+        if let Brought::Answer(sent) = brought {
+            sent.discard();
+        }
+        Ok((flight, request))
+    }
+
+    fn reason(&self, error: &SendError) -> Reason {
+        match (self.intake.fault(), error) {
+            (Some(Fault::TooLong), _) => Reason::BodyTooLong,
+            (Some(Fault::TooSlow), _) => Reason::BodyTooSlow,
+            (Some(Fault::Cut), _) => Reason::BodyCut,
+            (None, SendError::Connect { .. }) => Reason::ConnectFailure,
+            (
+                None,
+                SendError::Handshake { .. } | SendError::Refused { .. } | SendError::Broken { .. },
+            ) => Reason::EndpointBroke,
+        }
+    }
+}
+
+impl Spare {
+    fn is_whole(&self) -> bool {
+        self.intake.is_whole()
+    }
+
+    fn request(&self) -> Option<Request<Outgoing>> {
+        let mut request = Request::new(self.intake.again()?);
+        *request.method_mut() = self.method.clone();
+        *request.uri_mut() = self.target.clone();
+        *request.version_mut() = self.version;
+        request.headers_mut().clone_from(&self.headers);
+        Some(request)
+    }
+}
+
+/// Whether the target failed; none where it is the client's fault, which says nothing about the target.
+fn is_error(sent: &Result<(Flight, Sent), Reason>) -> Option<bool> {
+    match sent {
+        Ok((_, sent)) => Some(sent.response.status().is_server_error()),
+        Err(Reason::BodyTooLong | Reason::BodyTooSlow | Reason::BodyCut) => None,
+        Err(_) => Some(true),
+    }
+}
+
+/// HTTP/2 names scheme and host in the target, HTTP/1.1 only the path.
+fn dress<B>(request: &mut Request<B>, is_http2: bool) {
+    *request.version_mut() = if is_http2 {
+        Version::HTTP_2
+    } else {
+        Version::HTTP_11
+    };
+    let path = request.uri().path_and_query().cloned();
+    let mut parts = http::uri::Parts::default();
+    if is_http2 {
+        let host = request.headers_mut().remove(HOST);
+        let authority = host.and_then(|host| Authority::try_from(host.as_bytes()).ok());
+        parts.scheme = authority.is_some().then_some(Scheme::HTTP);
+        parts.authority = authority;
+    }
+    parts.path_and_query = path;
+    if let Ok(uri) = Uri::from_parts(parts) {
+        *request.uri_mut() = uri;
+    }
+}
+
+/// The host as the client wrote it, with its port.
+fn original_authority(request: &Request<Incoming>) -> Option<String> {
+    match request.uri().authority() {
+        Some(authority) => Some(authority.as_str().to_owned()),
+        None => request
+            .headers()
+            .get(HOST)?
+            .to_str()
+            .ok()
+            .map(str::to_owned),
+    }
+}

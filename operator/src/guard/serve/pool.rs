@@ -1,0 +1,312 @@
+//! The connections to one endpoint.
+//!
+//! Connections are kept per endpoint, never by the name in a request: many names lead to one pod, and a
+//! pod's address is nothing that an application should see as its host.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use http::{Request, Response};
+use hyper::body::{Body as _, Incoming};
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::net::TcpStream;
+
+use super::outgoing::Outgoing;
+use crate::guard::config::Protocol;
+
+/// Loopback and the networks of a cluster answer in well under a millisecond; what takes a second is
+/// gone, and another endpoint is asked.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// Servers end idle connections, many after five seconds: younger ones are used first, older ones never.
+const IDLE_MAX: Duration = Duration::from_secs(30);
+/// Beyond this many idle connections to one endpoint the next is closed.
+const IDLE_COUNT_MAX: usize = 256;
+/// A kept connection may have ended unseen; so many of them are tried before the request is given up.
+const STALE_MAX: usize = 3;
+
+/// Why an endpoint gave no answer.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SendError {
+    /// Nothing was sent.
+    #[error("cannot connect to {at}")]
+    Connect {
+        at: SocketAddr,
+        source: std::io::Error,
+    },
+    /// Nothing was sent.
+    #[error("{at} does not speak the protocol that its port declares")]
+    Handshake {
+        at: SocketAddr,
+        source: hyper::Error,
+    },
+    /// It was not handled: not sent whole, or the endpoint says that it did not look at it.
+    #[error("{at} refused the request unseen")]
+    Refused {
+        at: SocketAddr,
+        source: hyper::Error,
+    },
+    /// It may have been handled.
+    #[error("{at} broke the connection")]
+    Broken {
+        at: SocketAddr,
+        source: hyper::Error,
+    },
+}
+
+/// A request that was not sent can be sent to another endpoint.
+pub(super) struct Unsent {
+    pub(super) error: SendError,
+    pub(super) request: Option<Request<Outgoing>>,
+}
+
+/// An answer, and the connection that goes back when its body ended.
+pub(super) struct Sent {
+    pub(super) response: Response<Incoming>,
+    pub(super) lent: Option<Lent>,
+}
+
+/// The connections to one endpoint.
+#[derive(Debug)]
+pub(super) struct Pool {
+    at: SocketAddr,
+    protocol: Protocol,
+    in_flight: AtomicUsize,
+    idle: Mutex<Vec<(http1::SendRequest<Outgoing>, Instant)>>,
+    shared: tokio::sync::Mutex<Option<http2::SendRequest<Outgoing>>>,
+}
+
+/// A connection that is in use for one request.
+#[derive(Debug)]
+pub(super) struct Lent {
+    sender: http1::SendRequest<Outgoing>,
+    pool: Arc<Pool>,
+}
+
+impl Pool {
+    pub(super) fn new(at: SocketAddr, protocol: Protocol) -> Self {
+        Self {
+            at,
+            protocol,
+            in_flight: AtomicUsize::new(0),
+            idle: Mutex::default(),
+            shared: tokio::sync::Mutex::default(),
+        }
+    }
+
+    /// Requests under way.
+    pub(super) fn load(&self) -> usize {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn enter(&self) {
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn leave(&self) {
+        self.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn at(&self) -> SocketAddr {
+        self.at
+    }
+
+    /// Sends a request, on a kept connection if there is one.
+    pub(super) async fn send(self: &Arc<Self>, request: Request<Outgoing>) -> Result<Sent, Unsent> {
+        match self.protocol {
+            Protocol::Http1 => self.send_http1(request).await,
+            Protocol::H2c => self.send_http2(request).await,
+        }
+    }
+
+    async fn send_http1(self: &Arc<Self>, mut request: Request<Outgoing>) -> Result<Sent, Unsent> {
+        for attempt in 0..=STALE_MAX {
+            let kept = if attempt < STALE_MAX {
+                self.take()
+            } else {
+                None
+            };
+            let is_new = kept.is_none();
+            let sender = match kept {
+                Some(sender) => sender,
+                None => match self.connect_http1().await {
+                    Ok(sender) => sender,
+                    Err(error) => {
+                        return Err(Unsent {
+                            error,
+                            request: Some(request),
+                        });
+                    }
+                },
+            };
+            let mut lent = Lent {
+                sender,
+                pool: Arc::clone(self),
+            };
+            match lent.sender.try_send_request(request).await {
+                Ok(response) => {
+                    return Ok(Sent {
+                        response,
+                        lent: Some(lent),
+                    });
+                }
+                Err(mut failed) => {
+                    let unsent = failed.take_message();
+                    let error = self.broken(unsent.is_some(), failed.into_error());
+                    match unsent {
+                        Some(back) if !is_new => request = back,
+                        request => return Err(Unsent { error, request }),
+                    }
+                }
+            }
+        }
+        unreachable!("the last attempt is made on a new connection")
+    }
+
+    async fn send_http2(self: &Arc<Self>, mut request: Request<Outgoing>) -> Result<Sent, Unsent> {
+        let mut is_new = false;
+        loop {
+            let mut sender = match self.shared_http2(&mut is_new).await {
+                Ok(sender) => sender,
+                Err(error) => {
+                    return Err(Unsent {
+                        error,
+                        request: Some(request),
+                    });
+                }
+            };
+            match sender.try_send_request(request).await {
+                Ok(response) => {
+                    return Ok(Sent {
+                        response,
+                        lent: None,
+                    });
+                }
+                Err(mut failed) => {
+                    let unsent = failed.take_message();
+                    let error = self.broken(unsent.is_some(), failed.into_error());
+                    match unsent {
+                        // Tried once more on a new connection, which ends the loop.
+                        Some(back) if !is_new => request = back,
+                        request => return Err(Unsent { error, request }),
+                    }
+                }
+            }
+        }
+    }
+
+    fn broken(&self, is_unsent: bool, source: hyper::Error) -> SendError {
+        let at = self.at;
+        if is_unsent || is_refused(&source) {
+            SendError::Refused { at, source }
+        } else {
+            SendError::Broken { at, source }
+        }
+    }
+
+    /// The youngest connection that is free.
+    fn take(&self) -> Option<http1::SendRequest<Outgoing>> {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        // The oldest are at the front.
+        let old = idle.partition_point(|(_, since)| since.elapsed() > IDLE_MAX);
+        idle.drain(..old);
+        let mut at = idle.len();
+        while at > 0 {
+            at -= 1;
+            // One whose body ended this moment may not be free yet; it will be, and stays.
+            if idle[at].0.is_ready() {
+                return Some(idle.remove(at).0);
+            }
+            if idle[at].0.is_closed() {
+                idle.remove(at);
+            }
+        }
+        None
+    }
+
+    fn give_back(&self, sender: http1::SendRequest<Outgoing>) {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        if idle.len() < IDLE_COUNT_MAX && !sender.is_closed() {
+            idle.push((sender, Instant::now()));
+        }
+    }
+
+    async fn connect(&self) -> Result<TokioIo<TcpStream>, SendError> {
+        let connecting = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(self.at)).await;
+        let connected = connecting.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()));
+        let stream = connected.map_err(|source| SendError::Connect {
+            at: self.at,
+            source,
+        })?;
+        // Answers are written whole; waiting for more to send only delays them.
+        let _ = stream.set_nodelay(true);
+        Ok(TokioIo::new(stream))
+    }
+
+    async fn connect_http1(&self) -> Result<http1::SendRequest<Outgoing>, SendError> {
+        let stream = self.connect().await?;
+        let shaken = http1::handshake(stream).await;
+        let (sender, connection) = shaken.map_err(|source| SendError::Handshake {
+            at: self.at,
+            source,
+        })?;
+        // It ends with an error when the endpoint goes away, which the next request finds out.
+        tokio::spawn(connection.with_upgrades());
+        Ok(sender)
+    }
+
+    async fn shared_http2(
+        &self,
+        is_new: &mut bool,
+    ) -> Result<http2::SendRequest<Outgoing>, SendError> {
+        let mut shared = self.shared.lock().await;
+        if let Some(sender) = shared.as_ref().filter(|sender| !sender.is_closed()) {
+            return Ok(sender.clone());
+        }
+        *is_new = true;
+        let stream = self.connect().await?;
+        let shaken = http2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .handshake(stream)
+            .await;
+        let (sender, connection) = shaken.map_err(|source| SendError::Handshake {
+            at: self.at,
+            source,
+        })?;
+        tokio::spawn(connection);
+        *shared = Some(sender.clone());
+        Ok(sender)
+    }
+}
+
+impl Sent {
+    /// Nobody wants the answer. A body that is over leaves its connection to the next request.
+    pub(super) fn discard(self) {
+        let Self { response, lent } = self;
+        if response.body().is_end_stream()
+            && let Some(lent) = lent
+        {
+            lent.give_back();
+        }
+    }
+}
+
+impl Lent {
+    /// The body was read to its end, so the connection is free for the next request.
+    pub(super) fn give_back(self) {
+        self.pool.give_back(self.sender);
+    }
+}
+
+/// Whether the endpoint says that it did not look at the request: the stream was refused, or lies beyond
+/// the last one that it takes before it goes away (RFC 9113 sections 6.8 and 8.7).
+fn is_refused(error: &hyper::Error) -> bool {
+    let cause = std::error::Error::source(error);
+    let Some(cause) = cause.and_then(|cause| cause.downcast_ref::<h2::Error>()) else {
+        return false;
+    };
+    let is_refused = cause.reason() == Some(h2::Reason::REFUSED_STREAM);
+    cause.is_remote() && (cause.is_go_away() || is_refused)
+}
