@@ -6,5 +6,6 @@
 pub mod compile;
 pub mod config;
 pub mod gateway;
+pub mod rooms;
 pub mod serve;
 pub mod standing;

@@ -13,6 +13,7 @@ mod census;
 mod clock;
 mod settings;
 mod signals;
+mod sound;
 mod standing;
 
 use std::num::NonZeroU32;

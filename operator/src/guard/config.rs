@@ -6,11 +6,14 @@
 //!       ├─ rules ─ Rule (filters, timeouts) ─ backends ─ Backend ─ service ─┐ <──────────────────┘
 //!       ├─ services ─ Service ─ endpoints <─────────────────────────────────┘
 //!       ├─ policies (of rules)
+//!       ├─ rooms (of rules)
 //!       └─ certificates
 //! ```
 //!
 //! Everything is decided in it: entries stand in their order of precedence, filters in theirs, and what
 //! a route refers to in vain is written as such. Serving chooses nothing but an endpoint.
+
+mod room;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -19,6 +22,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use shield::{OutlierSettings, PolicySettings};
+
+pub use room::{TicketKey, WaitingRoom};
 
 /// What a serving guard runs on.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -35,6 +40,9 @@ pub struct Configuration {
     /// What protects targets, by `namespace/name`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub policies: BTreeMap<String, PolicySettings>,
+    /// Where citizens queue before a target, by `namespace/name` of the policy.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub rooms: BTreeMap<String, WaitingRoom>,
     /// Where requests go, by `namespace/name:port`.
     #[serde(default)]
     pub services: BTreeMap<String, Service>,
@@ -216,6 +224,9 @@ pub struct Rule {
     /// Which of the policy's classes the requests are of.
     #[serde(default, skip_serializing_if = "is_first")]
     pub class: usize,
+    /// Key in [`Configuration::rooms`]; absent means that nobody queues.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub room: Option<String>,
     /// How long clients wait for a whole answer; absent means no end.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "millis")]
     pub request_timeout: Option<Duration>,

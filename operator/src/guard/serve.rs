@@ -28,6 +28,7 @@ mod protection;
 mod proxy;
 mod record;
 mod retry;
+mod room;
 mod scrape;
 mod server;
 pub mod store;
@@ -36,8 +37,9 @@ mod trace;
 mod tunnel;
 
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::num::NonZeroU32;
 use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -50,6 +52,7 @@ pub use access_log::{AccessLogError, AccessLogTarget};
 pub use dial::Dial;
 pub use listening::opened;
 pub use prepare::PrepareError;
+pub use room::{RoomFault, RoomLink};
 
 use super::config::Configuration;
 use super::standing::Standing;
@@ -128,6 +131,7 @@ pub enum ApplyError {
 pub struct Guard {
     ports: Ports,
     listening: Listening,
+    tending: Once,
 }
 
 impl Guard {
@@ -168,6 +172,7 @@ impl Guard {
         Ok(Self {
             listening: Listening::new(settings.address, ports.clone()),
             ports,
+            tending: Once::new(),
         })
     }
 
@@ -183,9 +188,21 @@ impl Guard {
         })?;
         let wanted: Vec<u16> = serving.ports.keys().copied().collect();
         tracing::info!(revision = serving.revision, "configuration in force");
+        let has_rooms = !serving.rooms.is_empty();
         self.ports.shared.current.store(Arc::new(serving));
+        if has_rooms {
+            let shared = Arc::downgrade(&self.ports.shared);
+            self.tending
+                .call_once(|| drop(tokio::spawn(room::tend(shared))));
+        }
         self.listening.listen(&wanted).await;
         Ok(())
+    }
+
+    /// Lets somebody else coordinate waiting rooms over so many guards; until then this guard does so
+    /// alone. To be called before the first configuration.
+    pub fn share_rooms(&self, guards: NonZeroU32) -> RoomLink {
+        RoomLink::new(Arc::clone(&self.ports.shared), guards)
     }
 
     /// The revision in force; empty before the first.

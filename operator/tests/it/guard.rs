@@ -10,3 +10,4 @@ mod retries;
 mod support;
 mod tls;
 mod upgrades;
+mod waiting;

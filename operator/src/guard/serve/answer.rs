@@ -8,10 +8,11 @@ use http_body_util::Full;
 
 use super::body::Answer;
 use super::protection::{Shed, ShedReason};
+use super::room::Waiting;
 
-const PROBLEM: HeaderValue = HeaderValue::from_static("application/problem+json");
-const PAGE: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
-const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
+pub(super) const PROBLEM: HeaderValue = HeaderValue::from_static("application/problem+json");
+pub(super) const PAGE: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
+pub(super) const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 
 /// Why the guard answers instead of an endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -95,6 +96,22 @@ impl Reason {
         }
     }
 
+    /// Whether it is the service's fault rather than the client's or the route's.
+    fn is_failure(self) -> bool {
+        match self {
+            Self::NoEndpoint
+            | Self::ConnectFailure
+            | Self::EndpointBroke
+            | Self::EndpointTimeout => true,
+            Self::BadRequest
+            | Self::NoRoute
+            | Self::Misdirected
+            | Self::BodyTooLong
+            | Self::BodyTooSlow
+            | Self::BrokenRoute => false,
+        }
+    }
+
     /// Whether the same request may well succeed a little later.
     fn passes(self) -> bool {
         matches!(self, Self::NoEndpoint | Self::ConnectFailure)
@@ -108,6 +125,8 @@ pub(super) enum Refusal {
     Own(Reason),
     /// A rule of the policy.
     Shed(Shed),
+    /// The waiting room.
+    Waiting(Box<Waiting>),
 }
 
 impl From<Reason> for Refusal {
@@ -122,6 +141,7 @@ impl Refusal {
         match self {
             Self::Own(reason) => reason.name(),
             Self::Shed(shed) => shed.reason.name(),
+            Self::Waiting(_) => Waiting::REASON,
         }
     }
 
@@ -130,6 +150,7 @@ impl Refusal {
         match self {
             Self::Own(_) => "",
             Self::Shed(shed) => &shed.rule,
+            Self::Waiting(_) => Waiting::RULE,
         }
     }
 
@@ -138,31 +159,17 @@ impl Refusal {
         match self {
             Self::Own(_) => None,
             Self::Shed(shed) => Some(Arc::clone(&shed.rule)),
+            Self::Waiting(_) => Some(Arc::from(Waiting::RULE)),
         }
     }
 
-    fn status(&self) -> StatusCode {
+    /// Whether the service failed the request; none where that says nothing about the service.
+    pub(super) fn is_failure(&self) -> Option<bool> {
         match self {
-            Self::Own(reason) => reason.status(),
-            Self::Shed(shed) => shed.reason.status(),
+            Self::Own(reason) => reason.is_failure().then_some(true),
+            Self::Shed(shed) => shed.reason.is_failure().then_some(true),
+            Self::Waiting(_) => None,
         }
-    }
-
-    fn words(&self) -> [&'static str; 2] {
-        match self {
-            Self::Own(reason) => reason.words(),
-            Self::Shed(shed) => shed.reason.words(),
-        }
-    }
-
-    /// Seconds after which a client may come again, spread so that not all come together; none where
-    /// the same request will fail again.
-    fn retry_after(&self, random: u64) -> Option<u64> {
-        let least = match self {
-            Self::Own(reason) => reason.passes().then_some(RETRY_SECONDS)?,
-            Self::Shed(shed) => shed.retry_after?.as_secs() + 1,
-        };
-        Some(least + random % (least / 2 + 2))
     }
 }
 
@@ -176,6 +183,14 @@ impl ShedReason {
             Self::Overloaded => "Overloaded",
             Self::Displaced => "Displaced",
             Self::WaitedTooLong => "WaitedTooLong",
+        }
+    }
+
+    /// Whether it is the service that cannot, rather than the client that wants too much.
+    fn is_failure(self) -> bool {
+        match self {
+            Self::BreakerOpen | Self::Overloaded | Self::Displaced | Self::WaitedTooLong => true,
+            Self::RateLimited | Self::HotKey | Self::KeyMissing => false,
         }
     }
 
@@ -222,9 +237,24 @@ pub(super) fn refuse(
     accept: Option<&HeaderValue>,
     random: u64,
 ) -> Response<Answer> {
-    let [zh, en] = refusal.words();
-    let (status, name) = (refusal.status(), refusal.name());
-    let (kind, text) = if accept.is_some_and(wants_page) {
+    let wants_page = accept.is_some_and(wants_page);
+    let (status, [zh, en], least) = match refusal {
+        Refusal::Own(reason) => {
+            let least = reason.passes().then_some(RETRY_SECONDS);
+            (reason.status(), reason.words(), least)
+        }
+        Refusal::Shed(Shed {
+            reason,
+            retry_after,
+            ..
+        }) => {
+            let least = retry_after.map(|wait| wait.as_secs() + 1);
+            (reason.status(), reason.words(), least)
+        }
+        Refusal::Waiting(waiting) => return waiting.answer(wants_page),
+    };
+    let name = refusal.name();
+    let (kind, text) = if wants_page {
         let text = format!(
             "<!doctype html><meta charset=utf-8><title>{status}</title><h1>{zh}</h1>\
              <p lang=en>{en}</p><p><small>{name}</small></p>"
@@ -244,7 +274,9 @@ pub(super) fn refuse(
     let headers = answer.headers_mut();
     headers.insert(CONTENT_TYPE, kind);
     headers.insert(CACHE_CONTROL, NO_STORE);
-    if let Some(seconds) = refusal.retry_after(random) {
+    if let Some(least) = least {
+        // Spread, so that not all come together.
+        let seconds = least + random % (least / 2 + 2);
         headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
     }
     answer

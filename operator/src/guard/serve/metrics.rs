@@ -1,6 +1,8 @@
 //! What is counted. Counters of a route are looked up once, when a configuration is prepared: a lookup
 //! by labels for each request would cost more than the decision.
 
+mod rooms;
+
 use std::time::Duration;
 
 use http::StatusCode;
@@ -10,6 +12,7 @@ use prometheus::{
 
 use super::access_log::Dropped;
 use super::answer::Refusal;
+pub(super) use rooms::RoomMetrics;
 
 /// From a refusal's microseconds to the longest that clients wait.
 const SECONDS: [f64; 14] = [
@@ -43,6 +46,7 @@ pub(super) struct Metrics {
     pub(super) ports_closed: IntGauge,
     pub(super) log_dropped: Dropped,
     retries: IntCounterVec,
+    pub(super) rooms: RoomMetrics,
     without_route: RouteMetrics,
 }
 
@@ -150,6 +154,7 @@ impl Metrics {
         registry.register(Box::new(seconds.clone()))?;
         registry.register(Box::new(connections.clone()))?;
         registry.register(Box::new(connections_refused.clone()))?;
+        let rooms = RoomMetrics::register(registry)?;
         let without_route = route(NO_ROUTE, &requests, &seconds);
         Ok(Self {
             requests,
@@ -163,6 +168,7 @@ impl Metrics {
                 refusals: dropped.with_label_values(&["Refusals"]),
             },
             retries,
+            rooms,
             without_route,
         })
     }

@@ -13,6 +13,7 @@ use super::matching::{Asked, Matcher};
 use super::metrics::{Metrics, RouteMetrics};
 use super::protection::{Policies, Protection};
 use super::retry::{Budgets, Retrying};
+use super::room::{Common, Room, RoomFault, Rooms};
 use super::tls::Certificates;
 use crate::guard::config::{self, Configuration, Filter, PathChange, Redirect, Rewrite};
 
@@ -66,6 +67,12 @@ pub enum PrepareError {
         /// What is wrong with it, and what is allowed.
         why: String,
     },
+    /// A name without an object.
+    #[error("waiting room {0:?} does not exist")]
+    NoRoom(String),
+    /// One of them.
+    #[error("a waiting room cannot be used")]
+    Room(#[from] RoomFault),
     /// A name without an object, or not a pair.
     #[error("certificate {name:?} cannot be used: {why}")]
     Certificate {
@@ -85,6 +92,7 @@ pub(super) struct Serving {
     pub(super) policies: Policies,
     pub(super) rules: Vec<Arc<Rule>>,
     budgets: Budgets,
+    pub(super) rooms: Rooms,
 }
 
 #[derive(Debug)]
@@ -120,6 +128,7 @@ pub(super) struct Rule {
     /// Name of what it is protected by, in [`Serving::policies`].
     pub(super) policy: Option<String>,
     pub(super) retrying: Retrying,
+    pub(super) room: Option<Arc<Room>>,
 }
 
 /// Where a share of the requests goes.
@@ -127,6 +136,13 @@ pub(super) struct Rule {
 pub(super) struct Backend {
     pub(super) service: Option<Arc<Endpoints>>,
     pub(super) changes: Changes,
+}
+
+/// What rules refer to by name.
+struct Objects<'a> {
+    services: &'a Services,
+    policies: &'a Policies,
+    rooms: &'a Rooms,
 }
 
 /// What is changed on the way to an endpoint and back.
@@ -168,6 +184,7 @@ impl Serving {
             ports: BTreeMap::new(),
             services: Services::new(dial, policies.clock),
             policies,
+            rooms: Rooms::new(Arc::new(Common::start())),
             rules: Vec::new(),
             budgets: Budgets::default(),
         }
@@ -181,12 +198,18 @@ impl Serving {
     ) -> Result<Self, PrepareError> {
         let services = before.services.next(&wanted.services)?;
         let policies = before.policies.next(&wanted.policies)?;
+        let rooms = before.rooms.next(&wanted.rooms, &metrics.rooms)?;
+        let of = Objects {
+            services: &services,
+            policies: &policies,
+            rooms: &rooms,
+        };
         let mut budgets = Budgets::default();
         let mut rules = Vec::new();
         for rule in &wanted.rules {
             let of_retries = metrics.retries_of(&rule.route);
             let retrying = Retrying::prepare(rule, &before.budgets, &mut budgets, of_retries)?;
-            let rule = Rule::prepare(rule, &services, &policies, metrics, retrying)?;
+            let rule = Rule::prepare(rule, &of, metrics, retrying)?;
             rules.push(Arc::new(rule));
         }
         let mut ports = BTreeMap::new();
@@ -200,6 +223,7 @@ impl Serving {
             policies,
             rules,
             budgets,
+            rooms,
         })
     }
 }
@@ -282,8 +306,7 @@ impl Entry {
 impl Rule {
     fn prepare(
         wanted: &config::Rule,
-        services: &Services,
-        policies: &Policies,
+        of: &Objects<'_>,
         metrics: &Metrics,
         retrying: Retrying,
     ) -> Result<Self, PrepareError> {
@@ -293,7 +316,7 @@ impl Rule {
             up_to += u64::from(backend.weight);
             let service = match &backend.service {
                 Some(name) => {
-                    let found = services.get(name);
+                    let found = of.services.get(name);
                     Some(found.ok_or_else(|| PrepareError::NoService(name.clone()))?)
                 }
                 None => None,
@@ -312,8 +335,15 @@ impl Rule {
         }
         let protection = match &wanted.policy {
             Some(name) => {
-                let found = policies.get(name, wanted.class);
+                let found = of.policies.get(name, wanted.class);
                 Some(found.ok_or_else(|| PrepareError::NoPolicy(name.clone(), wanted.class))?)
+            }
+            None => None,
+        };
+        let room = match &wanted.room {
+            Some(name) => {
+                let found = of.rooms.get(name);
+                Some(found.ok_or_else(|| PrepareError::NoRoom(name.clone()))?)
             }
             None => None,
         };
@@ -328,6 +358,7 @@ impl Rule {
             protection,
             policy: wanted.policy.clone(),
             retrying,
+            room,
         })
     }
 

@@ -340,7 +340,8 @@ impl Keys<'_> {
     }
 }
 
-fn cookie<'a>(pair: &'a [u8], name: &str) -> Option<&'a [u8]> {
+/// The value of one pair of a `Cookie` header, if it has this name.
+pub(super) fn cookie<'a>(pair: &'a [u8], name: &str) -> Option<&'a [u8]> {
     let pair = pair.trim_ascii();
     let value = pair.strip_prefix(name.as_bytes())?;
     value.strip_prefix(b"=")

@@ -23,6 +23,7 @@ use super::path::normalise;
 use super::prepare::{NotFound, Rule, Serving};
 use super::protection::Keys;
 use super::record::Record;
+use super::room::{Entered, Pass};
 use super::trace::Tracing;
 use crate::guard::config::Redirect;
 
@@ -73,13 +74,26 @@ impl Connection {
         let mut record = Record::begin(&self.shared, self.client, &request);
         let accept = request.headers().get(http::header::ACCEPT).cloned();
         let serving = self.shared.current.load_full();
-        let response = match self.decide(&serving, request, &mut record).await {
+        let mut pass = None;
+        let answered = self
+            .decide(&serving, request, &mut record, &mut pass)
+            .await;
+        let is_error = match &answered {
+            Ok(response) => Some(response.status().is_server_error()),
+            Err(refusal) => refusal.is_failure(),
+        };
+        let mut response = match answered {
             Ok(response) => response,
             Err(refusal) => {
                 record.refused(&refusal);
                 refuse(&refusal, accept.as_ref(), fastrand::u64(..))
             }
         };
+        if let Some(mut pass) = pass {
+            // Also with what a later rule refuses: else who asks again is another newcomer.
+            pass.stamp(response.headers_mut());
+            pass.ended(is_error);
+        }
         record.follow(response)
     }
 
@@ -88,6 +102,7 @@ impl Connection {
         serving: &Serving,
         request: Request<Incoming>,
         record: &mut Record,
+        pass: &mut Option<Pass>,
     ) -> Result<Response<Answer>, Refusal> {
         let Some(host) = host(request.uri(), request.headers(), request.version()) else {
             record.path = request.uri().path().to_owned();
@@ -119,6 +134,12 @@ impl Connection {
         })?;
         let (rule, prefix) = (Arc::clone(found.rule), found.prefix);
         record.rule = Some(Arc::clone(&rule));
+        if let Some(room) = &rule.room {
+            match room.enter(&request, self.is_tls) {
+                Entered::Passes(here) => *pass = Some(here),
+                Entered::Waits(waiting) => return Err(Refusal::Waiting(waiting)),
+            }
+        }
         self.protected(&rule, prefix, request, record).await
     }
 
