@@ -199,7 +199,7 @@ impl Room {
                 position,
                 estimated: self.live.estimate(position, &self.settings),
                 // Whole seconds, and never sooner than meant.
-                retry_seconds: retry_after.as_secs() + 1,
+                retry_seconds: retry_after.as_secs() + u64::from(retry_after.subsec_nanos() > 0),
                 stamp: self.carrier.stamp(ticket, carriage, LIFETIME),
                 language: Language::of(request.headers().get(ACCEPT_LANGUAGE)),
                 // A reload asks again with GET, which is another request than a form's.

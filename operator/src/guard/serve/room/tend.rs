@@ -46,9 +46,8 @@ pub(in crate::guard::serve) async fn tend(shared: Weak<Shared>) {
 impl Common {
     /// For a guard that starts now.
     ///
-    /// Its id is drawn by lot: with a hundred guards that each start ten times within a session, two
-    /// of a thousand runs have the same one once in about 8,000 such hours, and then a few people
-    /// are counted twice.
+    /// Its id is drawn by lot: were a thousand runs counted at one time, two of them had the same in
+    /// one of 8,000 cases, and then only the later one's counts were known.
     pub(in crate::guard::serve) fn start() -> Self {
         Self::of(GuardId(fastrand::u32(1..)), Arc::new(Machine::start()))
     }
