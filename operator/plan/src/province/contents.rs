@@ -1,5 +1,6 @@
 //! Contents: new ones are packed together by tenant, unused ones collected after a day.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -20,8 +21,10 @@ const PACK_ITEMS_MAX: usize = 50;
 /// Names of packs for entries that have none yet, by what the entry is about and its content.
 pub(super) type Packs<'a> = BTreeMap<&'a Uid, Vec<(&'a ContentHash, Arc<str>)>>;
 
-/// Contents that the store does not have, by namespace and what they are about; each with whose it is.
-type Missing<'a> = BTreeMap<(&'a NamespaceName, Scope), BTreeMap<&'a ContentHash, Wanted<'a>>>;
+/// Contents that the store does not have, by namespace and what they are about, Apps last; each with whose it
+/// is.
+type Missing<'a> =
+    BTreeMap<(&'a NamespaceName, Reverse<Scope>), BTreeMap<&'a ContentHash, Wanted<'a>>>;
 
 /// A content, and which entries name it.
 struct Wanted<'a> {
@@ -44,7 +47,9 @@ pub(super) fn store<'a>(
             let mine = packs.entry(uid).or_default();
             mine.push((&entry.content, name.into()));
         } else if let Some(data) = data(world, &ours, entry) {
-            let tenant = missing.entry((&entry.namespace, entry.scope)).or_default();
+            let tenant = missing
+                .entry((&entry.namespace, Reverse(entry.scope)))
+                .or_default();
             let by = Vec::new();
             let wanted = tenant.entry(&entry.content).or_insert(Wanted { data, by });
             wanted.by.push(uid);

@@ -54,7 +54,8 @@ impl PolicySlot {
             deleting: meta.deletion_timestamp.is_some(),
             held: finalizers.any(|finalizer| finalizer == APP_FINALIZER),
             apps: apps.map(|target| target.name.as_str().into()).collect(),
-            state: policy_gate(&policy.spec).map(|()| Arc::new(policy.spec.clone())),
+            state: policy_gate(meta.name.as_deref().unwrap_or_default(), &policy.spec)
+                .map(|()| Arc::new(policy.spec.clone())),
             status: Arc::new(policy.status.clone().unwrap_or_default()),
         }
     }
@@ -260,7 +261,14 @@ impl World {
 }
 
 /// What the schema cannot say.
-fn policy_gate(spec: &TrafficPolicySpec) -> Result<(), Parked> {
+fn policy_gate(name: &str, spec: &TrafficPolicySpec) -> Result<(), Parked> {
+    if !AppName::from(name).is_valid() {
+        let message = format!(
+            "metadata.name {name:?} must be 1 to 63 lower-case letters, digits and hyphens, as that of an App: create the policy under another name"
+        );
+        return Err(Parked::new(Reason::Invalid, message));
+    }
+
     for (at, limit) in spec.rate_limits.iter().enumerate() {
         if limit.rate.per.millis().is_none_or(|per| per < 1_000) {
             let message = format!(

@@ -497,8 +497,8 @@ fn the_judge_finds_a_policy_where_no_app_is_and_shares_beyond_the_limit() {
         .with_policy("web", &["web"], &json!({"rateLimits": total(100)}));
     province.turn();
     let mut plan = province.plan();
-    assert_eq!(plan.slices.len(), 2);
-    let mut entries = plan.slices[0].spec.entries.iter_mut();
+    let slices = plan.slices.iter_mut();
+    let mut entries = slices.flat_map(|write| &mut write.spec.entries);
     let entry = entries.find(|entry| !entry.shares.is_empty()).unwrap();
     entry.shares[0].requests += 1;
     let found = plan::check(&province.world, &plan);
@@ -514,4 +514,19 @@ fn the_judge_finds_a_policy_where_no_app_is_and_shares_beyond_the_limit() {
     let found = plan::check(&province.world, &plan);
     let stray = |finding: &Finding| matches!(finding, Finding::Policy(at, ..) if at == "quzhou-a");
     assert!(found.iter().any(stray), "{found:?}");
+}
+
+#[test]
+fn a_name_that_no_entry_can_have_parks_its_policy_alone() {
+    let province = cities()
+        .with_policy("web.v2", &["web"], &json!({}))
+        .with_policy("web", &["web"], &json!({}))
+        .settled();
+    assert_eq!(province.protected_by("web.v2").len(), 0);
+    let ready = province
+        .policy_condition("web.v2", ConditionType::Ready)
+        .unwrap();
+    assert_eq!((ready.status, ready.reason), (FALSE, Reason::Invalid));
+    assert!(ready.message.contains("another name"), "{}", ready.message);
+    assert_eq!(province.protected_by("web").len(), 3);
 }

@@ -17,19 +17,20 @@ fn kinds(province: &Province, app: &str) -> Vec<ConditionType> {
 
 #[test]
 fn at_rest_an_app_is_ready_and_neither_reconciling_nor_stalled() {
-    use ConditionType::{Admitted, Applied, Healthy, Ready, Scheduled};
+    use ConditionType::{Admitted, Applied, Healthy, Protected, Ready, Scheduled};
     let province = Province::cities()
         .with(app("web").replicas(6, "Even"))
         .settled();
     assert_eq!(
         kinds(&province, "web"),
-        [Ready, Admitted, Scheduled, Applied, Healthy]
+        [Ready, Admitted, Scheduled, Applied, Healthy, Protected]
     );
     let status = &province.report("web").status;
     assert!(
         status
             .conditions
             .iter()
+            .filter(|c| c.kind != Protected)
             .all(|c| c.status == ConditionStatus::True)
     );
     assert_eq!(status.observed_generation, Some(1));
