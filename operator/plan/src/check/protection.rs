@@ -67,10 +67,10 @@ impl Judge<'_> {
             let slots = self.world.apps_named(home, app);
             let claims = slots.iter().flat_map(|slot| &slot.footprint.claims);
             let mut routes = claims.filter(|(kind, _)| *kind == Kind::HTTPRoute);
-            let routed = slots.is_empty() || routes.next().is_some();
+            let served = slots.is_empty() || routes.next().is_some();
             let there = self.stands(cluster, home, app)
                 || waits && !slots.is_empty() && self.holds_back(cluster);
-            !taken && routed && there
+            !taken && served && there
         })
     }
 
