@@ -40,7 +40,7 @@ pub use keyed::{KeyHash, KeySeed, Keyed, KeyedError};
 pub use outlier::{Ejections, EndpointPass, EndpointResult, Health, OutlierFault, OutlierSettings};
 pub use policy::{Policy, PolicySettings};
 pub use queue::Place;
-pub use rate::{Pace, Quota, QuotaError, Rate, Refused};
+pub use rate::{Pace, Quota, QuotaError, Rate, Refused, Share};
 pub use tier::{Class, ClassError, ClassId, Classes, MAX_CLASSES, Tier};
 pub use time::Time;
 pub use warm_up::{WarmUp, WarmUpError};

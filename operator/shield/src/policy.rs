@@ -12,6 +12,7 @@
 mod build;
 mod limit;
 mod settings;
+mod share;
 #[cfg(test)]
 mod tests;
 
@@ -26,6 +27,7 @@ pub use settings::{
     BreakerRule, ClassRule, ConcurrencyRule, HotKeyRule, KeyPart, Mode, OnMissing, PolicyFault,
     PolicySettings, RateLimit, Scope,
 };
+pub use share::SharedLimit;
 
 use crate::breaker::{self, Breaker, BreakerState, Pass};
 use crate::concurrency::Concurrency;
@@ -73,6 +75,8 @@ struct Hot {
 /// What a rule did since the start.
 #[derive(Debug, Default)]
 pub struct Tally {
+    /// Requests that came to a shared limit; of others nobody asks.
+    offered: AtomicU64,
     refused: AtomicU64,
     would_refuse: AtomicU64,
 }
@@ -251,6 +255,9 @@ impl<W> Policy<W> {
                 OnMissing::Share => self.seed.hash::<&[u8]>([]),
             },
         };
+        if rule.of.rule.is_shared() {
+            rule.tally.offered.fetch_add(1, Ordering::Relaxed);
+        }
         match rule.of.take(key, now) {
             Ok(wait) => {
                 admission.limits.push((at, key));

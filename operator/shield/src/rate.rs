@@ -3,10 +3,12 @@
 mod pace;
 mod quota;
 pub(crate) mod race;
+mod share;
 mod shared;
 
 pub use pace::{Pace, Refused};
 pub use quota::{Quota, QuotaError, Rate};
+pub use share::Share;
 
 pub(crate) use pace::{Claim, LAST, Stretch};
 pub(crate) use shared::SharedPace;

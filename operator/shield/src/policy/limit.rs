@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::settings::{OnMissing, RateLimit, Scope};
+use super::share::Held;
 use crate::bucket::Bucket;
 use crate::keyed::{KeyHash, Keyed};
-use crate::rate::Refused;
+use crate::rate::{Pace, Refused, Share};
 use crate::time::Time;
 use crate::warm_up::WarmUp;
 
@@ -15,6 +16,7 @@ use crate::warm_up::WarmUp;
 pub(super) struct Limit {
     pub(super) rule: RateLimit,
     state: Arc<State>,
+    held: Arc<Held>,
 }
 
 #[derive(Debug)]
@@ -45,20 +47,41 @@ impl Limit {
         Ok(Self {
             rule,
             state: Arc::new(state),
+            held: Arc::default(),
         })
     }
 
     /// The same limit by another rule: what was counted counts on, and tokens stay.
     pub(super) fn renew(&self, rule: RateLimit, now: Time) -> Self {
-        let pace = rule.quota.pace();
+        self.set_pace(rule.quota.pace().part(self.held.get()), now);
+        Self {
+            rule,
+            state: Arc::clone(&self.state),
+            held: Arc::clone(&self.held),
+        }
+    }
+
+    /// The part of it that is enforced.
+    pub(super) fn share(&self) -> Share {
+        self.held.get()
+    }
+
+    pub(super) fn set_share(&self, share: Share, now: Time) {
+        self.held.set(share);
+        self.set_pace(self.rule.quota.pace().part(share), now);
+    }
+
+    pub(super) fn begin_with_little(&self, now: Time) {
+        let pace = self.rule.quota.pace().part(self.held.get());
+        self.set_pace(pace.without_burst(), now);
+        self.set_pace(pace, now);
+    }
+
+    fn set_pace(&self, pace: Pace, now: Time) {
         match &*self.state {
             State::Bucket(bucket) => bucket.set(pace, now),
             State::WarmUp(warm_up) => warm_up.set(pace, now),
             State::Keyed(keyed) => keyed.set(pace, now),
-        }
-        Self {
-            rule,
-            state: Arc::clone(&self.state),
         }
     }
 

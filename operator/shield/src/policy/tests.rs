@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{Denied, KeyPart, Policy, PolicySettings, Reason};
+use super::{Denied, KeyPart, Policy, PolicySettings, Reason, SharedLimit};
 use crate::breaker::Outcome;
-use crate::{KeySeed, Time};
+use crate::{KeySeed, Share, Time};
 
 fn settings(rules: Value) -> PolicySettings {
     let mut all = json!({"name": "ns/policy"});
@@ -236,4 +236,56 @@ fn a_rule_that_makes_no_sense_is_named() {
         said.contains("ns/policy") && said.contains("slow-start"),
         "{said}"
     );
+}
+
+fn shared(policy: &Policy<()>) -> Vec<SharedLimit> {
+    policy.shared().collect()
+}
+
+#[test]
+fn a_guard_that_holds_a_part_of_a_limit_lets_that_part_pass() {
+    let rules = json!({"rateLimits": [limit("all", 100, json!({"scope": "Cluster"}))]});
+    let policy = policy(rules);
+    assert_eq!(shared(&policy)[0].share, Share::WHOLE);
+    policy.set_share("all", Share::one_of(4), at(0));
+    assert_eq!(passed(&policy, "u", 200, at(0)), 25);
+    assert_eq!(passed(&policy, "u", 200, at(1000)), 25);
+    assert_eq!(shared(&policy)[0].offered, 400);
+}
+
+#[test]
+fn parts_that_move_make_no_token() {
+    let rules = json!({"rateLimits": [limit("all", 100, json!({"scope": "Region"}))]});
+    let policy = policy(rules);
+    assert_eq!(passed(&policy, "u", 200, at(0)), 100);
+    for _ in 0..50 {
+        policy.set_share("all", Share::one_of(10), at(0));
+        policy.set_share("all", Share::WHOLE, at(0));
+    }
+    assert_eq!(passed(&policy, "u", 200, at(0)), 0);
+    assert_eq!(passed(&policy, "u", 200, at(500)), 50);
+}
+
+#[test]
+fn a_part_stays_when_the_limit_is_changed_and_no_part_is_taken_of_what_is_not_shared() {
+    let rules = |requests| {
+        let all = limit("all", requests, json!({"scope": "Cluster"}));
+        json!({"rateLimits": [all, limit("own", 1000, json!({}))]})
+    };
+    let first = policy(rules(100));
+    first.set_share("all", Share::one_of(2), at(0));
+    first.set_share("own", Share::NONE, at(0));
+    let changed = first.renew(&settings(rules(200)), 1, at(0)).unwrap();
+    assert_eq!(shared(&changed)[0].share, Share::one_of(2));
+    assert_eq!(passed(&changed, "u", 300, at(0)), 50);
+    assert_eq!(passed(&changed, "u", 300, at(1000)), 100);
+}
+
+#[test]
+fn a_restart_is_worth_one_token_and_no_burst() {
+    let rules = json!({"rateLimits": [limit("all", 100, json!({"scope": "Cluster"}))]});
+    let policy = policy(rules);
+    policy.begin_with_little(at(0));
+    assert_eq!(passed(&policy, "u", 200, at(0)), 1);
+    assert_eq!(passed(&policy, "u", 200, at(500)), 50);
 }
