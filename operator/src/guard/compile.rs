@@ -157,7 +157,10 @@ pub fn compile(inputs: &Inputs) -> (Configuration, Statuses) {
     let statuses = Statuses {
         gateway_classes: classes.statuses,
         gateways: said
-            .map(|gateway| (gateway.name.clone(), gateways::status(gateway, inputs)))
+            .map(|gateway| {
+                let status = gateways::status(gateway, inputs, &configuration.revision);
+                (gateway.name.clone(), status)
+            })
             .collect(),
         http_routes: routes::statuses(&routes, &attachments, inputs.now),
         traffic_policies: protection.statuses(inputs, &configuration),

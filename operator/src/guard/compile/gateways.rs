@@ -42,14 +42,16 @@ pub(super) fn read<'a>(
 }
 
 /// What is said of a Gateway.
-pub(super) fn status(gateway: &ReadGateway<'_>, inputs: &Inputs) -> GatewayStatus {
+pub(super) fn status(gateway: &ReadGateway<'_>, inputs: &Inputs, revision: &str) -> GatewayStatus {
     let old = gateway.object.status.as_ref();
     let generation = gateway.object.metadata.generation;
     let before = old.map_or(&[][..], |status| &status.conditions);
+    let acknowledged = inputs.acknowledged.covers(revision);
     let listeners = gateway.listeners.iter().map(|listener| {
         let old = old.and_then(|status| status.listeners.iter().find(|l| l.name == listener.name));
         let before: &[Condition] = old.map_or(&[][..], |status| &status.conditions);
-        let wanted = listener_conditions(gateway, listener);
+        let is_served = acknowledged || was_programmed(before, generation);
+        let wanted = listener_conditions(gateway, listener, is_served);
         ListenerStatus {
             name: listener.name.to_owned(),
             supported_kinds: listeners::supported_kinds(listener),
@@ -57,7 +59,8 @@ pub(super) fn status(gateway: &ReadGateway<'_>, inputs: &Inputs) -> GatewayStatu
             conditions: settle(before, wanted, generation, inputs.now),
         }
     });
-    let wanted = vec![accepted(gateway), programmed(gateway)];
+    let is_served = acknowledged || was_programmed(before, generation);
+    let wanted = vec![accepted(gateway), programmed(gateway, is_served)];
     GatewayStatus {
         listeners: listeners.collect(),
         addresses: gateway.addresses.clone(),
@@ -169,7 +172,22 @@ fn accepted(gateway: &ReadGateway<'_>) -> Wanted {
     }
 }
 
-fn programmed(gateway: &ReadGateway<'_>) -> Wanted {
+/// Whether this generation was served once. An endpoint that comes or goes makes another revision, and is
+/// no reason to take back what was said of the Gateway.
+fn was_programmed(before: &[Condition], generation: Option<i64>) -> bool {
+    let said = before.iter().find(|said| said.type_ == "Programmed");
+    said.is_some_and(|said| said.status == "True" && said.observed_generation == generation)
+}
+
+fn pending(name: &ObjectName) -> Refusal {
+    let message = format!(
+        "Gateway {name}: not every guard that is ready serves it yet; see the logs of guard control where \
+         this stays"
+    );
+    Refusal::new("Pending", message)
+}
+
+fn programmed(gateway: &ReadGateway<'_>, is_served: bool) -> Wanted {
     const KIND: &str = "Programmed";
     let name = &gateway.name;
     if gateway.refused.is_some() {
@@ -193,10 +211,17 @@ fn programmed(gateway: &ReadGateway<'_>) -> Wanted {
         let message = format!("Gateway {name}: no listener is served; see the conditions of each");
         return Wanted::no(KIND, &Refusal::new("Invalid", message));
     }
+    if !is_served {
+        return Wanted::no(KIND, &pending(name));
+    }
     Wanted::yes(KIND, KIND, "The guard serves this Gateway")
 }
 
-fn listener_conditions(gateway: &ReadGateway<'_>, listener: &ReadListener<'_>) -> Vec<Wanted> {
+fn listener_conditions(
+    gateway: &ReadGateway<'_>,
+    listener: &ReadListener<'_>,
+    is_served: bool,
+) -> Vec<Wanted> {
     let mut wanted = Vec::new();
     wanted.push(match (&listener.conflict, &listener.refused) {
         (Some(refusal), _) => Wanted::no("Accepted", &Refusal::new("Invalid", &*refusal.message)),
@@ -215,8 +240,10 @@ fn listener_conditions(gateway: &ReadGateway<'_>, listener: &ReadListener<'_>) -
         wanted.push(Wanted::alarm("OverlappingTLSConfig", refusal));
     }
     let served = listener.serves().is_some() && gateway.refused.is_none();
-    wanted.push(if served {
+    wanted.push(if served && is_served {
         Wanted::yes("Programmed", "Programmed", "")
+    } else if served {
+        Wanted::no("Programmed", &pending(&gateway.name))
     } else {
         let message = format!(
             "Gateway {}: listener {:?} is not served; see its other conditions and those of the Gateway",
