@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crds::ClusterName;
 
 use crate::cli::{Format, Named, Target};
+use crate::guard::serve::fetch::Place;
 use crate::guard::serve::{AccessLogTarget, Dial};
 
 /// One cloud of many regions.
@@ -221,6 +222,53 @@ pub enum GuardCommand {
     ///
     /// A port of a Gateway below 1024 is opened 10000 higher: 80 is 10080, 443 is 10443.
     Serve(GuardServeArguments),
+    /// Compile the cluster's Gateways and routes, and hand the result to the guards.
+    ///
+    /// Run two or three replicas: one leads, the others are ready to.
+    Control(GuardControlArguments),
+}
+
+/// Flags of `jiuzhou guard control`.
+#[derive(Debug, Args)]
+pub struct GuardControlArguments {
+    /// Kubeconfig of the cluster; without it what the pod was given.
+    #[arg(long, env = "JIUZHOU_KUBECONFIG")]
+    pub kubeconfig: Option<PathBuf>,
+    /// Address that guards ask.
+    #[arg(long, env = "JIUZHOU_ADDRESS", default_value = "0.0.0.0:9443")]
+    pub address: SocketAddr,
+    /// Address of /metrics, /livez and /readyz.
+    #[arg(long, env = "JIUZHOU_METRICS_ADDRESS", default_value = "0.0.0.0:9090")]
+    pub metrics_address: SocketAddr,
+    /// File with the certificate that guards are shown, in PEM; it is read again when it changes.
+    #[arg(long, env = "JIUZHOU_CERTIFICATE")]
+    pub certificate: PathBuf,
+    /// File with its private key, in PEM.
+    #[arg(long, env = "JIUZHOU_KEY")]
+    pub key: PathBuf,
+    /// File with the certificates by which guards must be certified, in PEM.
+    ///
+    /// Whoever they certify is given the private keys of all Gateways: let them certify guards alone.
+    #[arg(long, env = "JIUZHOU_CLIENT_CA")]
+    pub client_ca: PathBuf,
+    /// Namespace of the guards, with the Lease of the leader.
+    #[arg(long, env = "JIUZHOU_NAMESPACE", default_value = "jiuzhou-guard")]
+    pub namespace: String,
+    /// Service that brings requests to the guards.
+    #[arg(long, env = "JIUZHOU_SERVICE", default_value = "jiuzhou-guard")]
+    pub service: String,
+    /// Addresses and hostnames of Gateways; without them those of the Service's balancer.
+    #[arg(long, env = "JIUZHOU_ADDRESSES", value_delimiter = ',')]
+    pub addresses: Vec<String>,
+    /// Guards that there are, as long as none was heard of.
+    #[arg(long, env = "JIUZHOU_REPLICAS", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=200))]
+    pub replicas: u32,
+    /// Divide limits by key as well: for a balancer that spreads the requests of one client.
+    #[arg(long, env = "JIUZHOU_SPREADS_KEYS")]
+    pub spreads_keys: bool,
+    /// Another replica takes over from a leader that was silent for this long.
+    #[arg(long, env = "JIUZHOU_LEASE_DURATION", default_value = "15s", value_parser = span)]
+    pub lease_duration: Duration,
 }
 
 /// Flags of `jiuzhou guard serve`.
@@ -229,8 +277,36 @@ pub struct GuardServeArguments {
     /// File with the configuration; it is read again whenever it changes.
     ///
     /// What cannot be served is refused with a reason, and the last good one stays in force.
-    #[arg(long, env = "JIUZHOU_CONFIGURATION")]
-    pub configuration: PathBuf,
+    #[arg(
+        long,
+        env = "JIUZHOU_CONFIGURATION",
+        conflicts_with = "control",
+        required_unless_present = "control"
+    )]
+    pub configuration: Option<PathBuf>,
+    /// Where guard control is, as in https://guard-control.jiuzhou-guard:9443, instead of a file.
+    #[arg(long, env = "JIUZHOU_CONTROL", requires_all = ["control_ca", "certificate", "key", "name", "state_directory"])]
+    pub control: Option<Place>,
+    /// File with the certificates by which control must be certified, in PEM.
+    #[arg(long, env = "JIUZHOU_CONTROL_CA")]
+    pub control_ca: Option<PathBuf>,
+    /// File with the certificate that control is shown, in PEM; it is read again when it changes.
+    #[arg(long, env = "JIUZHOU_CERTIFICATE")]
+    pub certificate: Option<PathBuf>,
+    /// File with its private key, in PEM.
+    #[arg(long, env = "JIUZHOU_KEY")]
+    pub key: Option<PathBuf>,
+    /// This guard's name, which no other guard has: that of its pod.
+    #[arg(long, env = "JIUZHOU_NAME")]
+    pub name: Option<String>,
+    /// Folder for the last good configuration, by which it starts while control is away.
+    ///
+    /// It holds private keys: only this guard may read it.
+    #[arg(long, env = "JIUZHOU_STATE_DIRECTORY")]
+    pub state_directory: Option<PathBuf>,
+    /// Guards that there are, as long as control never said how many.
+    #[arg(long, env = "JIUZHOU_REPLICAS", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=200))]
+    pub replicas: u32,
     /// Address on which the ports of Gateways are opened.
     #[arg(long, env = "JIUZHOU_ADDRESS", default_value = "0.0.0.0")]
     pub address: IpAddr,

@@ -25,7 +25,10 @@ pub async fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Hub(arguments) => hub(arguments).await,
         Command::Agent(arguments) => Box::pin(agent(arguments)).await,
-        Command::Guard(GuardCommand::Serve(arguments)) => guard::serve(arguments).await,
+        Command::Guard(GuardCommand::Serve(arguments)) => Box::pin(guard::serve(arguments)).await,
+        Command::Guard(GuardCommand::Control(arguments)) => {
+            Box::pin(guard::control(arguments)).await
+        }
         Command::Crds => crate::cli::crds(),
         Command::Lint(arguments) => crate::cli::lint(&arguments),
         Command::Status(arguments) => crate::cli::status(&arguments).await,

@@ -5,7 +5,10 @@
 
 pub mod compile;
 pub mod config;
+pub mod control;
+pub mod exchange;
 pub mod gateway;
+pub mod mutual_tls;
 pub mod rooms;
 pub mod serve;
 pub mod standing;

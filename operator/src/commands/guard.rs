@@ -1,4 +1,4 @@
-//! Runs a guard: configuration in, requests through, a drain at the end.
+//! Runs a guard: configuration in, requests through, a drain at the end. And what guards are led by.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -13,11 +13,19 @@ use http::StatusCode;
 use http::header::CONTENT_TYPE;
 use tokio_util::sync::CancellationToken;
 
-use crate::args::GuardServeArguments;
+use super::Shell;
+use crate::args::{GuardControlArguments, GuardServeArguments};
+use crate::guard::control::{Control, address_status};
+use crate::guard::mutual_tls::Files;
+use crate::guard::serve::fetch::{Follower, Following};
 use crate::guard::serve::{Guard, Observing, Settings, store};
+use crate::runtime::client::{Limits, client};
+use crate::runtime::kubeconfig::Source;
+use crate::runtime::lease::Timing;
 use crate::runtime::serve::{Health, serve_also};
 use crate::runtime::shutdown;
 use crate::runtime::telemetry::Telemetry;
+use crate::runtime::watch::Freshness;
 
 /// How often the file is looked at: a rule applies within a second of its change.
 const LOOK: Duration = Duration::from_millis(250);
@@ -53,16 +61,93 @@ pub(super) async fn serve(arguments: GuardServeArguments) -> anyhow::Result<Exit
     )
     .await?;
     tracing::info!(address = %server.address, "serving metrics and health");
-    let following = follow(&guard, &arguments.configuration);
-    if let Some(failed) = stop.run_until_cancelled(following).await {
-        failed?;
+    let drain = async {
+        tokio::time::sleep(arguments.drain_delay).await;
+        guard.drain(arguments.drain_timeout).await;
+    };
+    if let Some(path) = &arguments.configuration {
+        if let Some(failed) = stop.run_until_cancelled(follow(&guard, path)).await {
+            failed?;
+        }
+        drain.await;
+    } else {
+        let following = following(&arguments)?;
+        let mut follower = Follower::new(Arc::clone(&guard), following, stop.clone())?;
+        stop.run_until_cancelled(follower.run()).await;
+        // Until the last request ended, it holds its parts of limits and says so.
+        tokio::select! {
+            () = drain => {}
+            never = follower.run() => match never {},
+        }
+        follower.leave().await;
     }
-    tokio::time::sleep(arguments.drain_delay).await;
-    guard.drain(arguments.drain_timeout).await;
     end.cancel();
     server.stopped().await;
     telemetry.shutdown().await;
     Ok(ExitCode::SUCCESS)
+}
+
+/// `jiuzhou guard control`.
+pub(super) async fn control(arguments: GuardControlArguments) -> anyhow::Result<ExitCode> {
+    let shell = Shell::start("jiuzhou-guard-control", arguments.metrics_address).await?;
+    let wedged = shell.freshness.clone();
+    shell
+        .health
+        .live("watches", move || wedged.fresh(Freshness::WEDGED));
+    let config = Source::choose(arguments.kubeconfig)
+        .config()
+        .await
+        .context("cannot reach the cluster of the guards")?;
+    let control = Control {
+        client: client("self", config, Limits::default(), &shell.metrics.requests)?,
+        namespace: arguments.namespace,
+        service: arguments.service,
+        addresses: arguments
+            .addresses
+            .iter()
+            .map(|text| address_status(text))
+            .collect(),
+        address: arguments.address,
+        files: Files {
+            certificate: arguments.certificate,
+            key: arguments.key,
+            authority: arguments.client_ca,
+        },
+        replicas: arguments.replicas,
+        spreads_keys: arguments.spreads_keys,
+        lease: Timing::of(arguments.lease_duration),
+        metrics: shell.metrics.clone(),
+        registry: shell.telemetry.registry(),
+        freshness: shell.freshness.clone(),
+        health: shell.health.clone(),
+    };
+    let ran = control.run(|_address| {}, shell.stop.clone()).await;
+    shell.end().await;
+    ran?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Who the guard follows; the command line holds that all of it is there.
+fn following(arguments: &GuardServeArguments) -> anyhow::Result<Following> {
+    let file = |path: &Option<std::path::PathBuf>, flag: &str| {
+        path.clone()
+            .with_context(|| format!("{flag} is missing; --control needs it"))
+    };
+    let control = arguments.control.clone();
+    let folder = file(&arguments.state_directory, "--state-directory")?;
+    std::fs::create_dir_all(&folder)
+        .with_context(|| format!("cannot make {}", folder.display()))?;
+    Ok(Following {
+        control: control.context("--control or --configuration is missing")?,
+        files: Files {
+            certificate: file(&arguments.certificate, "--certificate")?,
+            key: file(&arguments.key, "--key")?,
+            authority: file(&arguments.control_ca, "--control-ca")?,
+        },
+        name: arguments.name.clone().context("--name is missing")?,
+        folder,
+        replicas: arguments.replicas,
+    })
 }
 
 /// `/protection`: what protects the routes, and what it did.

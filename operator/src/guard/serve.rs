@@ -15,6 +15,7 @@ mod body;
 mod by_host;
 mod dial;
 mod endpoint;
+pub mod fetch;
 mod headers;
 mod listening;
 mod matching;
@@ -31,6 +32,7 @@ mod retry;
 mod room;
 mod scrape;
 mod server;
+mod shares;
 pub mod store;
 mod tls;
 mod trace;
@@ -55,6 +57,7 @@ pub use prepare::PrepareError;
 pub use room::{RoomFault, RoomLink};
 
 use super::config::Configuration;
+use super::exchange::{ByRule, Demand};
 use super::standing::Standing;
 use access_log::AccessLog;
 use listening::Listening;
@@ -64,6 +67,7 @@ use prepare::Serving;
 use proxy::Shared;
 use scrape::Scrape;
 use server::Ports;
+use shares::Held;
 use trace::Tracing;
 
 /// How a guard serves.
@@ -132,6 +136,7 @@ pub struct Guard {
     ports: Ports,
     listening: Listening,
     tending: Once,
+    held: Held,
 }
 
 impl Guard {
@@ -173,6 +178,7 @@ impl Guard {
             listening: Listening::new(settings.address, ports.clone()),
             ports,
             tending: Once::new(),
+            held: Held::default(),
         })
     }
 
@@ -187,6 +193,7 @@ impl Guard {
             ApplyError::Prepare { revision, source }
         })?;
         let wanted: Vec<u16> = serving.ports.keys().copied().collect();
+        self.held.apply(&serving.policies);
         tracing::info!(revision = serving.revision, "configuration in force");
         let has_rooms = !serving.rooms.is_empty();
         self.ports.shared.current.store(Arc::new(serving));
@@ -203,6 +210,20 @@ impl Guard {
     /// alone. To be called before the first configuration.
     pub fn share_rooms(&self, guards: NonZeroU32) -> RoomLink {
         RoomLink::new(Arc::clone(&self.ports.shared), guards)
+    }
+
+    /// Enforces these parts of shared limits from now on, and `otherwise` of those that are not named.
+    pub fn hold(&self, given: ByRule<shield::Share>, otherwise: shield::Share) {
+        self.held.set(given, otherwise);
+        let serving = self.ports.shared.current.load();
+        if !serving.revision.is_empty() {
+            self.held.apply(&serving.policies);
+        }
+    }
+
+    /// What is asked of each shared limit, and which part of it is enforced here.
+    pub fn demand(&self) -> ByRule<Demand> {
+        shares::demand(&self.ports.shared.current.load().policies)
     }
 
     /// The revision in force; empty before the first.

@@ -99,6 +99,8 @@ vocabulary! {
         Hub => "hub",
         /// An agent's realize loop.
         Agent => "agent",
+        /// The loop of guard control.
+        Guard => "guard",
     }
 }
 

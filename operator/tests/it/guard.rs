@@ -2,6 +2,8 @@
 
 mod attacks;
 mod changes;
+mod cluster;
+mod control;
 mod observed;
 mod outlier;
 mod passing;

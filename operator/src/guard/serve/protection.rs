@@ -17,7 +17,7 @@ use super::matching::parameter;
 use super::prepare::PrepareError;
 
 /// Wakes a request that waits, with its permit or the reason why it gets none.
-type Waker = oneshot::Sender<Result<Permit, Refusal>>;
+pub(super) type Waker = oneshot::Sender<Result<Permit, Refusal>>;
 
 /// A policy whose waiting requests are woken so.
 pub(super) type Policy = shield::Policy<Waker>;

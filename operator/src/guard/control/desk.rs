@@ -1,0 +1,269 @@
+//! Where guards come to: what each said last, what they are given, and what all of them serve by.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use hyper::body::Bytes;
+use shield::PolicySettings;
+
+use super::ledger::{Ledger, Limit};
+use crate::guard::compile::Acknowledged;
+use crate::guard::config::Configuration;
+use crate::guard::exchange::{Answer, GUARDS_MAX, NAME_MAX, Refused, Report};
+use crate::runtime::lease::Leadership;
+
+/// A guard that was silent for longer is not waited for to serve what is new: 20 exchanges were missed.
+const HEARD: Duration = Duration::from_secs(3);
+
+/// How shared limits are divided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Sharing {
+    /// Guards that are expected where none was heard.
+    pub(super) replicas: u32,
+    /// Whether requests of one key come to all guards alike.
+    pub(super) spreads_keys: bool,
+}
+
+/// Why a report is not answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Unanswered {
+    /// Another replica does.
+    #[error("this replica does not lead; ask another address of guard control")]
+    NotLeading,
+    /// A later report is answered already.
+    #[error(
+        "a later report of this guard was answered; is another guard of the same name running?"
+    )]
+    Late,
+    /// Not the name of a pod.
+    #[error("a guard's name must have 1 to {NAME_MAX} characters")]
+    Name,
+    /// Beyond the bound.
+    #[error("{GUARDS_MAX} guards are served at one time; stop some")]
+    TooMany,
+}
+
+/// The desk. All that is asked is answered from memory.
+pub(super) struct Desk {
+    began: Instant,
+    sharing: Sharing,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    newest: Option<Offer>,
+    /// The one before: a guard may be on its way to fetch it.
+    before: Option<Offer>,
+    limits: Vec<Limit>,
+    standing: BTreeSet<String>,
+    term: Option<Term>,
+}
+
+struct Offer {
+    revision: String,
+    document: Bytes,
+}
+
+/// Being the leader: only one replica divides limits, and hears what guards serve by.
+struct Term {
+    leadership: Leadership,
+    ledger: Ledger,
+    guards: BTreeMap<String, Guard>,
+}
+
+struct Guard {
+    heard: Instant,
+    revision: String,
+    refused: Option<Refused>,
+    is_ready: bool,
+}
+
+impl Desk {
+    pub(super) fn new(sharing: Sharing) -> Self {
+        Self {
+            began: Instant::now(),
+            sharing,
+            state: Mutex::default(),
+        }
+    }
+
+    /// Hands out another configuration from now on.
+    pub(super) fn offer(&self, configuration: &Configuration) -> Result<(), serde_json::Error> {
+        self.with(|state| {
+            let newest = state.newest.as_ref();
+            if newest.is_some_and(|newest| newest.revision == configuration.revision) {
+                return Ok(());
+            }
+            let offer = Offer {
+                revision: configuration.revision.clone(),
+                document: serde_json::to_vec(configuration)?.into(),
+            };
+            let bytes = offer.document.len();
+            tracing::info!(revision = offer.revision, bytes, "configuration handed out");
+            state.limits = limits(configuration, self.sharing);
+            state.before = state.newest.replace(offer);
+            Ok(())
+        })
+    }
+
+    /// Begins, goes on with or ends a term.
+    pub(super) fn lead(&self, leadership: Option<Leadership>) {
+        self.with(|state| {
+            let goes_on = match (&state.term, &leadership) {
+                (Some(term), Some(now)) => term.leadership.is_same_term(now),
+                (None, None) => true,
+                (Some(_), None) | (None, Some(_)) => false,
+            };
+            if !goes_on {
+                state.term = leadership.map(|leadership| {
+                    let mut ledger = Ledger::new(self.sharing.replicas, self.began.elapsed());
+                    ledger.stand(state.standing.clone());
+                    Term {
+                        leadership,
+                        ledger,
+                        guards: BTreeMap::new(),
+                    }
+                });
+            }
+        });
+    }
+
+    /// The guards that take requests, as the cluster knows it.
+    pub(super) fn stand(&self, standing: BTreeSet<String>) {
+        self.with(|state| {
+            if let Some(term) = &mut state.term {
+                term.ledger.stand(standing.clone());
+            }
+            state.standing = standing;
+        });
+    }
+
+    /// Answers a report.
+    pub(super) fn answer(&self, report: &Report) -> Result<Answer, Unanswered> {
+        if report.guard.is_empty() || report.guard.len() > NAME_MAX {
+            return Err(Unanswered::Name);
+        }
+        let now = self.began.elapsed();
+        self.with(|state| {
+            let term = state.term.as_mut();
+            // The clock is looked at: a process that was stopped for a while may not lead any longer.
+            let term = term.filter(|term| term.leadership.is_valid());
+            let term = term.ok_or(Unanswered::NotLeading)?;
+            term.forget();
+            let is_known = term.guards.contains_key(&report.guard);
+            if !is_known && term.guards.len() >= GUARDS_MAX {
+                return Err(Unanswered::TooMany);
+            }
+            let answer = term.ledger.exchange(&state.limits, report, now);
+            let mut answer = answer.map_err(|_late| Unanswered::Late)?;
+            answer.newest = state.newest.as_ref().map(|newest| newest.revision.clone());
+            term.hear(report);
+            Ok(answer)
+        })
+    }
+
+    /// A configuration that was handed out lately.
+    pub(super) fn configuration(&self, revision: &str) -> Option<Bytes> {
+        self.with(|state| {
+            let offers = [&state.newest, &state.before];
+            let mut offers = offers.into_iter().flatten();
+            let found = offers.find(|offer| offer.revision == revision);
+            found.map(|offer| offer.document.clone())
+        })
+    }
+
+    /// What every guard that is ready serves by.
+    pub(super) fn acknowledged(&self) -> Acknowledged {
+        self.with(|state| {
+            let guards = state.term.iter().flat_map(|term| term.guards.values());
+            let ready = guards.filter(|guard| guard.is_ready && guard.heard.elapsed() <= HEARD);
+            let revisions: BTreeSet<&str> = ready.map(|guard| guard.revision.as_str()).collect();
+            match revisions.first() {
+                Some(revision) if revisions.len() == 1 => {
+                    Acknowledged::Revision((*revision).to_owned())
+                }
+                Some(_) | None => Acknowledged::Nothing,
+            }
+        })
+    }
+
+    /// How many guards were heard lately, and how many of them refuse what they were given.
+    pub(super) fn guards(&self) -> (usize, usize) {
+        self.with(|state| {
+            let guards = state.term.iter().flat_map(|term| term.guards.values());
+            let heard: Vec<_> = guards
+                .filter(|guard| guard.heard.elapsed() <= HEARD)
+                .collect();
+            let refusing = heard.iter().filter(|guard| guard.refused.is_some());
+            (heard.len(), refusing.count())
+        })
+    }
+
+    fn with<T>(&self, act: impl FnOnce(&mut State) -> T) -> T {
+        act(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Term {
+    fn hear(&mut self, report: &Report) {
+        if report.leaves {
+            self.ledger.leave(&report.guard);
+            self.guards.remove(&report.guard);
+            tracing::info!(guard = report.guard, "a guard left");
+            return;
+        }
+        let known = self.guards.get(&report.guard);
+        if known.is_none() {
+            tracing::info!(
+                guard = report.guard,
+                revision = report.revision,
+                "a guard came"
+            );
+        }
+        if let Some(refused) = &report.refused
+            && known.is_none_or(|known| known.refused.as_ref() != Some(refused))
+        {
+            let Refused { revision, why } = refused;
+            tracing::error!(
+                guard = report.guard,
+                revision,
+                why,
+                "a guard refuses a configuration"
+            );
+        }
+        let guard = Guard {
+            heard: Instant::now(),
+            revision: report.revision.clone(),
+            refused: report.refused.clone(),
+            is_ready: report.ready,
+        };
+        self.guards.insert(report.guard.clone(), guard);
+    }
+
+    /// Those that were silent for long count for nothing here; what they may use is the ledger's.
+    fn forget(&mut self) {
+        self.guards
+            .retain(|_, guard| guard.heard.elapsed() <= HEARD * 10);
+    }
+}
+
+/// What guards hold together in a configuration.
+fn limits(configuration: &Configuration, sharing: Sharing) -> Vec<Limit> {
+    let of_policy = |(name, policy): (&String, &PolicySettings)| {
+        let shared = policy.rate_limits.iter().filter(|limit| limit.is_shared());
+        let shared = shared.filter(|limit| limit.key.is_empty() || sharing.spreads_keys);
+        let limit = |limit: &shield::policy::RateLimit| {
+            let rate = limit.quota.rate();
+            let seconds = rate.per().as_secs().max(1);
+            Limit {
+                key: (name.clone(), limit.name.clone()),
+                rate: u64::from(rate.requests()) * 1000 / seconds,
+                is_keyed: !limit.key.is_empty(),
+            }
+        };
+        shared.map(limit).collect::<Vec<_>>()
+    };
+    configuration.policies.iter().flat_map(of_policy).collect()
+}

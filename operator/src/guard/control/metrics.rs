@@ -1,0 +1,47 @@
+//! What guard control counts beside the turns of its loop.
+
+use prometheus::{IntGauge, IntGaugeVec, Opts, Registry};
+
+/// The gauges of guard control.
+#[derive(Clone, Debug)]
+pub(super) struct Gauges {
+    guards: IntGaugeVec,
+    endpoints_kept: IntGauge,
+}
+
+impl Gauges {
+    pub(super) fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let guards = IntGaugeVec::new(
+            Opts::new(
+                "jiuzhou_guards",
+                "Guards that the leader heard lately, by whether they serve what they were given.",
+            ),
+            &["state"],
+        )?;
+        let endpoints_kept = IntGauge::new(
+            "jiuzhou_services_without_slices",
+            "Services whose EndpointSlices are gone and whose last endpoints are used.",
+        )?;
+        registry.register(Box::new(guards.clone()))?;
+        registry.register(Box::new(endpoints_kept.clone()))?;
+        Ok(Self {
+            guards,
+            endpoints_kept,
+        })
+    }
+
+    /// So many guards were heard, of which so many refuse.
+    pub(super) fn guards(&self, (heard, refusing): (usize, usize)) {
+        let count = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
+        let states = [("serving", heard - refusing), ("refusing", refusing)];
+        for (state, number) in states {
+            self.guards.with_label_values(&[state]).set(count(number));
+        }
+    }
+
+    /// So many Services are served by what was last known.
+    pub(super) fn endpoints_kept(&self, services: usize) {
+        self.endpoints_kept
+            .set(i64::try_from(services).unwrap_or(i64::MAX));
+    }
+}

@@ -1,0 +1,332 @@
+//! How a guard stays in step with guard control: it reports, hears its shares, and fetches what is new.
+//!
+//! ```text
+//! begin:  report ─ shares and newest ─ fetch ─ serve       or, where control is away, serve what is stored
+//! then:   report ─ shares ─ (newer? fetch ─ prepare ─ serve ─ store) ─ pause, again
+//! ```
+//!
+//! Nothing of it is on the way of a request. While control is away the guard goes on by what it has, and
+//! after a while with an even part of every shared limit.
+
+mod link;
+
+use std::convert::Infallible;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use shield::Share;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+pub use link::{LinkError, Place, PlaceError};
+
+use super::{ApplyError, Guard, store};
+use crate::guard::config::Configuration;
+use crate::guard::exchange::{Answer, ByRule, HOLD, LEASE, PERIOD, Refused, Report};
+use crate::guard::mutual_tls::{Files, TlsError};
+use crate::runtime::backoff::{Backoff, random_unit};
+use crate::runtime::errors::chain;
+use link::Link;
+
+/// Where the last good configuration is, in the guard's folder.
+const LAST_GOOD: &str = "last-good.json";
+/// So long a guard that begins looks for control before it serves what it has: seven tries.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// So long it waits for its parts where control answers and has none for it: until the lease of whoever
+/// holds them has run out, and some exchanges.
+const PARTS_PATIENCE: Duration = LEASE.saturating_add(Duration::from_secs(5));
+/// The longest pause between tries: control that is back is found in this time.
+const AWAY_MAX: Duration = Duration::from_secs(2);
+/// A configuration that was refused is tried again after this: a port may be free by then.
+const AGAIN: Duration = Duration::from_secs(10);
+
+/// Who a guard asks, and as whom.
+#[derive(Clone, Debug)]
+pub struct Following {
+    /// Where control is.
+    pub control: Place,
+    /// What the guard proves who it is with, and who certifies control.
+    pub files: Files,
+    /// The guard's name, which no other guard has.
+    pub name: String,
+    /// Where it keeps its last good configuration.
+    pub folder: PathBuf,
+    /// Guards that there are, as long as nobody says how many.
+    pub replicas: u32,
+}
+
+/// Follows control. Dropping it ends it without a word; [`Follower::leave`] says so.
+pub struct Follower {
+    guard: Arc<Guard>,
+    following: Following,
+    link: Link,
+    /// Set when the guard is about to end: then it is not ready.
+    stopping: CancellationToken,
+    session: u64,
+    sequence: u64,
+    refused: Option<(Refused, Instant)>,
+    /// When the last report that was answered was sent.
+    heard: Option<Instant>,
+    /// How many guards there are, as it was last said.
+    guards: u32,
+    /// Whether shares are held by the last answer.
+    has_shares: bool,
+    backoff: Backoff,
+    is_away: bool,
+}
+
+impl Follower {
+    /// Follows control for this guard. The files must be good now; they may change later.
+    pub fn new(
+        guard: Arc<Guard>,
+        following: Following,
+        stopping: CancellationToken,
+    ) -> Result<Self, TlsError> {
+        let link = Link::new(following.control.clone(), following.files.clone())?;
+        let guards = following.replicas;
+        Ok(Self {
+            guard,
+            following,
+            link,
+            stopping,
+            session: fastrand::u64(..),
+            sequence: 0,
+            refused: None,
+            heard: None,
+            guards,
+            has_shares: false,
+            backoff: Backoff::new(PERIOD, AWAY_MAX),
+            is_away: false,
+        })
+    }
+
+    /// Begins to serve, and follows for ever. Call it again after it was dropped half-way: it goes on.
+    pub async fn run(&mut self) -> Infallible {
+        if self.guard.revision().is_empty() {
+            self.begin().await;
+        }
+        loop {
+            let pause = match self.exchange().await {
+                Ok(answer) => {
+                    self.follow(&answer).await;
+                    // Spread, so that guards that began together do not ask together for ever.
+                    PERIOD.mul_f64(0.9 + 0.2 * random_unit())
+                }
+                Err(error) => self.miss(&error),
+            };
+            self.let_go();
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    /// Says that the guard took its last request, so that others have its parts at once.
+    pub async fn leave(&mut self) {
+        let report = Report {
+            leaves: true,
+            ..self.report()
+        };
+        if let Err(error) = self.link.exchange(&report).await {
+            tracing::info!(
+                error = chain(&error),
+                "control did not hear that this guard ends"
+            );
+        }
+    }
+
+    /// Serves as soon as there is something to serve by and a part of every shared limit.
+    async fn begin(&mut self) {
+        self.guard.hold(ByRule::new(), Share::one_of(self.guards));
+        let stored = self.stored().await;
+        let began = Instant::now();
+        let mut wanted: Option<Configuration> = None;
+        loop {
+            let patience = if self.heard.is_some() {
+                PARTS_PATIENCE
+            } else {
+                PATIENCE
+            };
+            // Who has nothing to serve by waits as long as it takes.
+            let left = match &stored {
+                Some(_) => patience.saturating_sub(began.elapsed()).max(PERIOD),
+                None => PARTS_PATIENCE,
+            };
+            let asked = tokio::time::timeout(left, self.look(stored.as_ref(), wanted.take())).await;
+            match asked {
+                Ok(Ok((Some(newest), true))) if self.take(&newest).await => return,
+                Ok(Ok((newest, _))) => wanted = newest,
+                Ok(Err(error)) => {
+                    self.miss(&error);
+                }
+                Err(_) => {}
+            }
+            if began.elapsed() >= patience || self.refused.is_some() {
+                for last in [wanted.as_ref(), stored.as_ref()].into_iter().flatten() {
+                    if self.take(last).await {
+                        return;
+                    }
+                }
+            }
+            // What cannot be served is tried again in less haste than what may come at any moment.
+            let pause = if self.refused.is_some() {
+                AWAY_MAX
+            } else {
+                PERIOD
+            };
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    /// One exchange of a guard that does not serve yet: what it is to serve by, and whether it has a part
+    /// of everything.
+    async fn look(
+        &mut self,
+        stored: Option<&Configuration>,
+        wanted: Option<Configuration>,
+    ) -> Result<(Option<Configuration>, bool), LinkError> {
+        let answer = self.exchange().await?;
+        let Some(newest) = &answer.newest else {
+            return Ok((None, false));
+        };
+        let has_parts = answer.shares.values().flat_map(|rules| rules.values());
+        let has_parts = has_parts.into_iter().all(|share| *share > Share::NONE);
+        let known = wanted.filter(|wanted| wanted.revision == *newest);
+        let known = known.or_else(|| stored.filter(|stored| stored.revision == *newest).cloned());
+        let configuration = match known {
+            Some(known) => known,
+            None => self.link.configuration(newest).await?,
+        };
+        Ok((Some(configuration), has_parts))
+    }
+
+    async fn exchange(&mut self) -> Result<Answer, LinkError> {
+        let report = self.report();
+        let sent = Instant::now();
+        let answer = self.link.exchange(&report).await?;
+        if self.is_away {
+            tracing::info!("control is there again");
+        }
+        self.is_away = false;
+        self.backoff.reset();
+        // From when it was asked: control counts from later on.
+        self.heard = Some(sent);
+        self.guards = answer.guards.max(1);
+        self.has_shares = true;
+        self.guard
+            .hold(answer.shares.clone(), Share::one_of(self.guards));
+        Ok(answer)
+    }
+
+    fn report(&mut self) -> Report {
+        self.sequence += 1;
+        let revision = self.guard.revision();
+        Report {
+            guard: self.following.name.clone(),
+            session: self.session,
+            sequence: self.sequence,
+            ready: !revision.is_empty() && !self.stopping.is_cancelled(),
+            revision,
+            refused: self.refused.as_ref().map(|(refused, _)| refused.clone()),
+            leaves: false,
+            demand: self.guard.demand(),
+        }
+    }
+
+    /// Fetches and serves what is new.
+    async fn follow(&mut self, answer: &Answer) {
+        let Some(newest) = &answer.newest else {
+            return;
+        };
+        let refused = self.refused.as_ref();
+        let is_refused = refused
+            .is_some_and(|(refused, at)| refused.revision == *newest && at.elapsed() < AGAIN);
+        if is_refused || *newest == self.guard.revision() {
+            return;
+        }
+        match self.link.configuration(newest).await {
+            Ok(configuration) => {
+                self.take(&configuration).await;
+            }
+            Err(error) => {
+                tracing::warn!(
+                    revision = newest,
+                    error = chain(&error),
+                    "a configuration was not fetched; it is tried again"
+                );
+            }
+        }
+    }
+
+    /// Serves by a configuration and keeps it; says whether it does.
+    async fn take(&mut self, configuration: &Configuration) -> bool {
+        let applied: Result<(), ApplyError> = self.guard.apply(configuration).await;
+        if let Err(error) = applied {
+            let why = chain(&error);
+            let revision = configuration.revision.clone();
+            tracing::error!(revision, error = why, "configuration refused");
+            self.refused = Some((Refused { revision, why }, Instant::now()));
+            return false;
+        }
+        self.refused = None;
+        self.keep(configuration.clone()).await;
+        true
+    }
+
+    /// What is served is kept for a start without control. A disk that is full is no reason not to serve.
+    async fn keep(&self, configuration: Configuration) {
+        let path = self.following.folder.join(LAST_GOOD);
+        let written = tokio::task::spawn_blocking(move || {
+            let known = store::read(&path).ok().flatten();
+            if known.is_some_and(|known| known.revision == configuration.revision) {
+                return Ok(());
+            }
+            store::write(&path, &configuration)
+        });
+        match written.await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                tracing::error!(error = chain(&error), "the configuration is not kept");
+            }
+            Err(error) => tracing::error!(error = %error, "the configuration is not kept"),
+        }
+    }
+
+    async fn stored(&self) -> Option<Configuration> {
+        let path = self.following.folder.join(LAST_GOOD);
+        let read = tokio::task::spawn_blocking(move || store::read(&path));
+        match read.await {
+            Ok(Ok(stored)) => stored,
+            Ok(Err(error)) => {
+                tracing::error!(error = chain(&error), "what was kept cannot be used");
+                None
+            }
+            Err(_) => None,
+        }
+    }
+
+    /// Control did not answer; says how long to wait.
+    fn miss(&mut self, error: &LinkError) -> Duration {
+        if !self.is_away {
+            tracing::warn!(
+                error = chain(error),
+                "control does not answer; the guard goes on by what it has"
+            );
+        }
+        self.is_away = true;
+        self.backoff.wait()
+    }
+
+    /// Parts that nobody confirmed for long are given to others: an even part is what is left.
+    fn let_go(&mut self) {
+        let is_old = self.heard.is_none_or(|heard| heard.elapsed() > HOLD);
+        if is_old && self.has_shares {
+            self.has_shares = false;
+            let part = Share::one_of(self.guards);
+            tracing::warn!(
+                millionths = part.as_millionths(),
+                "control was away for long; the guard goes on with an even part of shared limits"
+            );
+            self.guard.hold(ByRule::new(), part);
+        }
+    }
+}
