@@ -137,8 +137,9 @@ async fn send(client: &Client, write: Write) -> (Write, kube::Result<()>) {
     };
     // Who was deleted needs no status, and who was changed is decided anew.
     let settled = match sent {
+        Ok(()) => Ok(()),
         Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(()),
-        sent => sent,
+        Err(error) => Err(error),
     };
     (write, settled)
 }

@@ -10,6 +10,7 @@
 
 mod link;
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -188,8 +189,8 @@ impl Follower {
         let Some(newest) = &answer.newest else {
             return Ok((None, false));
         };
-        let has_parts = answer.shares.values().flat_map(|rules| rules.values());
-        let has_parts = has_parts.into_iter().all(|share| *share > Share::NONE);
+        let mut parts = answer.shares.values().flat_map(BTreeMap::values);
+        let has_parts = parts.all(|share| *share > Share::NONE);
         let known = wanted.filter(|wanted| wanted.revision == *newest);
         let known = known.or_else(|| stored.filter(|stored| stored.revision == *newest).cloned());
         let configuration = match known {
