@@ -31,8 +31,8 @@ pub(super) fn apportion(limit: u64, demands: &[u64]) -> Vec<Share> {
         hungry -= 1;
     }
     let spare = left / count;
-    let share = |given: u32| Share::millionths(floor + given + spare);
-    given.into_iter().map(share).collect()
+    let whole_part = |given: u32| Share::millionths(floor + given + spare);
+    given.into_iter().map(whole_part).collect()
 }
 
 /// A demand as a part of the limit, at most the whole.

@@ -201,7 +201,7 @@ async fn follow<T, K>(
     watched: Watched<K>,
     api: Api<T>,
     selection: Selection,
-    read: impl Fn(T) -> Result<K, Unreadable>,
+    read: impl Fn(T) -> Result<K, Box<Unreadable>>,
 ) where
     T: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
     K: Resource,
@@ -242,10 +242,12 @@ async fn serves_v1(client: &Client) -> bool {
     }
 }
 
-fn guarded<K>(object: DeserializeGuard<K>) -> Result<K, Unreadable> {
-    object.0.map_err(|invalid| Unreadable {
-        metadata: invalid.metadata,
-        why: invalid.error,
+fn guarded<K>(object: DeserializeGuard<K>) -> Result<K, Box<Unreadable>> {
+    object.0.map_err(|invalid| {
+        Box::new(Unreadable {
+            metadata: invalid.metadata,
+            why: invalid.error,
+        })
     })
 }
 

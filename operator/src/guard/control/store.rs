@@ -47,7 +47,7 @@ impl<K: Resource> Store<K> {
     }
 
     /// Takes in a change. Of an object that cannot be read, what was known before stands.
-    pub(super) fn hear(&self, change: Change<Result<K, Unreadable>>) {
+    pub(super) fn hear(&self, change: Change<Result<K, Box<Unreadable>>>) {
         let mut objects = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match change {
             Change::Replaced(all) => {
@@ -76,12 +76,13 @@ impl<K: Resource> Store<K> {
 }
 
 fn read<K: Resource>(
-    object: Result<K, Unreadable>,
+    object: Result<K, Box<Unreadable>>,
     before: &BTreeMap<ObjectName, Arc<K>>,
 ) -> (ObjectName, Option<Arc<K>>) {
     match object {
         Ok(object) => (ObjectName::of(object.meta()), Some(Arc::new(object))),
-        Err(Unreadable { metadata, why }) => {
+        Err(unreadable) => {
+            let Unreadable { metadata, why } = *unreadable;
             let name = ObjectName::of(&metadata);
             tracing::warn!(object = %name, why, "an object cannot be read; what it was stands");
             let known = before.get(&name).map(Arc::clone);
@@ -114,10 +115,10 @@ mod tests {
         assert!(store.all().is_none());
         store.hear(Change::Replaced(vec![Ok(namespace("a", "1"))]));
         let broken = || {
-            Err(Unreadable {
+            Err(Box::new(Unreadable {
                 metadata: namespace("a", "2").metadata,
                 why: "no such field".into(),
-            })
+            }))
         };
         store.hear(Change::Applied(broken()));
         store.hear(Change::Replaced(vec![broken(), Ok(namespace("b", "1"))]));
