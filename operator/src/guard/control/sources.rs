@@ -4,6 +4,7 @@ use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crds::TrafficPolicy;
 use k8s_openapi::api::core::v1::{Namespace, Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
@@ -41,6 +42,7 @@ pub(super) struct Sources {
     gateway_classes: Store<GatewayClass>,
     gateways: Store<Gateway>,
     http_routes: Store<HttpRoute>,
+    traffic_policies: Store<TrafficPolicy>,
     reference_grants: Store<ReferenceGrant>,
     namespaces: Store<Namespace>,
     services: Store<Service>,
@@ -73,6 +75,7 @@ impl Sources {
             gateway_classes: watches.foreign(),
             gateways: watches.foreign(),
             http_routes: watches.foreign(),
+            traffic_policies: watches.foreign(),
             reference_grants: watches.grants(),
             namespaces: watches.every(Selection::default()),
             services: watches.every(Selection::default()),
@@ -94,6 +97,7 @@ impl Sources {
             gateway_classes: self.gateway_classes.all()?,
             gateways: self.gateways.all()?,
             http_routes: self.http_routes.all()?,
+            traffic_policies: self.traffic_policies.all()?,
             reference_grants: self.reference_grants.all()?,
             namespaces: self.namespaces.all()?,
             services: self.services.all()?,
@@ -148,7 +152,8 @@ impl Watches {
         store
     }
 
-    /// Objects of a kind of others, of which one that cannot be read must not hide the rest.
+    /// Objects of a kind that is defined in the cluster, of which one that cannot be read must not hide the
+    /// rest.
     fn foreign<K>(&mut self) -> Store<K>
     where
         K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,

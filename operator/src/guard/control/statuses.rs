@@ -7,8 +7,9 @@ use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crds::TrafficPolicy;
 use futures::{StreamExt as _, stream};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta};
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client, Resource, ResourceExt as _};
 use serde::Serialize;
@@ -18,9 +19,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::guard::compile::{Inputs, ObjectName, Statuses};
-use crate::guard::gateway::{
-    Gateway, GatewayClass, GatewayClassStatus, GatewayStatus, HttpRoute, RouteStatus,
-};
+use crate::guard::gateway::{Gateway, GatewayClass, GatewayClassStatus, GatewayStatus, HttpRoute};
 use crate::runtime::errors::chain;
 
 /// Who owns what is applied.
@@ -54,6 +53,7 @@ enum Target {
     Class(String),
     Gateway(ObjectName),
     Route(ObjectName),
+    Policy(ObjectName),
 }
 
 /// Writes until the sender of decisions is gone.
@@ -125,14 +125,11 @@ async fn send(client: &Client, write: Write) -> (Write, kube::Result<()>) {
         }
         Target::Route(name) => {
             let api: Api<HttpRoute> = Api::namespaced(client.clone(), &name.namespace);
-            let patch = Patch::Merge(&write.body);
-            let manager = PatchParams {
-                field_manager: Some(MANAGER.to_owned()),
-                ..PatchParams::default()
-            };
-            api.patch_status(&name.name, &manager, &patch)
-                .await
-                .map(drop)
+            replace(&api, &name.name, &write.body).await
+        }
+        Target::Policy(name) => {
+            let api: Api<TrafficPolicy> = Api::namespaced(client.clone(), &name.namespace);
+            replace(&api, &name.name, &write.body).await
         }
     };
     // Who was deleted needs no status, and who was changed is decided anew.
@@ -150,6 +147,19 @@ where
 {
     let manager = PatchParams::apply(MANAGER).force();
     api.patch_status(name, &manager, &Patch::Apply(body))
+        .await
+        .map(drop)
+}
+
+async fn replace<K>(api: &Api<K>, name: &str, body: &Value) -> kube::Result<()>
+where
+    K: Clone + DeserializeOwned + Debug,
+{
+    let manager = PatchParams {
+        field_manager: Some(MANAGER.to_owned()),
+        ..PatchParams::default()
+    };
+    api.patch_status(name, &manager, &Patch::Merge(body))
         .await
         .map(drop)
 }
@@ -189,7 +199,17 @@ fn differences(decided: &Decided) -> Vec<Write> {
             && route.status.as_ref() != Some(status)
         {
             let target = Target::Route(name);
-            let body = replaced(route, status);
+            let body = replaced(&route.metadata, status);
+            writes.push(Write { target, body });
+        }
+    }
+    for policy in &inputs.traffic_policies {
+        let name = ObjectName::of(&policy.metadata);
+        if let Some(status) = statuses.traffic_policies.get(&name)
+            && policy.status.as_ref() != Some(status)
+        {
+            let target = Target::Policy(name);
+            let body = replaced(&policy.metadata, status);
             writes.push(Write { target, body });
         }
     }
@@ -232,10 +252,10 @@ where
     })
 }
 
-/// The list of parents is written as a whole, so only over what was read.
-fn replaced(route: &HttpRoute, status: &RouteStatus) -> Value {
+/// The list of parents or ancestors is written as a whole, so only over what was read.
+fn replaced(metadata: &ObjectMeta, status: &impl Serialize) -> Value {
     json!({
-        "metadata": {"resourceVersion": route.metadata.resource_version},
+        "metadata": {"resourceVersion": metadata.resource_version},
         "status": status,
     })
 }

@@ -75,9 +75,7 @@ impl Connection {
         let accept = request.headers().get(http::header::ACCEPT).cloned();
         let serving = self.shared.current.load_full();
         let mut pass = None;
-        let answered = self
-            .decide(&serving, request, &mut record, &mut pass)
-            .await;
+        let answered = self.decide(&serving, request, &mut record, &mut pass).await;
         let is_error = match &answered {
             Ok(response) => Some(response.status().is_server_error()),
             Err(refusal) => refusal.is_failure(),
