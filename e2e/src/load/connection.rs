@@ -229,7 +229,7 @@ async fn alongside<D: Future, F: Future>(driver: &mut Option<Pin<Box<D>>>, user:
 }
 
 async fn connect(target: &Target) -> io::Result<Socket> {
-    let socket = TcpStream::connect(target.address()).await?;
+    let socket = reach(target).await?;
     socket.set_nodelay(true)?;
     let Some(tls) = target.tls() else {
         return Ok(TokioIo::new(Either::Left(socket)));
@@ -242,6 +242,18 @@ async fn connect(target: &Target) -> io::Result<Socket> {
         return Err(io::Error::other("the server does not speak HTTP/2"));
     }
     Ok(TokioIo::new(Either::Right(stream)))
+}
+
+/// Connects to the first address that takes the connection.
+async fn reach(target: &Target) -> io::Result<TcpStream> {
+    let mut refused = io::Error::other("a target without an address");
+    for address in target.turn() {
+        match TcpStream::connect(address).await {
+            Ok(socket) => return Ok(socket),
+            Err(error) => refused = error,
+        }
+    }
+    Err(refused)
 }
 
 async fn whole_answer(answer: Response<Incoming>) -> Result<Outcome, Broken> {

@@ -1,6 +1,12 @@
 //! Where requests go: to an address of this machine, whatever host they ask for.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 use anyhow::{Context, Result, ensure};
 use rustls::{
@@ -18,10 +24,12 @@ pub enum Protocol {
     Http2,
 }
 
-/// An address on loopback, and how to speak to it.
+/// Addresses on loopback, and how to speak to them.
 #[derive(Debug, Clone)]
 pub struct Target {
-    address: SocketAddr,
+    addresses: Vec<SocketAddr>,
+    /// Connections that were dialled; each begins at another address.
+    dialled: Arc<AtomicUsize>,
     protocol: Protocol,
     tls: Option<Tls>,
 }
@@ -41,14 +49,23 @@ pub(super) struct Tls {
 impl Target {
     /// An address on loopback, spoken to in the clear.
     pub fn at(address: SocketAddr, protocol: Protocol) -> Result<Self, NotLoopback> {
+        let target = Self {
+            addresses: vec![],
+            dialled: Arc::default(),
+            protocol,
+            tls: None,
+        };
+        target.also_at(address)
+    }
+
+    /// The same at one more address. Connections are dialled in turn, and whoever does not take one
+    /// is passed over, as by a load balancer.
+    pub fn also_at(mut self, address: SocketAddr) -> Result<Self, NotLoopback> {
         if !address.ip().is_loopback() {
             return Err(NotLoopback(address));
         }
-        Ok(Self {
-            address,
-            protocol,
-            tls: None,
-        })
+        self.addresses.push(address);
+        Ok(self)
     }
 
     /// The same over TLS, with a server that proves to be `server` by a certificate of `ca_pem`.
@@ -75,8 +92,11 @@ impl Target {
         self.protocol
     }
 
-    pub(super) fn address(&self) -> SocketAddr {
-        self.address
+    /// The addresses in the order in which the next connection tries them.
+    pub(super) fn turn(&self) -> impl Iterator<Item = SocketAddr> {
+        let count = self.addresses.len();
+        let first = self.dialled.fetch_add(1, Ordering::Relaxed);
+        (0..count).map(move |offset| self.addresses[(first + offset) % count])
     }
 
     pub(super) fn tls(&self) -> Option<&Tls> {
@@ -120,6 +140,17 @@ mod tests {
         for address in ["127.0.0.1:80", "127.8.9.1:80", "[::1]:80"] {
             assert!(Target::at(address.parse().unwrap(), Protocol::Http1).is_ok());
         }
+    }
+
+    #[test]
+    fn connections_are_dialled_at_all_addresses_in_turn() {
+        let [one, two] = ["127.0.0.1:1", "127.0.0.1:2"].map(|at| at.parse().unwrap());
+        let target = Target::at(one, Protocol::Http1).unwrap();
+        let target = target.also_at(two).unwrap();
+        assert_eq!(target.turn().collect::<Vec<_>>(), [one, two]);
+        assert_eq!(target.turn().collect::<Vec<_>>(), [two, one]);
+        let far = "10.0.0.1:80".parse().unwrap();
+        assert!(target.also_at(far).is_err());
     }
 
     #[test]
