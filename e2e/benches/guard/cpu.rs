@@ -137,8 +137,7 @@ async fn contest(lab: &Lab, fate: Fate, wire: Wire, threads: usize) -> Result<()
             envoy: &passing,
             ..pair
         };
-        let accepted = pair.cost(&passing, costs.rate).await?;
-        let accepted = accepted.context("a run beside the refusals is void")?;
+        let accepted = pair.one(&passing, costs.rate).await?;
         figures["accepting"] =
             json!({"cpu_micros": round(accepted), "ratio": round(own / accepted), "target": 1.0});
     }
@@ -200,6 +199,17 @@ impl Pair<'_> {
         for _ in 0..RATES {
             if let Some(costs) = self.at(rate).await? {
                 return Ok(costs);
+            }
+            rate = slower(rate);
+        }
+        bail!("runs of {RATES} rates were void: this machine is too busy");
+    }
+
+    /// The cost by one proxy alone, at this rate or the first below it that it stands.
+    async fn one(&self, proxy: &Proxy, mut rate: f64) -> Result<f64> {
+        for _ in 0..RATES {
+            if let Some(cost) = self.cost(proxy, rate).await? {
+                return Ok(cost);
             }
             rate = slower(rate);
         }

@@ -241,7 +241,6 @@ fn counted(case: Case, count: usize) -> Result<f64> {
     let line = said.lines().find(|line| line.contains("instructions"));
     let line = line.context("perf names no instructions")?;
     let number = line.split(',').next().unwrap_or_default();
-    number
-        .parse()
-        .with_context(|| format!("this machine counts no instructions: {number}"))
+    let number = number.parse();
+    number.ok().context("this machine counts none")
 }

@@ -46,7 +46,7 @@ pub(super) async fn measure(lab: &Lab) -> Result<()> {
         "hot": {"hotAtPercent": 10}, "limit": quota(HOT_LIMIT, HOT_LIMIT)}]});
     let document = |port| Document::of(port, upstream.address(), policy.clone());
     let guard = lab.guard(2, Wire::Http1, document).await?;
-    let alone = || Ok([plan(lab, &guard, OTHERS_RATE, vec![others()])?]);
+    let alone = || Ok([plan(lab, &guard, OTHERS_RATE, &[others()])?]);
     let [undisturbed] = exactly(alone).await?;
     let undisturbed = success(&undisturbed, OTHERS);
     let (found, report) = disturbed(lab, &guard).await?;
@@ -57,7 +57,7 @@ pub(super) async fn measure(lab: &Lab) -> Result<()> {
     let bare = Upstream::of(WORKERS, WORK)?;
     let open = |port| Document::of(port, bare.address(), json!({}));
     let open = lab.guard(2, Wire::Http1, open).await?;
-    let together = || Ok([plan(lab, &open, OTHERS_RATE + HOT_RATE, both())?]);
+    let together = || Ok([plan(lab, &open, OTHERS_RATE + HOT_RATE, &both())?]);
     let [unprotected] = exactly(together).await?;
     let unprotected = success(&unprotected, OTHERS);
     say(&format!(
@@ -86,7 +86,7 @@ pub(super) async fn measure(lab: &Lab) -> Result<()> {
 /// The run with the hot key, and when it was first refused.
 async fn disturbed(lab: &Lab, guard: &Proxy) -> Result<(Duration, Report)> {
     for _ in 0..TRIES {
-        let mut run = Run::start(plan(lab, guard, OTHERS_RATE + HOT_RATE, both())?)?;
+        let mut run = Run::start(plan(lab, guard, OTHERS_RATE + HOT_RATE, &both())?)?;
         let mut found = None;
         let report = loop {
             tokio::select! {
@@ -109,8 +109,8 @@ async fn disturbed(lab: &Lab, guard: &Proxy) -> Result<(Duration, Report)> {
     anyhow::bail!("{TRIES} runs were void: this machine is too busy");
 }
 
-fn plan(lab: &Lab, guard: &Proxy, rate: f64, kinds: Vec<Kind>) -> Result<Plan> {
-    let mix = Mix::of(&kinds, Keys::Uniform { of: 1_000 })?;
+fn plan(lab: &Lab, guard: &Proxy, rate: f64, kinds: &[Kind]) -> Result<Plan> {
+    let mix = Mix::of(kinds, Keys::Uniform { of: 1_000 })?;
     lab.plan(guard.at, Wire::Http1, steady(rate, LASTS)?, mix)
 }
 

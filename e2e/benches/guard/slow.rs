@@ -76,12 +76,12 @@ pub(super) async fn measure(lab: &Lab) -> Result<()> {
         .iter()
         .filter(|at| (story.slowed..story.recovered).contains(*at))
         .count();
-    let storm = busiest(&asked, story.recovered);
+    let peak = busiest(&asked, story.recovered);
     let rest = success(&story.rest);
     let slowest = |from: Duration, to: Duration| latency(&story.rest, from, to);
     let (calm, troubled) = (slowest(Duration::ZERO, QUICK), slowest(QUICK, QUICK + SLOW));
     say(&format!(
-        "slow dependency: open after {:.2} s (bar {:.0} s), asked {during} times while slow, closed {:.1} s after it recovered, {reopened} refused after that, at most {storm} calls a second (bar {:.0}); the rest {:.2} % served, p99 {:.1} ms, {:.1} ms before",
+        "slow dependency: open after {:.2} s (bar {:.0} s), asked {during} times while slow, closed {:.1} s after it recovered, {reopened} refused after that, at most {peak} calls a second (bar {:.0}); the rest {:.2} % served, p99 {:.1} ms, {:.1} ms before",
         opened.as_secs_f64(),
         WINDOW.as_secs_f64(),
         story.after_recovery(closed).as_secs_f64(),
@@ -95,13 +95,13 @@ pub(super) async fn measure(lab: &Lab) -> Result<()> {
         &json!({
             "opened_seconds": round(opened.as_secs_f64()), "calls_while_slow": during,
             "closed_seconds_after_recovery": round(story.after_recovery(closed).as_secs_f64()),
-            "refused_after_closing": reopened, "busiest_second": storm,
+            "refused_after_closing": reopened, "busiest_second": peak,
             "rest_success": round(rest), "rest_p99_millis": round(troubled.as_secs_f64() * 1e3),
             "reference": {
                 "what": "the same before it was slow", "calls_per_second": DEPENDENCY_RATE,
                 "rest_p99_millis": round(calm.as_secs_f64() * 1e3),
             },
-            "ratio": round(f64::from(storm) / DEPENDENCY_RATE),
+            "ratio": round(f64::from(peak) / DEPENDENCY_RATE),
             "target": {"opened_seconds": WINDOW.as_secs(), "rest_success": REST_MIN,
                 "refused_after_closing": 0, "busiest_second_times": STORM_MAX},
         }),
