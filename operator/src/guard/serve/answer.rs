@@ -108,6 +108,7 @@ impl Reason {
             | Self::Misdirected
             | Self::BodyTooLong
             | Self::BodyTooSlow
+            | Self::BodyCut
             | Self::BrokenRoute => false,
         }
     }
