@@ -9,7 +9,7 @@ use crds::ClusterName;
 
 use crate::cli::{Format, Named, Target};
 use crate::guard::serve::fetch::Place;
-use crate::guard::serve::{AccessLogTarget, Dial};
+use crate::guard::serve::{AccessLogTarget, Dial, TRUSTED_HOPS_MAX};
 
 /// One cloud of many regions.
 #[derive(Debug, Parser)]
@@ -348,6 +348,13 @@ pub struct GuardServeArguments {
     /// Traces go to OTEL_EXPORTER_OTLP_ENDPOINT; without it nothing is traced.
     #[arg(long, env = "JIUZHOU_TRACE_PERCENT", default_value = "1", value_parser = percent)]
     pub trace_percent: f64,
+    /// Proxies in front of the guard that append to X-Forwarded-For whom they saw, 0 to 16.
+    ///
+    /// The client is then the address so many places from the right. Clients that reach the guard without
+    /// them could claim any address, so let nobody else reach it.
+    #[arg(long, env = "JIUZHOU_TRUSTED_HOPS", default_value_t = 0,
+        value_parser = clap::value_parser!(u8).range(0..=i64::from(TRUSTED_HOPS_MAX)))]
+    pub trusted_hops: u8,
     /// After SIGTERM it is not ready and still accepts for this long, until nobody sends it more.
     #[arg(long, env = "JIUZHOU_DRAIN_DELAY", default_value = "5s", value_parser = span)]
     pub drain_delay: Duration,

@@ -179,6 +179,7 @@ fn settings(arguments: &GuardServeArguments, telemetry: &Telemetry) -> Settings 
             tracer: telemetry.tracer(),
             trace_percent: arguments.trace_percent,
         },
+        trusted_hops: arguments.trusted_hops,
     }
 }
 

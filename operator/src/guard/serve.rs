@@ -13,6 +13,7 @@ mod access_log;
 mod answer;
 mod body;
 mod by_host;
+mod client;
 mod dial;
 mod endpoint;
 pub mod fetch;
@@ -70,6 +71,9 @@ use server::Ports;
 use shares::Held;
 use trace::Tracing;
 
+/// Proxies in a row that may be trusted. Real ways have two or three; each is an entry to read in every request.
+pub const TRUSTED_HOPS_MAX: u8 = 16;
+
 /// How a guard serves.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -89,6 +93,8 @@ pub struct Settings {
     pub upgrade_idle_max: Duration,
     /// What is told of single requests.
     pub observing: Observing,
+    /// Proxies in front whose word is taken for who the client is, at most [`TRUSTED_HOPS_MAX`].
+    pub trusted_hops: u8,
 }
 
 /// What is told of single requests; by default nothing is.
@@ -163,6 +169,7 @@ impl Guard {
             },
             upgraded: TaskTracker::new(),
             upgrade_idle_max: settings.upgrade_idle_max,
+            trusted_hops: settings.trusted_hops.min(TRUSTED_HOPS_MAX),
             metrics,
             log,
             tracing: tracing.transpose()?,

@@ -10,9 +10,9 @@ use http::{HeaderMap, HeaderValue, Version};
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
-const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+pub(super) const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+pub(super) const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
 const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 const TRAILERS: HeaderValue = HeaderValue::from_static("trailers");
@@ -20,6 +20,8 @@ const TRAILERS: HeaderValue = HeaderValue::from_static("trailers");
 /// Whose request it is.
 pub(super) struct Client<'a> {
     pub(super) address: IpAddr,
+    /// The way here, if trusted proxies told it.
+    pub(super) forwarded_for: Option<&'a HeaderValue>,
     pub(super) host: &'a str,
     pub(super) is_tls: bool,
     pub(super) port: u16,
@@ -78,7 +80,9 @@ pub(super) fn drop_underscores(headers: &mut HeaderMap) {
 /// What endpoints are told about the client is what the guard saw, whatever the client claimed.
 pub(super) fn forwarded(headers: &mut HeaderMap, client: &Client<'_>) {
     headers.remove(REAL_IP);
-    headers.insert(FORWARDED_FOR, text(&client.address.to_string()));
+    let seen = client.forwarded_for.cloned();
+    let way = seen.unwrap_or_else(|| text(&client.address.to_string()));
+    headers.insert(FORWARDED_FOR, way);
     headers.insert(FORWARDED_HOST, text(client.host));
     let scheme = if client.is_tls { "https" } else { "http" };
     headers.insert(FORWARDED_PROTO, HeaderValue::from_static(scheme));
@@ -188,6 +192,7 @@ mod tests {
             &mut all,
             &Client {
                 address,
+                forwarded_for: None,
                 host: "a.example",
                 is_tls: false,
                 port: 80,

@@ -132,7 +132,7 @@ impl Passing<'_> {
     /// Makes the request what the endpoint shall see.
     fn change(&self, request: &mut Request<Incoming>, record: &Record) {
         let connection = self.connection;
-        let (host, port) = (record.host.as_str(), connection.port);
+        let (host, port) = (record.host.as_str(), connection.shown_port);
         let rewrites = [&self.rule.changes, &self.backend.changes];
         let rewrite = rewrites.iter().find_map(|changes| changes.rewrite.as_ref());
         let path = rewrite.and_then(|rewrite| rewrite.path.as_ref());
@@ -154,6 +154,7 @@ impl Passing<'_> {
         drop_underscores(headers);
         let client = Client {
             address: connection.client,
+            forwarded_for: connection.forwarded_for.as_ref(),
             host,
             is_tls: connection.is_tls,
             port,

@@ -36,6 +36,8 @@ pub(super) struct Shared {
     pub(super) upgraded: TaskTracker,
     /// How long neither side of such a connection may say anything.
     pub(super) upgrade_idle_max: Duration,
+    /// Proxies in front whose word is taken for who the client is.
+    pub(super) trusted_hops: u8,
     pub(super) metrics: Metrics,
     /// Absent where nothing is logged.
     pub(super) log: Option<AccessLog>,
@@ -48,10 +50,14 @@ pub(super) struct Shared {
 pub(super) struct Connection {
     pub(super) shared: Arc<Shared>,
     pub(super) client: IpAddr,
+    /// The way here, if trusted proxies told it.
+    pub(super) forwarded_for: Option<HeaderValue>,
     /// What the client asked for when TLS began.
     pub(super) server_name: Option<String>,
     /// The Gateway's port.
     pub(super) port: u16,
+    /// The port that the client asked, as far as anybody knows.
+    pub(super) shown_port: u16,
     pub(super) is_tls: bool,
     /// Its place among all connections; one that changed to another protocol keeps it.
     pub(super) room: Arc<OwnedSemaphorePermit>,
@@ -195,7 +201,7 @@ impl Connection {
         let port = wanted.port.unwrap_or(if wanted.scheme.is_some() {
             usual
         } else {
-            self.port
+            self.shown_port
         });
         let host = wanted.hostname.as_deref().unwrap_or(host);
         let path = wanted

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use http::Request;
+use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
@@ -18,6 +20,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::client;
 use super::proxy::{Connection, Shared};
 
 /// A head must be whole in this time, and a kept connection ask again.
@@ -100,8 +103,10 @@ impl Ports {
         let connection = Connection {
             shared: Arc::clone(&self.shared),
             client: client.ip().to_canonical(),
+            forwarded_for: None,
             server_name: None,
             port,
+            shown_port: port,
             is_tls: self.shared.speaks_tls(port),
             room: Arc::new(room),
         };
@@ -128,8 +133,9 @@ impl Ports {
     {
         let connection = Arc::new(connection);
         let pulse = Arc::new(Pulse::new());
-        let service = service_fn(|request| {
-            let (connection, pulse) = (Arc::clone(&connection), Arc::clone(&pulse));
+        let service = service_fn(|request: Request<Incoming>| {
+            let connection = client::of_request(&connection, request.headers());
+            let pulse = Arc::clone(&pulse);
             async move {
                 let _beat = pulse.begin();
                 Ok::<_, Infallible>(connection.answer(request).await)

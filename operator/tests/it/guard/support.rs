@@ -175,6 +175,7 @@ pub(super) fn settings() -> Settings {
         body_pause_max: Duration::from_secs(2),
         upgrade_idle_max: Duration::from_mins(10),
         observing: Observing::default(),
+        trusted_hops: 0,
     }
 }
 
