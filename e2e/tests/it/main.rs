@@ -10,6 +10,7 @@ mod admit_matrix;
 mod admit_policies;
 mod admit_rbac;
 mod admit_support;
+mod admit_traffic;
 mod apply_claims;
 mod apply_escapes;
 mod apply_isolation;
