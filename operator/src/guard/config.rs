@@ -7,6 +7,7 @@
 //!       ├─ services ─ Service ─ endpoints <─────────────────────────────────┘
 //!       ├─ policies (of rules)
 //!       ├─ rooms (of rules)
+//!       ├─ tokens (of policies)
 //!       └─ certificates
 //! ```
 //!
@@ -14,6 +15,7 @@
 //! a route refers to in vain is written as such. Serving chooses nothing but an endpoint.
 
 mod room;
+mod tokens;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -24,6 +26,8 @@ use serde::{Deserialize, Serialize};
 use shield::{OutlierSettings, PolicySettings};
 
 pub use room::{TicketKey, WaitingRoom};
+
+pub use self::tokens::Tokens;
 
 /// What a serving guard runs on.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -43,6 +47,9 @@ pub struct Configuration {
     /// Where citizens queue before a target, by `namespace/name` of the policy.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub rooms: BTreeMap<String, WaitingRoom>,
+    /// Whose tokens have the claims that are keys of the policy of the same name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub tokens: BTreeMap<String, Tokens>,
     /// Where requests go, by `namespace/name:port`.
     #[serde(default)]
     pub services: BTreeMap<String, Service>,

@@ -18,6 +18,7 @@ mod dial;
 mod endpoint;
 pub mod fetch;
 mod headers;
+pub(super) mod jwt;
 mod listening;
 mod matching;
 mod metrics;

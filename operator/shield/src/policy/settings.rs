@@ -91,6 +91,9 @@ pub enum KeyPart {
     Cookie(String),
     /// The address of the client.
     ClientAddress,
+    /// A claim of a token that was verified. Who reads it hands in a pseudonym: labels of hot keys are shown
+    /// to people, and claims are personal data.
+    JwtClaim(String),
 }
 
 /// What becomes of a request without a key.

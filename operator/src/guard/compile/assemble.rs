@@ -54,6 +54,7 @@ pub(super) fn configuration(
         .collect();
     configuration.certificates = certificates(&served);
     configuration.policies = protection.used(&configuration.rules);
+    configuration.tokens = protection.tokens(&configuration.policies);
     configuration.revision = revision(&configuration);
     configuration
 }

@@ -27,7 +27,7 @@ use shield::PolicySettings;
 use self::layers::Group;
 use self::read::{ReadPolicy, Refused};
 use self::translate::Translated;
-use super::super::config::{Configuration, Rule};
+use super::super::config::{Configuration, Rule, Tokens};
 use super::Inputs;
 use super::routes::ReadRoute;
 use super::rules::ReadRule;
@@ -37,22 +37,30 @@ pub(super) struct Protection<'a> {
     policies: Vec<ReadPolicy<'a>>,
     /// By `namespace/name` of the first policy that counts.
     pub(super) settings: BTreeMap<String, PolicySettings>,
+    /// By the same name.
+    tokens: BTreeMap<String, Tokens>,
 }
 
 /// Decides which policies count where, and writes it into the rules of the routes.
 pub(super) fn protect<'a>(inputs: &'a Inputs, routes: &mut [ReadRoute<'_>]) -> Protection<'a> {
     let mut policies = read::read(inputs, routes);
     let groups = layers::settle(&mut policies, routes);
-    let mut settings = BTreeMap::new();
+    let (mut settings, mut tokens) = (BTreeMap::new(), BTreeMap::new());
     for group in groups {
         if let Some(translated) = together(&group, &mut policies) {
             for at in &group.rules {
                 apply(&translated, &mut routes[at.0].read.rules[at.1]);
             }
-            settings.insert(translated.settings.name.clone(), translated.settings);
+            let name = translated.settings.name.clone();
+            tokens.extend(translated.tokens.map(|wanted| (name.clone(), wanted)));
+            settings.insert(name, translated.settings);
         }
     }
-    Protection { policies, settings }
+    Protection {
+        policies,
+        settings,
+        tokens,
+    }
 }
 
 impl Protection<'_> {
@@ -61,6 +69,17 @@ impl Protection<'_> {
         let named = rules.iter().filter_map(|rule| rule.policy.as_ref());
         named
             .filter_map(|name| Some((name.clone(), self.settings.get(name)?.clone())))
+            .collect()
+    }
+
+    /// Whose tokens these settings need.
+    pub(super) fn tokens(
+        &self,
+        used: &BTreeMap<String, PolicySettings>,
+    ) -> BTreeMap<String, Tokens> {
+        let tokens = self.tokens.iter();
+        let used = tokens.filter(|(name, _)| used.contains_key(*name));
+        used.map(|(name, tokens)| (name.clone(), tokens.clone()))
             .collect()
     }
 

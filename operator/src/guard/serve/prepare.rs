@@ -73,6 +73,14 @@ pub enum PrepareError {
     /// One of them.
     #[error("a waiting room cannot be used")]
     Room(#[from] RoomFault),
+    /// Keys that verify nothing, or none at all.
+    #[error("tokens of policy {policy:?} cannot be verified: {why}")]
+    Tokens {
+        /// `namespace/name`.
+        policy: String,
+        /// What is wrong with them.
+        why: String,
+    },
     /// A name without an object, or not a pair.
     #[error("certificate {name:?} cannot be used: {why}")]
     Certificate {
@@ -197,7 +205,7 @@ impl Serving {
         metrics: &Metrics,
     ) -> Result<Self, PrepareError> {
         let services = before.services.next(&wanted.services)?;
-        let policies = before.policies.next(&wanted.policies)?;
+        let policies = before.policies.next(&wanted.policies, &wanted.tokens)?;
         let rooms = before.rooms.next(&wanted.rooms, &metrics.rooms)?;
         let of = Objects {
             services: &services,

@@ -13,8 +13,10 @@ use shield::policy::{Admission, Denied, KeyPart};
 use shield::{ClassId, KeySeed, PolicySettings, Time, breaker};
 use tokio::sync::oneshot;
 
+use super::jwt::{self, Claims, Desk, Verifier};
 use super::matching::parameter;
 use super::prepare::PrepareError;
+use crate::guard::config::Tokens;
 
 /// Wakes a request that waits, with its permit or the reason why it gets none.
 pub(super) type Waker = oneshot::Sender<Result<Permit, Refusal>>;
@@ -37,6 +39,8 @@ pub(super) struct Clock(Instant);
 #[derive(Debug)]
 pub(super) struct Policies {
     by_name: BTreeMap<String, Arc<Policy>>,
+    tokens: BTreeMap<String, Arc<Verifier>>,
+    desk: Arc<Desk>,
     seed: KeySeed,
     pub(super) clock: Clock,
 }
@@ -45,6 +49,8 @@ pub(super) struct Policies {
 #[derive(Clone, Debug)]
 pub(super) struct Protection {
     policy: Arc<Policy>,
+    /// Where claims of tokens are keys.
+    tokens: Option<Arc<Verifier>>,
     class: ClassId,
     clock: Clock,
 }
@@ -108,6 +114,8 @@ impl Policies {
     pub(super) fn new(seed: [u8; 16]) -> Self {
         Self {
             by_name: BTreeMap::new(),
+            tokens: BTreeMap::new(),
+            desk: Desk::new(seed),
             seed: KeySeed::new(seed),
             clock: Clock::start(),
         }
@@ -117,9 +125,11 @@ impl Policies {
     pub(super) fn next(
         &self,
         wanted: &BTreeMap<String, PolicySettings>,
+        tokens: &BTreeMap<String, Tokens>,
     ) -> Result<Self, PrepareError> {
         let now = self.clock.now();
         let mut by_name = BTreeMap::new();
+        let mut verifiers = BTreeMap::new();
         for (name, settings) in wanted {
             let before = self.by_name.get(name);
             let policy = match before {
@@ -131,9 +141,14 @@ impl Policies {
                 }
             };
             by_name.insert(name.clone(), policy);
+            if let Some(verifier) = self.verifier(name, settings, tokens.get(name))? {
+                verifiers.insert(name.clone(), verifier);
+            }
         }
         Ok(Self {
             by_name,
+            tokens: verifiers,
+            desk: Arc::clone(&self.desk),
             seed: self.seed,
             clock: self.clock,
         })
@@ -144,11 +159,42 @@ impl Policies {
         self.by_name.iter()
     }
 
+    /// Who verifies tokens for a policy of which claims are keys.
+    fn verifier(
+        &self,
+        name: &str,
+        settings: &PolicySettings,
+        wanted: Option<&Tokens>,
+    ) -> Result<Option<Arc<Verifier>>, PrepareError> {
+        let claims = jwt::claims_of(settings);
+        if claims.is_empty() {
+            return Ok(None);
+        }
+        let bad = |why: String| PrepareError::Tokens {
+            policy: name.to_owned(),
+            why,
+        };
+        let wanted = wanted.ok_or_else(|| {
+            bad(
+                "claims are keys of its rules, and nobody says whose; add an entry of this name"
+                    .to_owned(),
+            )
+        })?;
+        let same = self.tokens.get(name);
+        if let Some(same) = same.filter(|same| same.is_for(wanted, &claims)) {
+            return Ok(Some(Arc::clone(same)));
+        }
+        let verifier = Verifier::new(wanted, &claims, &self.desk);
+        let verifier = verifier.map_err(|error| bad(error.to_string()))?;
+        Ok(Some(Arc::new(verifier)))
+    }
+
     pub(super) fn get(&self, name: &str, class: usize) -> Option<Protection> {
         let policy = self.by_name.get(name)?;
         let class = policy.classes().id(class)?;
         Some(Protection {
             policy: Arc::clone(policy),
+            tokens: self.tokens.get(name).cloned(),
             class,
             clock: self.clock,
         })
@@ -158,8 +204,11 @@ impl Policies {
 impl Protection {
     /// Asks all rules, and waits for the request's turn where they say so.
     pub(super) async fn enter(&self, keys: &Keys<'_>) -> Result<Guarded, Shed> {
-        let read = |part: &KeyPart| keys.read(part);
-        let admission = self.policy.admit(&read, self.clock.now())?;
+        let claims = match &self.tokens {
+            Some(tokens) => tokens.claims(keys.headers).await,
+            None => None,
+        };
+        let admission = self.admit(keys, claims.as_deref())?;
         let wait = admission.wait;
         let mut guarded = Guarded {
             protection: self.clone(),
@@ -183,6 +232,14 @@ impl Protection {
         }
         guarded.since = self.clock.now();
         Ok(guarded)
+    }
+
+    fn admit(&self, keys: &Keys<'_>, claims: Option<&Claims>) -> Result<Admission, Denied> {
+        let read = |part: &KeyPart| match (part, &self.tokens, claims) {
+            (KeyPart::JwtClaim(name), Some(tokens), Some(claims)) => tokens.key(claims, name),
+            _ => keys.read(part),
+        };
+        self.policy.admit(&read, self.clock.now())
     }
 
     async fn turn(&self, concurrency: &Arc<Concurrency<Waker>>) -> Result<Permit, Refusal> {
@@ -336,6 +393,8 @@ impl Keys<'_> {
                 // Whoever has one address of a household's network has all of them.
                 IpAddr::V6(address) => address.octets()[..8].to_vec(),
             })),
+            // Only a token that was verified has claims; see `Protection::admit`.
+            KeyPart::JwtClaim(_) => None,
         }
     }
 }

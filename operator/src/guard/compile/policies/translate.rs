@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use crds::{
-    Breaker, ConcurrencySpec, HotKey, KeyPart, KeyPartSpec, LimitScope, OnMissing, Period,
+    Breaker, ConcurrencySpec, HotKey, Jwt, KeyPart, KeyPartSpec, LimitScope, OnMissing, Period,
     RateLimit, RuleMode, RuleRate, Tier, TrafficPolicySpec, Trip,
 };
 use shield::policy::{
@@ -15,7 +15,8 @@ use shield::{
     BreakerSettings, Condition, HotKeysSettings, KeySeed, Policy, PolicySettings, Quota, Rate, Time,
 };
 
-use super::unserved::is_key_served;
+use crate::guard::config::Tokens;
+use crate::guard::serve::jwt::{KeySet, claims_of, too_many};
 
 /// Keys that a rule tells apart at one time. A hundred thousand citizens in one region's guard at one time
 /// are more than any service of a province has seen, and cost 12 MiB.
@@ -27,6 +28,8 @@ const HOT_KEYS_MIN_PER_SECOND: u32 = 20;
 /// A policy in the words of the shield, and what of it is not the shield's.
 pub(super) struct Translated {
     pub(super) settings: PolicySettings,
+    /// Where claims are keys.
+    pub(super) tokens: Option<Tokens>,
     /// Most time for a request.
     pub(super) timeout: Option<Duration>,
     /// Names of rules of routes, by class from the second on.
@@ -44,14 +47,18 @@ impl Translated {
 
 /// Says a policy in the words of the shield, or why the shield refuses it.
 pub(super) fn settings(name: &str, spec: &TrafficPolicySpec) -> Result<Translated, String> {
-    let limits = spec.rate_limits.iter();
-    let limits = limits.filter(|rule| is_key_served(rule.key.as_ref(), &rule.key_parts));
-    let hot_keys = spec.hot_keys.iter();
-    let hot_keys = hot_keys.filter(|rule| is_key_served(rule.key.as_ref(), &rule.key_parts));
     let settings = PolicySettings {
         name: name.to_owned(),
-        rate_limits: limits.map(limit).collect::<Result<_, _>>()?,
-        hot_keys: hot_keys.map(hot_key).collect::<Result<_, _>>()?,
+        rate_limits: spec
+            .rate_limits
+            .iter()
+            .map(limit)
+            .collect::<Result<_, _>>()?,
+        hot_keys: spec
+            .hot_keys
+            .iter()
+            .map(hot_key)
+            .collect::<Result<_, _>>()?,
         breakers: spec
             .breakers
             .iter()
@@ -65,6 +72,7 @@ pub(super) fn settings(name: &str, spec: &TrafficPolicySpec) -> Result<Translate
         .map_err(|fault| format!("{}: {}; correct it", fault.rule, fault.why))?;
     let timeout = spec.timeout.as_ref();
     Ok(Translated {
+        tokens: tokens(spec.jwt.as_ref(), &settings)?,
         timeout: timeout.map(|text| span("timeout", text)).transpose()?,
         sections: spec
             .classes
@@ -238,12 +246,36 @@ fn key(at: &str, key: Option<&KeyPartSpec>, parts: &[KeyPartSpec]) -> Result<Vec
         Some(KeyPart::Query(name)) => Ok(Part::Query(name.to_owned())),
         Some(KeyPart::Cookie(name)) => Ok(Part::Cookie(name.to_owned())),
         Some(KeyPart::ClientAddress) => Ok(Part::ClientAddress),
-        Some(KeyPart::JwtClaim(_)) | None => Err(format!(
-            "{at}: exactly one of header, query, cookie and clientAddress must be set in a part of a \
-             key; remove the others"
+        Some(KeyPart::JwtClaim(name)) => Ok(Part::JwtClaim(name.to_owned())),
+        None => Err(format!(
+            "{at}: exactly one of jwtClaim, header, query, cookie and clientAddress must be set in a part of \
+             a key; remove the others"
         )),
     };
     key.into_iter().chain(parts).map(part).collect()
+}
+
+/// Whose tokens have the claims that are keys. Keys of an issuer are looked at even where no claim is one: they
+/// are there to be used.
+fn tokens(jwt: Option<&Jwt>, settings: &PolicySettings) -> Result<Option<Tokens>, String> {
+    let claims = claims_of(settings);
+    let Some(jwt) = jwt else {
+        return match claims.first() {
+            None => Ok(None),
+            Some(claim) => Err(format!(
+                "jwt must be set, since the jwtClaim {claim} is a key; say whose tokens have it"
+            )),
+        };
+    };
+    KeySet::read(&jwt.jwks).map_err(|error| format!("jwt: jwks {error}"))?;
+    if let Some(why) = too_many(&claims) {
+        return Err(format!("jwt: {why}"));
+    }
+    Ok((!claims.is_empty()).then(|| Tokens {
+        issuer: jwt.issuer.clone(),
+        audiences: jwt.audiences.clone(),
+        jwks: jwt.jwks.clone(),
+    }))
 }
 
 fn quota(at: &str, rate: &RuleRate, burst: i64) -> Result<Quota, String> {
