@@ -50,7 +50,7 @@ mod tests {
 
     use super::*;
 
-    fn spec(value: serde_json::Value) -> TrafficPolicySpec {
+    fn spec(value: &serde_json::Value) -> TrafficPolicySpec {
         let mut all = json!({"targetRefs": []});
         let fields = value.as_object().unwrap().clone();
         all.as_object_mut().unwrap().extend(fields);
@@ -59,13 +59,13 @@ mod tests {
 
     #[test]
     fn rules_of_an_event_replace_those_of_the_same_name_and_others_stay() {
-        let below = spec(json!({
+        let below = spec(&json!({
             "rateLimits": [
                 {"name": "total", "scope": "Cluster", "rate": {"requests": 100, "per": "1s"}},
                 {"name": "other", "scope": "Cluster", "rate": {"requests": 7, "per": "1s"}}],
             "concurrency": {"max": 10}, "timeout": "3s",
         }));
-        let event = spec(json!({
+        let event = spec(&json!({
             "rateLimits": [{"name": "total", "scope": "Cluster", "rate": {"requests": 900, "per": "1s"}}],
             "concurrency": {"max": 50}, "timeout": "5s",
         }));
