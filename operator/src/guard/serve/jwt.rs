@@ -39,8 +39,8 @@ use self::token::{Token, bearer};
 use self::verified::{Tag, Verified};
 use crate::guard::config::Tokens;
 
-/// How long a token waits to be verified. One takes less than a tenth of a millisecond, so who waits longer
-/// waits because of a flood, and citizens shall not.
+/// How long a token waits to be verified. One takes less than a tenth of a millisecond (of P-384 two), so who
+/// waits longer waits because of a flood, and citizens shall not.
 const TURN_MAX: Duration = Duration::from_millis(100);
 
 /// Tokens that wait to be verified. One thread verifies about this many in [`TURN_MAX`]; those behind would

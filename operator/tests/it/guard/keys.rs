@@ -176,9 +176,9 @@ async fn a_flood_of_forged_tokens_takes_nothing_from_citizens() {
     let served = serve(&by_token(&issuer).await).await;
     let at = served.at;
     assert_eq!(with_token(at, &issuer.token("one")).await, 200);
-    let forged: Vec<String> = (0..300).map(|n| forger.token(&n.to_string())).collect();
+    let flooding: Vec<String> = (0..300).map(|n| forger.token(&n.to_string())).collect();
     let flood = tokio::spawn(async move {
-        for chunk in forged.chunks(50) {
+        for chunk in flooding.chunks(50) {
             let asked = chunk.iter().map(|token| with_token(at, token));
             for answered in futures::future::join_all(asked).await {
                 assert_eq!(answered, 429);

@@ -332,7 +332,7 @@ async fn a_flood_of_bad_tokens_leaves_those_who_are_known_alone() {
     }
     // All turns are taken, and as many wait as may: who is known does not.
     let turns = u32::try_from(verifier.desk.turns.available_permits()).unwrap();
-    let _turns = verifier.desk.turns.try_acquire_many(turns).unwrap();
+    let taken = verifier.desk.turns.try_acquire_many(turns).unwrap();
     let waiting = u32::try_from(WAITING_MAX).unwrap();
     let waiters = verifier.desk.waiting.try_acquire_many(waiting).unwrap();
     let still = verifier.claims_at(&good, NOW).await.unwrap();
@@ -341,7 +341,7 @@ async fn a_flood_of_bad_tokens_leaves_those_who_are_known_alone() {
     assert!(verifier.claims_at(&new, NOW).await.is_none(), "no place");
     drop(waiters);
     assert!(verifier.claims_at(&new, NOW).await.is_none(), "no turn");
-    drop(_turns);
+    drop(taken);
     assert!(verifier.claims_at(&new, NOW).await.is_some());
 }
 
