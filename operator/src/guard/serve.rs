@@ -239,6 +239,12 @@ impl Guard {
         self.ports.shared.current.load().revision.clone()
     }
 
+    /// How many ports of the configuration in force cannot be opened yet.
+    pub fn ports_closed(&self) -> u64 {
+        let closed = self.ports.shared.metrics.ports_closed.get();
+        u64::try_from(closed).unwrap_or(0)
+    }
+
     /// What protects the routes, and what it did.
     pub fn standing(&self) -> Standing {
         scrape::standing(&self.ports.shared)

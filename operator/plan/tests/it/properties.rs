@@ -146,6 +146,8 @@ struct History {
     province: Province,
     /// Apps that a user changed after creating them.
     edited: BTreeSet<Uid>,
+    /// Whether somebody said anything about a policy.
+    ruled: bool,
     /// Whether a region was lost, or a cluster taken out of management: also somebody's act.
     upset: bool,
 }
@@ -159,6 +161,7 @@ impl History {
         Self {
             province,
             edited: BTreeSet::new(),
+            ruled: false,
             upset: false,
         }
     }
@@ -402,6 +405,9 @@ impl History {
                     .get(&key)
                     .is_some_and(|before| *before == EntryState::Present);
             let asked = self.upset || self.edited.contains(&key.0) || self.weighs(&key.0);
+            // A policy goes with what it says, and with its Apps.
+            let goes = self.ruled || !self.edited.is_empty();
+            let asked = asked || (key.0.starts_with("policy-") && goes);
             assert!(
                 !taken || asked,
                 "{key:?} is removed and nobody asked for it"

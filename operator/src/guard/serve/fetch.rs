@@ -67,6 +67,8 @@ pub struct Follower {
     session: u64,
     sequence: u64,
     refused: Option<(Refused, Instant)>,
+    /// The last revision that was served on all of its ports.
+    whole: String,
     /// When the last report that was answered was sent.
     heard: Option<Instant>,
     /// How many guards there are, as it was last said.
@@ -94,6 +96,7 @@ impl Follower {
             session: fastrand::u64(..),
             sequence: 0,
             refused: None,
+            whole: String::new(),
             heard: None,
             guards,
             has_shares: false,
@@ -221,13 +224,22 @@ impl Follower {
     fn report(&mut self) -> Report {
         self.sequence += 1;
         let revision = self.guard.revision();
+        let ready = !revision.is_empty() && !self.stopping.is_cancelled();
+        let closed = self.guard.ports_closed();
+        let refused = if closed == 0 {
+            self.whole.clone_from(&revision);
+            self.refused.as_ref().map(|(refused, _)| refused.clone())
+        } else {
+            let why = format!("{closed} of its ports cannot be opened; the guard's log names them");
+            Some(Refused { revision, why })
+        };
         Report {
             guard: self.following.name.clone(),
             session: self.session,
             sequence: self.sequence,
-            ready: !revision.is_empty() && !self.stopping.is_cancelled(),
-            revision,
-            refused: self.refused.as_ref().map(|(refused, _)| refused.clone()),
+            ready,
+            revision: self.whole.clone(),
+            refused,
             leaves: false,
             demand: self.guard.demand(),
         }

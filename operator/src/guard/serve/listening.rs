@@ -10,6 +10,7 @@ use rustls::ServerConfig;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use super::proxy::Shared;
 use super::server::Ports;
 use super::tls;
 
@@ -65,9 +66,10 @@ impl Listening {
             let stop = self.ports.drain.child_token();
             self.lock().insert(*port, stop.clone());
             let ports = self.ports.clone();
+            let closed = bound.is_err().then(|| Closed::count(&ports));
             let (port, tls) = (*port, self.tls(*port));
             self.ports.tracker.spawn(async move {
-                let opening = open(&ports, address, port, bound);
+                let opening = open(closed, address, port, bound);
                 if let Some(listener) = stop.run_until_cancelled(opening).await {
                     ports.accept(listener, port, tls, stop).await;
                 }
@@ -93,9 +95,9 @@ impl Listening {
     }
 }
 
-/// Tries until the port is open. `first` is what the first attempt brought.
+/// Tries until the port is open. `first` is what the first attempt brought; until then it is `closed`.
 async fn open(
-    ports: &Ports,
+    closed: Option<Closed>,
     address: SocketAddr,
     port: u16,
     first: io::Result<TcpListener>,
@@ -110,7 +112,7 @@ async fn open(
         %error,
         "cannot listen for a port of a Gateway; free the address, it is tried again every second"
     );
-    let _closed = Closed::count(ports);
+    let _closed = closed;
     loop {
         tokio::time::sleep(AGAIN).await;
         if let Ok(listener) = TcpListener::bind(address).await {
@@ -121,17 +123,17 @@ async fn open(
 }
 
 /// Counts a port among those that are not open while it lives.
-struct Closed<'a>(&'a Ports);
+struct Closed(Arc<Shared>);
 
-impl<'a> Closed<'a> {
-    fn count(ports: &'a Ports) -> Self {
+impl Closed {
+    fn count(ports: &Ports) -> Self {
         ports.shared.metrics.ports_closed.inc();
-        Self(ports)
+        Self(Arc::clone(&ports.shared))
     }
 }
 
-impl Drop for Closed<'_> {
+impl Drop for Closed {
     fn drop(&mut self) {
-        self.0.shared.metrics.ports_closed.dec();
+        self.0.metrics.ports_closed.dec();
     }
 }

@@ -11,7 +11,7 @@ use ring::rand::SystemRandom;
 use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
 use serde_json::{Value, json};
 
-use super::support::{mirror, routes, say, serve, serve_by, settings, status, to};
+use super::support::{mirror, routes, say, serve, serve_with, settings, status, to};
 
 struct Issuer(EcdsaKeyPair);
 
@@ -201,7 +201,7 @@ async fn behind(hops: u8) -> super::support::Served {
         trusted_hops: hops,
         ..settings()
     };
-    serve_by(settings, &configuration).await
+    serve_with(&settings, &configuration).await
 }
 
 async fn forwarded_for(at: SocketAddr, addresses: &str) -> String {

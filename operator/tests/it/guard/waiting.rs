@@ -344,7 +344,7 @@ async fn exchange(links: Vec<RoomLink>, settings: RoomSettings) {
 async fn shared(configuration: &Configuration) -> (Guard, RoomLink, SocketAddr) {
     let mut configuration = configuration.clone();
     configuration.ports[0].port = super::support::free_port();
-    let guard = Guard::new(settings(), &prometheus::Registry::new()).unwrap();
+    let guard = Guard::new(&settings(), &prometheus::Registry::new()).unwrap();
     let link = guard.share_rooms(NonZeroU32::new(2).unwrap());
     guard.apply(&configuration).await.unwrap();
     let at = SocketAddr::from(([127, 0, 0, 1], configuration.ports[0].port));

@@ -47,6 +47,7 @@ pub(super) fn rule() -> impl Strategy<Value = Rule> {
 
 impl History {
     pub(super) fn rule(&mut self, rule: &Rule) {
+        self.ruled = true;
         match rule {
             Rule::Write {
                 policy,
