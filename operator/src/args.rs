@@ -7,7 +7,8 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use crds::ClusterName;
 
-use crate::cli::{Format, Named, Target};
+use crate::cli::{Format, GuardAddress, Named, PolicyTarget, Target};
+use crate::guard::compile::ObjectName;
 use crate::guard::serve::fetch::Place;
 use crate::guard::serve::{AccessLogTarget, Dial, TRUSTED_HOPS_MAX};
 
@@ -54,6 +55,24 @@ pub enum Command {
     Simulate(SimulateArguments),
     /// Say whether one end may talk to another, and by which rule; asks the cluster that both are in.
     Reach(ReachArguments),
+    /// What the rules of a region's guards did and where they stand, summed over the guards.
+    ///
+    /// By policy:
+    ///   LIMIT     what passes at all guards together; of a key, at the guard that it comes to
+    ///   REFUSED   requests that the rule refused since the guards began
+    ///   SHADOWED  what it would have refused, were it not in shadow mode
+    ///   STATE     bursts, keys that are hot with their share, breakers, what is under way
+    /// Then endpoints that guards leave alone since they fail.
+    ///
+    /// Guards that do not answer are named; exit 1 if none does.
+    #[command(verbatim_doc_comment)]
+    Protection(ProtectionArguments),
+    /// The rules in force at a route, a policy or an App, where each comes from, and what does not count.
+    ///
+    /// In a region, by the kubeconfig of its cluster: httproute/NAME, httproute/NAME/RULE,
+    /// trafficpolicy/NAME. At the hub: app/NAME, trafficpolicy/NAME.
+    #[command(verbatim_doc_comment)]
+    Effective(EffectiveArguments),
     /// Apply a file of several kinds in one go, and wait until everything in it is Ready.
     Apply(ApplyArguments),
     /// Check manifests offline, with the messages the API server would give.
@@ -140,6 +159,39 @@ pub struct ReachArguments {
     /// Who is connected to, as in identity/sso:8443 or 192.0.2.1:53/UDP.
     pub to: Target,
     /// How to read the cluster that both are in: by its own kubeconfig, not that of the hub.
+    #[command(flatten)]
+    pub read: ReadArguments,
+}
+
+/// Flags of `jiuzhou protection`.
+#[derive(Debug, Args)]
+pub struct ProtectionArguments {
+    /// Name of a TrafficPolicy; without it all of them.
+    pub policy: Option<String>,
+    /// Namespace of the policies; without it all of them.
+    #[arg(short, long)]
+    pub namespace: Option<String>,
+    /// Addresses of the guards' metrics, as in http://10.0.0.7:9090; without them all pods of the
+    /// Service, asked through the API server of their cluster.
+    #[arg(long, value_name = "URL", value_delimiter = ',')]
+    pub guard: Vec<GuardAddress>,
+    /// Service of the guards, whose port of the name metrics is asked.
+    #[arg(long, value_name = "NAMESPACE/NAME", default_value = "jiuzhou-guard/jiuzhou-guard", value_parser = object)]
+    pub service: ObjectName,
+    /// How to reach the cluster of the guards: by its own kubeconfig, not that of the hub.
+    #[command(flatten)]
+    pub read: ReadArguments,
+}
+
+/// Flags of `jiuzhou effective`.
+#[derive(Debug, Args)]
+pub struct EffectiveArguments {
+    /// What is asked about: httproute/NAME[/RULE], trafficpolicy/NAME or app/NAME.
+    pub target: PolicyTarget,
+    /// Namespace of the target; without it the context's, as for kubectl.
+    #[arg(short, long)]
+    pub namespace: Option<String>,
+    /// How to reach the cluster that is asked: a region's own for routes, the hub for Apps.
     #[command(flatten)]
     pub read: ReadArguments,
 }
@@ -377,6 +429,17 @@ fn percent(text: &str) -> Result<f64, String> {
     let percent = text.parse().ok();
     let percent = percent.filter(|percent| (0.0..=100.0).contains(percent));
     percent.ok_or_else(|| "must be a number from 0 to 100, as in 0.5".to_owned())
+}
+
+fn object(text: &str) -> Result<ObjectName, String> {
+    match text.split_once('/') {
+        Some((namespace, name))
+            if !namespace.is_empty() && !name.is_empty() && !name.contains('/') =>
+        {
+            Ok(ObjectName::new(namespace, name))
+        }
+        Some(_) | None => Err("must be NAMESPACE/NAME".to_owned()),
+    }
 }
 
 fn cluster(text: &str) -> Result<ClusterName, String> {

@@ -2,10 +2,12 @@
 
 mod apply;
 mod capacity;
+mod effective;
 mod explain;
 mod lint;
 mod manifests;
 mod output;
+mod protection;
 mod reach;
 mod simulate;
 mod status;
@@ -20,13 +22,15 @@ use anyhow::{Context as _, bail};
 use kube::Client;
 use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
 
+pub use effective::PolicyTarget;
 pub use lint::lint;
 pub use output::Format;
+pub use protection::GuardAddress;
 pub use reach::{Named, Target};
 
 use crate::args::{
-    ApplyArguments, CapacityArguments, ExplainArguments, ReachArguments, ReadArguments,
-    SimulateArguments,
+    ApplyArguments, CapacityArguments, EffectiveArguments, ExplainArguments, ProtectionArguments,
+    ReachArguments, ReadArguments, SimulateArguments,
 };
 use simulate::Change;
 
@@ -63,6 +67,50 @@ pub async fn capacity(arguments: &CapacityArguments) -> anyhow::Result<ExitCode>
 pub async fn reach(arguments: &ReachArguments) -> anyhow::Result<ExitCode> {
     let ReachArguments { from, to, read } = arguments;
     let answer = async { reach::reach(&connect(read).await?, from, to, read.output).await };
+    within(DEADLINE, answer).await
+}
+
+/// `jiuzhou protection`.
+pub async fn protection(arguments: ProtectionArguments) -> anyhow::Result<ExitCode> {
+    let ProtectionArguments {
+        policy,
+        namespace,
+        guard,
+        service,
+        read,
+    } = arguments;
+    let guards = if guard.is_empty() {
+        let found = async {
+            let client = connect(&read).await.context(
+                "the guards are found through the API server of their cluster; without it name them by --guard",
+            )?;
+            protection::found(&client, &service).await
+        };
+        within(DEADLINE, found).await?
+    } else {
+        protection::given(&guard)?
+    };
+    let wanted = protection::Wanted {
+        namespace,
+        name: policy,
+    };
+    protection::show(protection::answers(guards).await, &wanted, read.output)
+}
+
+/// `jiuzhou effective`.
+pub async fn effective(arguments: &EffectiveArguments) -> anyhow::Result<ExitCode> {
+    let answer = async {
+        let config = config(&arguments.read).await?;
+        let namespace = namespace(arguments.namespace.as_deref(), &config).to_owned();
+        let client = Client::try_from(config)?;
+        effective::effective(
+            &client,
+            &namespace,
+            &arguments.target,
+            arguments.read.output,
+        )
+        .await
+    };
     within(DEADLINE, answer).await
 }
 

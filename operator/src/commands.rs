@@ -35,6 +35,8 @@ pub async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Capacity(arguments) => crate::cli::capacity(&arguments).await,
         Command::Explain(arguments) => crate::cli::explain(&arguments).await,
         Command::Reach(arguments) => crate::cli::reach(&arguments).await,
+        Command::Protection(arguments) => crate::cli::protection(arguments).await,
+        Command::Effective(arguments) => crate::cli::effective(&arguments).await,
         Command::Apply(arguments) => crate::cli::apply(&arguments).await,
         Command::Simulate(arguments) => crate::cli::simulate(arguments).await,
     }

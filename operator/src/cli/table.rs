@@ -82,6 +82,46 @@ pub(super) fn broken(text: &str, room: usize) -> Vec<String> {
     lines
 }
 
+/// A text broken between words under its first one, every line painted and standing in by `indent`.
+pub(super) fn hung(
+    text: &str,
+    indent: usize,
+    columns: Option<usize>,
+    paint: impl Fn(String) -> Painted,
+) -> String {
+    let lines = match columns {
+        Some(columns) => broken(text, columns.saturating_sub(indent)),
+        None => vec![text.to_owned()],
+    };
+    let lines = lines.into_iter();
+    lines
+        .map(|line| format!("{:indent$}{}\n", "", paint(line)))
+        .collect()
+}
+
+/// A name without its middle where it takes more than `most` columns; programs, for which nothing is broken,
+/// read it whole.
+pub(super) fn cut(name: &str, most: usize, columns: Option<usize>) -> String {
+    if columns.is_none() || wide(name) <= most {
+        return name.to_owned();
+    }
+    let room = most.saturating_sub(1);
+    let mut end: Vec<char> = taken(name.chars().rev(), room / 2);
+    end.reverse();
+    let begin = taken(name.chars(), room - room / 2);
+    begin.into_iter().chain(['…']).chain(end).collect()
+}
+
+/// As many characters as fit.
+fn taken(chars: impl Iterator<Item = char>, room: usize) -> Vec<char> {
+    let mut used = 0;
+    let fits = |c: &char| {
+        used += wide(c.encode_utf8(&mut [0; 4]));
+        used <= room
+    };
+    chars.take_while(fits).collect()
+}
+
 /// Columns a text takes on a terminal: Chinese characters take two.
 fn wide(text: &str) -> usize {
     text.chars().map(|c| if matches!(c, '\u{1100}'..='\u{115f}' | '\u{2e80}'..='\u{a4cf}' | '\u{ac00}'..='\u{d7a3}' | '\u{f900}'..='\u{faff}' | '\u{fe30}'..='\u{fe6f}' | '\u{ff00}'..='\u{ff60}') { 2 } else { 1 }).sum()
@@ -123,6 +163,14 @@ mod tests {
             table(Paint::always()),
             "PLACED  WHY\n\u{1b}[32myes\u{1b}[0m     fits\n\u{1b}[33mno\u{1b}[0m      full\n"
         );
+    }
+
+    #[test]
+    fn a_name_that_is_too_long_loses_its_middle() {
+        assert_eq!(cut("per-citizen", 11, Some(100)), "per-citizen");
+        assert_eq!(cut("per-citizens", 11, Some(100)), "per-c…izens");
+        assert_eq!(cut("每位市民每秒请求", 9, Some(100)), "每位…请求");
+        assert_eq!(cut("per-citizens", 11, None), "per-citizens");
     }
 
     #[test]

@@ -44,6 +44,10 @@ use serde::Serialize;
 
 pub use self::name::ObjectName;
 pub use self::patterns::whole as whole_pattern;
+pub use self::policies::{
+    Asked, Effective, InForce, LayerInForce, Missing, Origin, PolicySaid, RouteRuleInForce,
+    RuleInForce, Source, TargetSaid, rules_of,
+};
 use super::config::Configuration;
 use super::gateway::{
     AddressStatus, Gateway, GatewayClass, GatewayClassStatus, GatewayStatus, HttpRoute,
@@ -166,6 +170,13 @@ pub fn compile(inputs: &Inputs) -> (Configuration, Statuses) {
         traffic_policies: protection.statuses(inputs, &configuration),
     };
     (configuration, statuses)
+}
+
+/// What protects a route or comes of a policy, by the same steps as [`compile`]. HTTPRoutes and
+/// TrafficPolicies are all that it takes of the inputs.
+pub fn effective(inputs: &Inputs, asked: &Asked) -> Result<Effective, Missing> {
+    let routes = routes::read(inputs, &index::Index::of(inputs));
+    policies::effective(inputs, &routes, asked)
 }
 
 /// How objects stand by age, as the API orders them: the oldest first, then by `namespace/name`. One that

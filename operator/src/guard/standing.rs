@@ -63,6 +63,9 @@ pub enum RuleKind {
         per_second: f64,
         /// At once after a pause.
         burst: u32,
+        /// Whether that is for each key alone.
+        #[serde(default)]
+        is_per_key: bool,
     },
     /// Keys that make up too much of the requests.
     HotKeys {

@@ -1,5 +1,7 @@
 //! Commands that need no cluster: exit codes, messages, formats.
 
+mod protection;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -30,6 +32,10 @@ fn a_usage_error_exits_with_64_and_says_how_to_go_on() {
         &["explain", "quota", "x"],
         &["lint"],
         &["agent", "--cluster", "Not_a_name", "--hub-kubeconfig", "x"],
+        &["effective"],
+        &["effective", "service/x"],
+        &["protection", "--guard", "127.0.0.1:9090"],
+        &["protection", "--service", "guards"],
     ] {
         let output = jiuzhou(arguments);
         assert_eq!(
@@ -51,7 +57,16 @@ fn help_is_no_error() {
     let output = jiuzhou(&["--help"]);
     assert_eq!(output.status.code(), Some(0));
     for command in [
-        "hub", "agent", "status", "capacity", "explain", "simulate", "lint", "crds",
+        "hub",
+        "agent",
+        "status",
+        "capacity",
+        "explain",
+        "simulate",
+        "protection",
+        "effective",
+        "lint",
+        "crds",
     ] {
         assert!(
             text(&output.stdout).contains(command),
@@ -259,7 +274,15 @@ fn a_lint_counts_as_people_do() {
 
 #[test]
 fn the_help_fits_into_a_hundred_columns() {
-    for command in ["status", "capacity", "explain", "simulate", "lint"] {
+    for command in [
+        "status",
+        "capacity",
+        "explain",
+        "simulate",
+        "protection",
+        "effective",
+        "lint",
+    ] {
         for help in ["-h", "--help"] {
             let said = text(&jiuzhou(&[command, help]).stdout);
             let widest = said.lines().map(str::len).max().unwrap_or(0);

@@ -10,6 +10,7 @@
 //! A limit counts over all rules that its policy covers. So what several policies say is put together only
 //! where they cover exactly the same rules: otherwise a limit would be there twice, and twice as high.
 
+mod effective;
 mod events;
 mod layers;
 mod read;
@@ -24,6 +25,11 @@ use std::time::Duration;
 use crds::{Reason, TrafficPolicySpec};
 use shield::PolicySettings;
 
+pub(super) use self::effective::of as effective;
+pub use self::effective::{
+    Asked, Effective, InForce, LayerInForce, Missing, Origin, PolicySaid, RouteRuleInForce,
+    RuleInForce, Source, TargetSaid, rules_of,
+};
 use self::layers::Group;
 use self::read::{ReadPolicy, Refused};
 use self::translate::Translated;
@@ -43,24 +49,36 @@ pub(super) struct Protection<'a> {
 
 /// Decides which policies count where, and writes it into the rules of the routes.
 pub(super) fn protect<'a>(inputs: &'a Inputs, routes: &mut [ReadRoute<'_>]) -> Protection<'a> {
-    let mut policies = read::read(inputs, routes);
-    let groups = layers::settle(&mut policies, routes);
+    let (policies, groups) = settled(inputs, routes);
     let (mut settings, mut tokens) = (BTreeMap::new(), BTreeMap::new());
-    for group in groups {
-        if let Some(translated) = together(&group, &mut policies) {
-            for at in &group.rules {
-                apply(&translated, &mut routes[at.0].read.rules[at.1]);
-            }
-            let name = translated.settings.name.clone();
-            tokens.extend(translated.tokens.map(|wanted| (name.clone(), wanted)));
-            settings.insert(name, translated.settings);
+    for (group, translated) in groups {
+        for at in &group.rules {
+            apply(&translated, &mut routes[at.0].read.rules[at.1]);
         }
+        let name = translated.settings.name.clone();
+        tokens.extend(translated.tokens.map(|wanted| (name.clone(), wanted)));
+        settings.insert(name, translated.settings);
     }
     Protection {
         policies,
         settings,
         tokens,
     }
+}
+
+/// Which policies count where, and what they say together there.
+fn settled<'a>(
+    inputs: &'a Inputs,
+    routes: &[ReadRoute<'_>],
+) -> (Vec<ReadPolicy<'a>>, Vec<(Group, Translated)>) {
+    let mut policies = read::read(inputs, routes);
+    let groups = layers::settle(&mut policies, routes);
+    let groups = groups.into_iter().filter_map(|mut group| {
+        let translated = together(&mut group.stack, &mut policies)?;
+        Some((group, translated))
+    });
+    let groups = groups.collect();
+    (policies, groups)
 }
 
 impl Protection<'_> {
@@ -93,13 +111,13 @@ impl Protection<'_> {
     }
 }
 
-/// What the policies of a group say together. One that makes no sense with those below it does not count.
-fn together(group: &Group, policies: &mut [ReadPolicy<'_>]) -> Option<Translated> {
-    let mut stack = group.stack.clone();
+/// What the policies of a stack say together. One that makes no sense with those below it does not count, and
+/// is taken off.
+fn together(stack: &mut Vec<usize>, policies: &mut [ReadPolicy<'_>]) -> Option<Translated> {
     loop {
         let first = *stack.first()?;
         let name = policies[first].name.to_string();
-        let (spec, loose) = merged(&stack, policies);
+        let (spec, loose) = merged(stack, policies);
         match translate::settings(&name, &spec) {
             Ok(translated) => {
                 if let Some((at, fields)) = loose {

@@ -25,7 +25,7 @@ fn testdata() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("src/guard/compile/testdata")
 }
 
-fn pairs() -> Vec<PathBuf> {
+pub(super) fn pairs() -> Vec<PathBuf> {
     let mut pairs: Vec<PathBuf> = fs::read_dir(testdata())
         .unwrap()
         .map(|entry| entry.unwrap().path())
@@ -40,7 +40,7 @@ fn documents(yaml: &str) -> Vec<Value> {
 }
 
 /// The objects of a pair, and the common ones that it does not replace.
-fn objects(own: &str) -> Vec<Value> {
+pub(super) fn objects(own: &str) -> Vec<Value> {
     let key = |object: &Value| {
         let metadata = &object["metadata"];
         [&object["kind"], &metadata["namespace"], &metadata["name"]].map(Value::to_string)
@@ -56,7 +56,7 @@ fn typed<T: DeserializeOwned>(object: &Value) -> Arc<T> {
     Arc::new(serde_json::from_value(object.clone()).unwrap_or_else(|e| panic!("{e}: {object}")))
 }
 
-fn inputs(objects: &[Value]) -> Inputs {
+pub(super) fn inputs(objects: &[Value]) -> Inputs {
     let mut inputs = Inputs {
         now: "2026-05-01T08:00:00Z".parse().unwrap(),
         bundle_version: Some("v1.6.0".into()),

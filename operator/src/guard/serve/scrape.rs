@@ -251,6 +251,7 @@ fn rules(policy: &Policy, serving: &Serving) -> Vec<RuleStanding> {
             let kind = RuleKind::RateLimit {
                 per_second: limit.quota.rate().per_second(),
                 burst: limit.quota.burst(),
+                is_per_key: !limit.key.is_empty(),
             };
             return Some((limit.mode, kind));
         }

@@ -80,10 +80,10 @@ fn one(policy: &ReadPolicy<'_>, served: &Served<'_>, inputs: &Inputs) -> Traffic
 
 /// A condition to be, without its type and time.
 #[derive(Clone, Debug)]
-struct Said {
-    status: ConditionStatus,
-    reason: Reason,
-    message: String,
+pub(super) struct Said {
+    pub(super) status: ConditionStatus,
+    pub(super) reason: Reason,
+    pub(super) message: String,
 }
 
 impl Said {
@@ -143,7 +143,8 @@ fn ancestor(target: &Target<'_>) -> AncestorRef {
     }
 }
 
-fn accepted(policy: &ReadPolicy<'_>, target: &Target<'_>) -> Said {
+/// Whether a policy counts at a target, and what of it does not.
+pub(super) fn accepted(policy: &ReadPolicy<'_>, target: &Target<'_>) -> Said {
     let name = &policy.name;
     if let Some(Refused { reason, message }) = &target.refused {
         let message = format!("TrafficPolicy {name}: {message}");
