@@ -67,7 +67,7 @@ pub enum Command {
     /// Guards that do not answer are named; exit 1 if none does.
     #[command(verbatim_doc_comment)]
     Protection(ProtectionArguments),
-    /// The rules in force at a route, a policy or an App, where each comes from, and what does not count.
+    /// The rules in force at a route, a policy or an App, and where each comes from.
     ///
     /// In a region, by the kubeconfig of its cluster: httproute/NAME, httproute/NAME/RULE,
     /// trafficpolicy/NAME. At the hub: app/NAME, trafficpolicy/NAME.
@@ -171,11 +171,14 @@ pub struct ProtectionArguments {
     /// Namespace of the policies; without it all of them.
     #[arg(short, long)]
     pub namespace: Option<String>,
-    /// Addresses of the guards' metrics, as in http://10.0.0.7:9090; without them all pods of the
-    /// Service, asked through the API server of their cluster.
+    /// Addresses of the guards' metrics, as in http://10.0.0.7:9090.
+    ///
+    /// Without them all pods of --service are asked, through the API server of their cluster.
     #[arg(long, value_name = "URL", value_delimiter = ',')]
     pub guard: Vec<GuardAddress>,
-    /// Service of the guards, whose port of the name metrics is asked.
+    /// Service of the guards.
+    ///
+    /// Its port of the name metrics is asked.
     #[arg(long, value_name = "NAMESPACE/NAME", default_value = "jiuzhou-guard/jiuzhou-guard", value_parser = object)]
     pub service: ObjectName,
     /// How to reach the cluster of the guards: by its own kubeconfig, not that of the hub.

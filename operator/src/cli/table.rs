@@ -93,10 +93,10 @@ pub(super) fn hung(
         Some(columns) => broken(text, columns.saturating_sub(indent)),
         None => vec![text.to_owned()],
     };
-    let lines = lines.into_iter();
-    lines
-        .map(|line| format!("{:indent$}{}\n", "", paint(line)))
-        .collect()
+    let lines = lines.into_iter().map(|line| paint(line).to_string());
+    let lines: Vec<String> = lines.collect();
+    let gap = " ".repeat(indent);
+    format!("{gap}{}\n", lines.join(&format!("\n{gap}")))
 }
 
 /// A name without its middle where it takes more than `most` columns; programs, for which nothing is broken,

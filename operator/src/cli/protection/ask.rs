@@ -100,8 +100,8 @@ fn pods(slices: &[EndpointSlice]) -> BTreeSet<(String, i32)> {
     let mut pods = BTreeSet::new();
     for slice in slices {
         let mut ports = slice.ports.iter().flatten();
-        let named = ports.find(|port| port.name.as_deref() == Some(PORT));
-        let Some(port) = named.and_then(|port| port.port) else {
+        let of_metrics = ports.find(|port| port.name.as_deref() == Some(PORT));
+        let Some(port) = of_metrics.and_then(|port| port.port) else {
             continue;
         };
         let targets = slice.endpoints.iter().filter_map(|e| e.target_ref.as_ref());

@@ -23,7 +23,7 @@ fn server(answer: impl Fn(&str) -> Option<Value> + Send + 'static) -> String {
             let path = first.split(' ').nth(1).unwrap();
             let (status, body) = match answer(path) {
                 Some(body) => ("200 OK", body.to_string()),
-                None => ("404 Not Found", String::new()),
+                None => ("404 Not Found", missing().to_string()),
             };
             let length = body.len();
             let head = format!(
@@ -35,6 +35,12 @@ fn server(answer: impl Fn(&str) -> Option<Value> + Send + 'static) -> String {
         }
     });
     address
+}
+
+/// What an API server says of what is not there.
+fn missing() -> Value {
+    json!({"apiVersion": "v1", "kind": "Status", "metadata": {}, "status": "Failure", "code": 404,
+           "reason": "NotFound", "message": "not found"})
 }
 
 /// Nobody listens there any more.
