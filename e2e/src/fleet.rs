@@ -13,7 +13,7 @@ mod components;
 mod etcd;
 mod folder;
 mod kubeconfig;
-mod ready;
+pub(crate) mod ready;
 
 use std::{
     env,

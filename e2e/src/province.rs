@@ -2,11 +2,12 @@
 //! processes of Jiuzhou with their real identities and rights.
 
 pub mod binary;
+pub mod guards;
 pub mod install;
 pub mod objects;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
     time::Duration,
@@ -20,6 +21,8 @@ use kube::{
 };
 use serde::Serialize;
 use serde_json::json;
+
+use guards::Held;
 
 use crate::{
     fleet::{Cluster, Fleet},
@@ -68,8 +71,7 @@ pub struct Province {
     pub guards: BTreeMap<String, Vec<Guard>>,
     /// All processes, in the order in which they were started.
     pub processes: Vec<Process>,
-    /// Ports that the processes listen on, reserved as long as they may be restarted.
-    _ports: Vec<Port>,
+    _held: Held,
 }
 
 /// How soon faults show, and where to follow what happens.
@@ -89,6 +91,9 @@ pub struct Pace {
     pub traces: Option<&'static str>,
     /// Port on loopback at which the hub finds its API server by plain HTTP: that of a proxy before it.
     pub hub_through: Option<u16>,
+    /// Guards in each cluster, with what leads them and the kinds of Gateway API; nothing of it where it is not
+    /// given.
+    pub guards: Option<u16>,
 }
 
 impl Pace {
@@ -101,6 +106,7 @@ impl Pace {
         lease_duration: "15s",
         traces: None,
         hub_through: None,
+        guards: None,
     };
     /// As soon as a busy machine allows, for tests of outages.
     pub const HASTY: Self = Self {
@@ -111,12 +117,21 @@ impl Pace {
         lease_duration: "6s",
         traces: None,
         hub_through: None,
+        guards: None,
     };
 }
 
 impl Province {
     /// Ends all processes, the last one started first.
     pub async fn stop(self) -> Result<()> {
+        // Guards wait for nobody else, and finish their requests at one time.
+        let guards = self.guards.values().flatten();
+        let guards: BTreeSet<u32> = guards.map(|guard| guard.endpoint.pid).collect();
+        for process in &self.processes {
+            if process.pid().is_some_and(|pid| guards.contains(&pid)) {
+                process.terminate()?;
+            }
+        }
         for process in self.processes.iter().rev() {
             process.stop(STOP_GRACE).await?;
         }
@@ -145,15 +160,9 @@ pub async fn start_at(
     progress("building jiuzhou");
     let binary = tokio::task::spawn_blocking(binary::jiuzhou).await??;
     progress("installing kinds, roles and policies");
-    install_everywhere(fleet, members).await?;
+    install_everywhere(fleet, members, pace).await?;
     progress("starting the hub");
-    let mut starter = Starter {
-        fleet,
-        binary,
-        pace,
-        processes: Vec::new(),
-        ports: Vec::new(),
-    };
+    let mut starter = Starter::new(fleet, binary, pace);
     let hub = starter.hub("hub").await?;
     describe(fleet, members).await?;
     let mut agents = BTreeMap::new();
@@ -165,27 +174,22 @@ pub async fn start_at(
         };
         agents.insert(member.name.clone(), endpoint);
     }
+    let guards = starter.all_guards(members, progress).await?;
     Ok(Province {
         binary: starter.binary,
         console: None,
         hub,
         agents,
-        guards: BTreeMap::new(),
+        guards,
         processes: starter.processes,
-        _ports: starter.ports,
+        _held: starter.held,
     })
 }
 
 /// Starts another replica of the hub beside the running one. It ends when it is dropped.
 pub async fn hub_replica(fleet: &Fleet, name: &str, pace: Pace) -> Result<(Process, Endpoint)> {
     let binary = tokio::task::spawn_blocking(binary::jiuzhou).await??;
-    let mut starter = Starter {
-        fleet,
-        binary,
-        pace,
-        processes: Vec::new(),
-        ports: Vec::new(),
-    };
+    let mut starter = Starter::new(fleet, binary, pace);
     let endpoint = starter.hub(name).await?;
     let process = starter
         .processes
@@ -194,13 +198,16 @@ pub async fn hub_replica(fleet: &Fleet, name: &str, pace: Pace) -> Result<(Proce
     Ok((process, endpoint))
 }
 
-async fn install_everywhere(fleet: &Fleet, members: &[Member]) -> Result<()> {
+async fn install_everywhere(fleet: &Fleet, members: &[Member], pace: Pace) -> Result<()> {
     let hub = fleet.hub().client().await?;
     install::crds(&hub).await?;
     install::chart(&hub, "hub").await?;
     for member in members {
         let client = fleet.cluster(&member.name)?.client().await?;
         install::chart(&client, "region").await?;
+        if pace.guards.is_some() {
+            guards::install(&client).await?;
+        }
     }
     Ok(())
 }
@@ -235,10 +242,41 @@ struct Starter<'a> {
     binary: PathBuf,
     pace: Pace,
     processes: Vec<Process>,
-    ports: Vec<Port>,
+    held: Held,
 }
 
-impl Starter<'_> {
+impl<'a> Starter<'a> {
+    fn new(fleet: &'a Fleet, binary: PathBuf, pace: Pace) -> Self {
+        Self {
+            fleet,
+            binary,
+            pace,
+            processes: Vec::new(),
+            held: Held::default(),
+        }
+    }
+
+    /// Guards in all clusters, by name of the cluster, once all serve.
+    async fn all_guards(
+        &mut self,
+        members: &[Member],
+        progress: fn(&str),
+    ) -> Result<BTreeMap<String, Vec<Guard>>> {
+        let mut all = BTreeMap::new();
+        if self.pace.guards.is_none() {
+            return Ok(all);
+        }
+        progress("starting the guards");
+        for member in members {
+            let (_, guards) = self.guards(self.fleet.cluster(&member.name)?).await?;
+            all.insert(member.name.clone(), guards);
+        }
+        for guards in all.values() {
+            guards::serving(&self.processes, guards).await?;
+        }
+        Ok(all)
+    }
+
     async fn hub(&mut self, name: &str) -> Result<Endpoint> {
         let cluster = self.fleet.hub();
         let kubeconfig = cluster
@@ -294,7 +332,7 @@ impl Starter<'_> {
         let process = self.fleet.supervisor().spawn(program)?;
         let pid = process.pid().context("the process ended at once")?;
         self.processes.push(process);
-        self.ports.push(port);
+        self.held.ports.push(port);
         Ok(Endpoint {
             metrics: format!("http://{address}/metrics"),
             pid,

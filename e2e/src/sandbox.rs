@@ -20,7 +20,7 @@ use crate::{
     assets::Binaries,
     fleet::{Fleet, FleetConfig},
     process::Process,
-    province::{self, Province},
+    province::{self, Guard, Pace, Province},
 };
 
 /// How often the processes are looked at once everything runs.
@@ -38,6 +38,9 @@ pub struct Up {
     /// Number of nodes in each cluster; a node takes 110 pods
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(0..=200))]
     pub nodes: u16,
+    /// Number of guards in each cluster
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(0..=8))]
+    pub guards: u16,
     /// Control planes and nodes alone: no jiuzhou process, no demo objects
     #[arg(long)]
     pub bare: bool,
@@ -92,7 +95,11 @@ async fn start(options: &Up, members: &[Member]) -> Result<(Fleet, Option<Provin
     let province = if options.bare {
         None
     } else {
-        Some(province::start(&fleet, members, progress).await?)
+        let pace = Pace {
+            guards: Some(options.guards),
+            ..Pace::QUICK
+        };
+        Some(province::start_at(&fleet, members, pace, progress).await?)
     };
     if province.is_some() {
         progress("applying the demo App");
@@ -102,11 +109,18 @@ async fn start(options: &Up, members: &[Member]) -> Result<(Fleet, Option<Provin
     let mut cities = fleet.clusters().iter().zip(members);
     let city = cities.find(|(_, member)| member.mode == Mode::Pull);
     let city = city.map(|(cluster, _)| cluster.kubeconfig_file());
+    let guard = cities_guard(province.as_ref(), members);
     let commands = province
         .as_ref()
-        .map(|province| demo::commands(&hub, &province.binary, city));
+        .map(|province| demo::commands(&hub, &province.binary, city, guard));
     announce(fleet.dir(), &hub, commands.as_deref(), began.elapsed())?;
     Ok((fleet, province))
+}
+
+/// A guard of the first city.
+fn cities_guard<'a>(province: Option<&'a Province>, members: &[Member]) -> Option<&'a Guard> {
+    let city = members.iter().find(|member| member.mode == Mode::Pull)?;
+    province?.guards.get(&city.name)?.first()
 }
 
 /// The last line is `ready`, for programs that wait for it.

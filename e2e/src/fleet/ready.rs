@@ -14,7 +14,7 @@ const POLL: Duration = Duration::from_millis(100);
 const ANSWER: Duration = Duration::from_secs(5);
 
 /// Waits until `path` answers 200 on the server that `config` points at.
-pub(super) async fn answers(process: &Process, config: Config, path: &str) -> Result<()> {
+pub(crate) async fn answers(process: &Process, config: Config, path: &str) -> Result<()> {
     let client = Client::try_from(config).context("make a client")?;
     until(process, &format!("{path} to answer"), || async {
         let request = http::Request::get(path).body(vec![])?;

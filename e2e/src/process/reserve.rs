@@ -1,4 +1,4 @@
-//! Ports and pod networks that no other fleet on this machine uses.
+//! Ports, pod networks and addresses that no other fleet on this machine uses.
 //!
 //! A reservation is a locked file, so it spans processes and ends with its holder even after a
 //! crash. Ports are taken below the kernel's range for outgoing connections: a server that is
@@ -19,6 +19,11 @@ const PORTS: Range<u16> = 14_000..32_000;
 /// `198.18.0.0/15`, the range set aside for benchmarks: EndpointSlices accept it, nothing routes it.
 const PODS: u32 = u32::from_be_bytes([198, 18, 0, 0]);
 const PODS_BITS: u8 = 15;
+/// `127.20.0.0/16`, behind the twins of pods: addresses of guards. All guards of a cluster open the same ports,
+/// so each has an address of its own.
+const ADDRESSES: u32 = u32::from_be_bytes([127, 20, 0, 0]);
+/// Its size; the first address is left out, as in any network.
+const ADDRESSES_COUNT: u32 = 1 << 16;
 /// Pod networks are handed out in units of this many addresses.
 const UNIT: u32 = 256;
 const UNITS: u32 = (1 << (32 - PODS_BITS as u32)) / UNIT;
@@ -99,6 +104,33 @@ impl PodNetwork {
     }
 }
 
+/// An address on loopback, with all its ports, reserved for as long as this value lives.
+#[derive(Debug)]
+pub struct Address {
+    address: Ipv4Addr,
+    _lock: File,
+}
+
+impl Address {
+    /// Reserves an address that nobody else has.
+    pub fn reserve() -> Result<Self> {
+        for number in 1..ADDRESSES_COUNT {
+            if let Some(lock) = try_lock("addresses", &number.to_string())? {
+                return Ok(Self {
+                    address: Ipv4Addr::from(ADDRESSES + number),
+                    _lock: lock,
+                });
+            }
+        }
+        bail!("every address of 127.20.0.0/16 is taken: too many guards run on this machine");
+    }
+
+    /// The address.
+    pub fn ip(&self) -> Ipv4Addr {
+        self.address
+    }
+}
+
 fn lock_units(first: u32, count: u32) -> Result<Option<Vec<File>>> {
     let locks = (first..first + count).map(|unit| try_lock("pod-networks", &unit.to_string()));
     locks.collect()
@@ -133,6 +165,13 @@ mod tests {
         numbers.sort_unstable();
         numbers.dedup();
         assert_eq!(numbers.len(), 50);
+    }
+
+    #[test]
+    fn two_guards_never_have_one_address() {
+        let (a, b) = (Address::reserve().unwrap(), Address::reserve().unwrap());
+        assert_ne!(a.ip(), b.ip());
+        assert!(a.ip().is_loopback() && b.ip().is_loopback());
     }
 
     #[test]

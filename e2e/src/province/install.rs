@@ -97,6 +97,28 @@ pub async fn apply(client: &Client, yaml: &str) -> Result<()> {
 }
 
 async fn apply_object(client: &Client, object: &DynamicObject) -> Result<()> {
+    let end = tokio::time::Instant::now() + ESTABLISHED;
+    loop {
+        match try_apply(client, object).await {
+            Err(error) if is_too_early(&error) && tokio::time::Instant::now() < end => {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+            applied => return applied,
+        }
+    }
+}
+
+/// A kind that was defined a moment ago is found by nobody at first, and then unknown to server-side apply.
+fn is_too_early(error: &anyhow::Error) -> bool {
+    let found = error.chain().find_map(|e| e.downcast_ref::<kube::Error>());
+    match found {
+        Some(kube::Error::Api(status)) => [404, 503].contains(&status.code),
+        Some(kube::Error::Discovery(_)) => true,
+        Some(_) | None => false,
+    }
+}
+
+async fn try_apply(client: &Client, object: &DynamicObject) -> Result<()> {
     let types = object.types.clone().context("a manifest without kind")?;
     let gvk = (&types).try_into()?;
     let (resource, capabilities) = discovery::pinned_kind(client, &gvk)
@@ -110,20 +132,9 @@ async fn apply_object(client: &Client, object: &DynamicObject) -> Result<()> {
         (discovery::Scope::Cluster, _) => Api::all_with(client.clone(), &resource),
     };
     let params = PatchParams::apply(MANAGER).force();
-    let (name, patch) = (object.name_any(), Patch::Apply(object));
-    let end = tokio::time::Instant::now() + ESTABLISHED;
-    loop {
-        match api.patch(&name, &params, &patch).await {
-            Ok(_) => return Ok(()),
-            // A kind that is established may still be unknown to server-side apply for a moment.
-            Err(kube::Error::Api(status))
-                if status.code == 503 && tokio::time::Instant::now() < end =>
-            {
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
-            Err(error) => {
-                return Err(error).with_context(|| format!("apply {} {name}", types.kind));
-            }
-        }
-    }
+    let name = object.name_any();
+    api.patch(&name, &params, &Patch::Apply(object))
+        .await
+        .with_context(|| format!("apply {} {name}", types.kind))?;
+    Ok(())
 }

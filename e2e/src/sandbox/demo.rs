@@ -6,10 +6,13 @@ use anyhow::{Context, Result};
 use kube::Client;
 use tokio::time::{Instant, sleep};
 
-use crate::province::install;
+use crate::province::{Guard, install};
 
-/// A namespace and an App in all cities.
-const OBJECTS: &str = include_str!("demo.yaml");
+/// A namespace and an App in all cities, then what protects the App.
+const OBJECTS: [&str; 2] = [
+    include_str!("demo.yaml"),
+    include_str!("../../../docs/examples/protection.yaml"),
+];
 
 /// Time for an API server to serve a kind that was installed a moment ago, on a busy machine.
 const SERVED: Duration = Duration::from_secs(30);
@@ -17,9 +20,16 @@ const POLL: Duration = Duration::from_millis(200);
 
 /// Applies the demo objects at the hub; does not wait until they run.
 pub(super) async fn apply(hub: &Client) -> Result<()> {
+    for objects in OBJECTS {
+        apply_all(hub, objects).await?;
+    }
+    Ok(())
+}
+
+async fn apply_all(hub: &Client, objects: &str) -> Result<()> {
     let end = Instant::now() + SERVED;
     loop {
-        match install::apply(hub, OBJECTS).await {
+        match install::apply(hub, objects).await {
             // An established kind is answered with 503 until the server has its handler.
             Err(error) if unavailable(&error) && Instant::now() < end => sleep(POLL).await,
             applied => return applied.context("apply the demo App"),
@@ -32,9 +42,14 @@ fn unavailable(error: &anyhow::Error) -> bool {
     matches!(found, Some(kube::Error::Api(status)) if status.code == 503)
 }
 
-/// The kubeconfig of the hub and some commands for it, then two for a city's own cluster, as lines for a
-/// shell in any folder.
-pub(super) fn commands(kubeconfig: &Path, jiuzhou: &Path, city: Option<&Path>) -> String {
+/// The kubeconfig of the hub and some commands for it, then some for a city's own cluster and its guard, as
+/// lines for a shell in any folder.
+pub(super) fn commands(
+    kubeconfig: &Path,
+    jiuzhou: &Path,
+    city: Option<&Path>,
+    guard: Option<&Guard>,
+) -> String {
     let mut text = format!("  export KUBECONFIG={}\n", quoted(kubeconfig));
     let folder = jiuzhou.parent().unwrap_or(Path::new("."));
     let mut commands = vec![
@@ -49,6 +64,14 @@ pub(super) fn commands(kubeconfig: &Path, jiuzhou: &Path, city: Option<&Path>) -
         commands.push(format!("kubectl --kubeconfig {city} get pods -n demo"));
         commands.push(format!(
             "jiuzhou reach --kubeconfig {city} demo/hello demo/hello:8080"
+        ));
+    }
+    if let Some(Guard { http, .. }) = guard {
+        commands.push("kubectl get tp -n demo".to_owned());
+        commands.push(format!("curl -H 'Host: hello.example' {http}/"));
+        // More than one citizen may ask at once: the last ones are refused, with the rule's name.
+        commands.push(format!(
+            "for i in $(seq 15); do curl -H 'Host: hello.example' -H 'x-citizen: zhang' {http}/; echo; done"
         ));
     }
     for command in commands {
@@ -72,16 +95,27 @@ fn quoted(path: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::province::Endpoint;
 
     #[test]
     fn a_path_with_blanks_and_quotes_is_one_word_of_a_shell() {
         let binary = Path::new("/it's here/jiuzhou");
-        let text = commands(Path::new("/a/hub"), binary, Some(Path::new("/a/city")));
+        let guard = Guard {
+            http: "http://127.20.0.1:10080".into(),
+            endpoint: Endpoint {
+                metrics: String::new(),
+                pid: 1,
+            },
+        };
+        let city = Path::new("/a/city");
+        let text = commands(Path::new("/a/hub"), binary, Some(city), Some(&guard));
         assert!(text.starts_with("  export KUBECONFIG=/a/hub\n"), "{text}");
         assert!(
             text.contains(r#"  export PATH='/it'\''s here':"$PATH""#),
             "{text}"
         );
         assert!(text.contains("kubectl --kubeconfig /a/city get"), "{text}");
+        let asked = "  curl -H 'Host: hello.example' http://127.20.0.1:10080/\n";
+        assert!(text.contains(asked), "{text}");
     }
 }

@@ -14,7 +14,7 @@ use tokio::{
     process::{Child, Command},
 };
 
-use crate::support::{SANDBOX, eventually, http_get, scratch};
+use crate::support::{SANDBOX, eventually, http_get, http_get_of, scratch};
 
 struct Sandbox {
     child: Child,
@@ -152,6 +152,15 @@ const HUB_METRICS: [&str; 6] = [
 /// What an agent knows of these: it plans nothing and sees only its own cluster.
 const AGENT_METRICS: [&str; 2] = ["jiuzhou_loop_turns_total", "jiuzhou_api_requests_total"];
 
+/// What a guard tells before anybody asked it for anything.
+const GUARD_METRICS: [&str; 1] = ["jiuzhou_connections"];
+
+fn field_of_guard<'a>(described: &'a Value, cluster: usize, guard: usize, field: &str) -> &'a str {
+    let pointer = format!("/clusters/{cluster}/guard/{guard}/{field}");
+    let value = described.pointer(&pointer).and_then(Value::as_str);
+    value.unwrap_or_else(|| panic!("{pointer} in {described}"))
+}
+
 /// A process lives, is ready and has values for these metrics, as whoever watches it asks.
 async fn tell_how_they_are(metrics: &str, names: &[&str]) {
     let address = metrics
@@ -218,10 +227,31 @@ async fn a_living_sandbox_describes_itself() {
         assert!(field("apiserver").starts_with("https://127.0.0.1:"));
         assert!(field("agent/metrics").ends_with("/metrics"), "{name}");
         assert!(is_pid(&format!("/clusters/{at}/agent/pid")), "{name}");
+        let guards = described.pointer(&format!("/clusters/{at}/guard"));
+        assert_eq!(guards.and_then(Value::as_array).map(Vec::len), Some(2));
+        for guard in 0..2 {
+            let field = |field: &str| field_of_guard(&described, at, guard, field);
+            assert!(field("http").starts_with("http://127.20."), "{name}");
+            assert!(field("metrics").ends_with("/metrics"), "{name}");
+            let pid = format!("/clusters/{at}/guard/{guard}/pid");
+            assert!(is_pid(&pid), "{name}");
+        }
     }
     assert!(sandbox.dir.join("logs").is_dir());
     tell_how_they_are(text("/hub/metrics"), &HUB_METRICS).await;
     tell_how_they_are(text("/clusters/1/agent/metrics"), &AGENT_METRICS).await;
+    // The demo App's route goes to the guards of a city as soon as it runs there.
+    for guard in 0..2 {
+        let metrics = field_of_guard(&described, 1, guard, "metrics");
+        tell_how_they_are(metrics, &GUARD_METRICS).await;
+        let http = field_of_guard(&described, 1, guard, "http");
+        let address = http.trim_start_matches("http://");
+        eventually("a citizen is answered by the demo App", async || {
+            let (status, body) = http_get_of(address, "hello.example", "/").await.ok()?;
+            (status == 200 && body.contains("hello-")).then_some(())
+        })
+        .await;
+    }
     let started = sandbox.processes();
     assert!(started.len() > 10, "{started:?}");
     sandbox.signal(Signal::TERM);

@@ -165,9 +165,14 @@ pub(crate) async fn pods(namespace: &Namespace, app: &str) -> Vec<Pod> {
 
 /// Status and body of a plain HTTP GET, on a connection of its own.
 pub(crate) async fn http_get(address: &str, path: &str) -> Result<(u16, String)> {
+    http_get_of(address, "test", path).await
+}
+
+/// The same, of one host.
+pub(crate) async fn http_get_of(address: &str, host: &str, path: &str) -> Result<(u16, String)> {
     let exchange = async {
         let mut stream = TcpStream::connect(address).await?;
-        let request = format!("GET {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n");
+        let request = format!("GET {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await?;
