@@ -219,6 +219,13 @@ const KINDS: &[(&str, &str, &str, bool)] = &[
         true,
     ),
     (
+        "GatewayClass",
+        "gateway.networking.k8s.io/v1",
+        "gatewayclasses",
+        false,
+    ),
+    ("Gateway", "gateway.networking.k8s.io/v1", "gateways", true),
+    (
         "HTTPRoute",
         "gateway.networking.k8s.io/v1",
         "httproutes",
@@ -284,7 +291,7 @@ const KINDS: &[(&str, &str, &str, bool)] = &[
 ];
 
 impl Site {
-    fn new(client: Client) -> Self {
+    pub(crate) fn new(client: Client) -> Self {
         Self { client }
     }
 

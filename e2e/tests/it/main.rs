@@ -28,6 +28,7 @@ mod fault_quotas;
 mod fault_rest;
 mod fault_support;
 mod fleet;
+mod guard_control;
 mod kubelet;
 mod load;
 mod outage_hub;
