@@ -15,6 +15,8 @@ const POD_SECURITY: &str = "pod-security.kubernetes.io/enforce";
 const DEFAULT_REGISTRY: &str = "docker.io";
 /// Where a node's own cache of DNS listens, if there is one.
 const NODE_LOCAL_DNS: &str = "169.254.20.10/32";
+/// Where guards run, by `charts/guard`.
+const GUARD_NAMESPACE: &str = "jiuzhou-guard";
 
 /// The baseline of a namespace: the strictest parts of all Isolations that apply.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -203,7 +205,7 @@ fn dns() -> Value {
 
 fn guard() -> Value {
     let guard = json!([{
-        "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": crds::SYSTEM_NAMESPACE}},
+        "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": GUARD_NAMESPACE}},
         "podSelector": {"matchLabels": {"app.kubernetes.io/name": "jiuzhou-guard"}},
     }]);
     policy(

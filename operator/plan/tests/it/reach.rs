@@ -338,7 +338,7 @@ fn guard_and_dns_pass_the_default_walls() {
     dns.ports.clear();
     let guard = Pod {
         labels: labels(&[("app.kubernetes.io/name", "jiuzhou-guard")]),
-        ..pod("jiuzhou-system", "guard", "10.0.9.2")
+        ..pod("jiuzhou-guard", "guard", "10.0.9.2")
     };
     let web = &ends()[0];
     let udp = Port {
