@@ -407,7 +407,7 @@ impl History {
             let asked = self.upset || self.edited.contains(&key.0) || self.weighs(&key.0);
             // A policy goes with what it says, and with its Apps.
             let goes = self.ruled || !self.edited.is_empty();
-            let asked = asked || (key.0.starts_with("policy-") && goes);
+            let asked = asked || (key.0.as_str().starts_with("policy-") && goes);
             assert!(
                 !taken || asked,
                 "{key:?} is removed and nobody asked for it"
