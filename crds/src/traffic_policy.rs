@@ -41,9 +41,9 @@ use crate::scalar::Period;
 #[x_kube(validation = Rule::new("(!has(self.rateLimits) || self.rateLimits.all(r, r.name != 'concurrency')) && (!has(self.breakers) || self.breakers.all(b, b.name != 'concurrency')) && (!has(self.hotKeys) || self.hotKeys.all(h, h.name != 'concurrency'))")
     .message("a rule must not be named concurrency, which is the name of the rule under spec.concurrency").reason(Reason::FieldValueForbidden))]
 #[x_kube(validation = Rule::new("!has(self.rateLimits) || ((!has(self.breakers) || self.rateLimits.all(r, self.breakers.all(b, b.name != r.name))) && (!has(self.hotKeys) || self.rateLimits.all(r, self.hotKeys.all(h, h.name != r.name))))")
-    .message("the name of a rateLimits rule must not be that of a breakers or hotKeys rule: refusals and metrics name rules by it").reason(Reason::FieldValueDuplicate))]
+    .message("the name of a rateLimits rule must not be that of a breakers or hotKeys rule: refusals and metrics name rules by it").reason(Reason::FieldValueInvalid))]
 #[x_kube(validation = Rule::new("!has(self.breakers) || !has(self.hotKeys) || self.breakers.all(b, self.hotKeys.all(h, h.name != b.name))")
-    .message("the name of a breakers rule must not be that of a hotKeys rule: refusals and metrics name rules by it").reason(Reason::FieldValueDuplicate))]
+    .message("the name of a breakers rule must not be that of a hotKeys rule: refusals and metrics name rules by it").reason(Reason::FieldValueInvalid))]
 #[x_kube(validation = Rule::new("has(self.jwt) || ((!has(self.rateLimits) || self.rateLimits.all(r, !(has(r.key) && has(r.key.jwtClaim)) && !(has(r.keyParts) && r.keyParts.exists(p, has(p.jwtClaim))))) && (!has(self.hotKeys) || self.hotKeys.all(h, !(has(h.key) && has(h.key.jwtClaim)) && !(has(h.keyParts) && h.keyParts.exists(p, has(p.jwtClaim))))))")
     .message("jwt must be set where a key is a jwtClaim: a claim counts only in a token that is verified").reason(Reason::FieldValueRequired))]
 #[x_kube(validation = Rule::new("!has(self.timeout) || (duration(self.timeout) >= duration('1ms') && duration(self.timeout) <= duration('1h'))")

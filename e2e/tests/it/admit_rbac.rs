@@ -148,14 +148,16 @@ fn roles_and_fence_of_a_region_name_exactly_the_allowed_kinds() {
         found
     };
     let own = ["/namespaces", "/nodes", "/pods", "/secrets", "/configmaps"];
-    assert_eq!(known("jiuzhou-tenant", "create", &[]), allowed);
+    // What protects Apps is applied by their tenants' rights, and is no part of an App.
+    let protecting = ["jiuzhou.io/trafficpolicies"];
+    assert_eq!(known("jiuzhou-tenant", "create", &protecting), allowed);
     // What isolates namespaces is the agent's alone.
     let isolating = [
         "networking.k8s.io/networkpolicies",
         "/resourcequotas",
         "/limitranges",
     ];
-    allowed.extend(isolating.map(str::to_owned));
+    allowed.extend(isolating.into_iter().chain(protecting).map(str::to_owned));
     allowed.sort();
     let watched = known("jiuzhou-agent", "watch", &own[..3]);
     assert_eq!(watched, allowed);

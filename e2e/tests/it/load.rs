@@ -382,7 +382,9 @@ async fn the_same_seed_makes_the_same_run() {
         plan.seed = seed;
         let report = run(plan).await.unwrap();
         let series = report.total.series.iter();
-        series.map(|second| second.offered).collect::<Vec<_>>()
+        // A last answer may come a second after the last request.
+        let offered = series.map(|second| second.offered);
+        offered.filter(|count| *count > 0).collect::<Vec<_>>()
     };
     assert_eq!(offered(7).await, offered(7).await);
     assert_ne!(offered(7).await, offered(8).await);

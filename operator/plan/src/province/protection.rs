@@ -278,6 +278,17 @@ impl<'a> Desk<'a> {
         Some(&*held.entry)
     }
 
+    /// Whether the policy stands in a cluster, by its entry or, where that was lost, by what is told.
+    fn is_there(&self, at: At) -> bool {
+        let ledger = self.world.ledger(self.uid);
+        let reports = ledger.map(|ledger| &ledger.reports);
+        let told = reports.and_then(|reports| reports.get(&self.fleet.clusters[at].name));
+        match self.held(at) {
+            Some(held) => held.state.is_present(),
+            None => told.is_some_and(|told| told.content.is_some()),
+        }
+    }
+
     /// What is to be written, and what of it is to be stored first.
     fn edits(self) -> (BTreeMap<ClusterName, Edit>, BTreeMap<ContentHash, Arc<str>>) {
         let mut edits = BTreeMap::new();
@@ -334,7 +345,7 @@ impl<'a> Desk<'a> {
             let unknown = here.apps.iter().any(|app| self.world.app(app).is_none());
             if unknown {
                 // The App vanished, which is no instruction.
-                if self.held(*at).is_some_and(|held| held.state.is_present()) {
+                if self.is_there(*at) {
                     contents.insert(*at, None);
                 }
                 continue;
