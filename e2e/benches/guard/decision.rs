@@ -119,7 +119,10 @@ impl Bench {
                 KeyPart::Header(name) => headers
                     .get(name.as_str())
                     .map(|value| Cow::Borrowed(value.as_bytes())),
-                KeyPart::Query(_) | KeyPart::Cookie(_) | KeyPart::ClientAddress => None,
+                KeyPart::Query(_)
+                | KeyPart::Cookie(_)
+                | KeyPart::JwtClaim(_)
+                | KeyPart::ClientAddress => None,
             };
             let admitted = self.policy.admit(&read, self.now());
             expected += usize::from(admitted.is_ok() == self.passes);

@@ -196,7 +196,7 @@ fn tell(found: &Findings, changes: &[Change]) {
     let Some(breach) = found.first else { return };
     let until = changes.partition_point(|change| change.version <= breach);
     for change in &changes[until.saturating_sub(TOLD)..until] {
-        println!("{change:?}");
+        eprintln!("{change:?}");
     }
 }
 

@@ -121,12 +121,12 @@ fn slices_may_be_planned_on_what_the_ledgers_of_their_turn_replaced_and_on_nothi
 
 #[test]
 fn a_stage_that_ends_while_a_change_is_being_written_is_no_growth_and_one_that_ended_before_is() {
-    let shrinks = |name: &str, stages: Vec<(Option<i64>, i64)>| match slice(name, "oak", 0) {
-        Said::Slice(cluster, name, epoch, mut entries) => {
+    let shrinks = |name: &str, stages: Vec<(Option<i64>, i64)>| {
+        let mut said = slice(name, "oak", 0);
+        if let Said::Slice(.., entries) = &mut said {
             entries[0].stages = stages;
-            Said::Slice(cluster, name, epoch, entries)
         }
-        other => other,
+        said
     };
     let story = |between: Vec<(i64, Said)>| {
         let first = vec![
