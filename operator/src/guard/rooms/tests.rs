@@ -112,7 +112,10 @@ fn a_coordinator_says_nothing_before_it_has_heard_all_guards() {
     while fleet.beat().0.is_empty() {
         silent = fleet.elapsed;
     }
-    assert!(silent >= SETTLE - BEAT && silent < STALE, "{silent:?}");
+    assert!(
+        silent >= SETTLE.saturating_sub(BEAT) && silent < STALE,
+        "{silent:?}"
+    );
     let mut alone = Coordinator::of_one();
     alone.configure(named(100));
     assert_eq!(alone.advance(START, Time::ZERO).0.len(), 1);
@@ -144,7 +147,7 @@ fn the_share_of_a_guard_that_is_gone_or_silent_goes_to_the_others() {
             fleet.coordinator.gone("b");
             fleet.pass(STALE * 2);
         } else {
-            fleet.pass(LOST - BEAT * 2);
+            fleet.pass(LOST.saturating_sub(BEAT * 2));
             assert_eq!(fleet.word().guards.get(), 2, "it may be alive");
             fleet.pass(BEAT * 4);
         }

@@ -406,10 +406,10 @@ mod tests {
             .map(|line| serde_json::from_str(line).unwrap())
             .collect();
         assert_eq!(lines[0]["path"], "/\"}\n{\u{1b}[31m");
-        let long = lines[1]["path"].as_str().unwrap();
+        let lengthy = lines[1]["path"].as_str().unwrap();
         assert!(
-            long.len() < TEXT_BYTES_MAX + 4 && long.ends_with("人…"),
-            "{long}"
+            lengthy.len() < TEXT_BYTES_MAX + 4 && lengthy.ends_with("人…"),
+            "{lengthy}"
         );
         assert_eq!(lines.len(), 2);
         std::fs::remove_dir_all(&folder).unwrap();
@@ -425,10 +425,10 @@ mod tests {
         let held = File::options().read(true).write(true).open(&path).unwrap();
         let dropped = dropped();
         let log = open_at(&path, &dropped);
-        let long = "x".repeat(TEXT_BYTES_MAX);
+        let lengthy = "x".repeat(TEXT_BYTES_MAX);
         // Twice what the buffer and the writer hold together.
         for _ in 0..4 * BUFFER_BYTES_MAX / TEXT_BYTES_MAX {
-            log.write(&line(&long));
+            log.write(&line(&lengthy));
         }
         assert!(dropped.pressure.get() > 0);
         drop(held);
@@ -442,7 +442,10 @@ mod tests {
         let log = open_at(&folder.join("access.log"), &dropped);
         let logged = (0..10_000).filter(|_| log.wants(true)).count();
         assert!((100..1_000).contains(&logged), "{logged}");
-        assert_eq!(dropped.refusals.get() as usize, 10_000 - logged);
+        assert_eq!(
+            usize::try_from(dropped.refusals.get()).unwrap(),
+            10_000 - logged
+        );
         assert!(log.wants(false));
         std::fs::remove_dir_all(&folder).unwrap();
     }
