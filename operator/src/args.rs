@@ -339,7 +339,7 @@ pub struct GuardServeArguments {
         required_unless_present = "control"
     )]
     pub configuration: Option<PathBuf>,
-    /// Where guard control is, as in `https://guard-control.jiuzhou-guard:9443`, instead of a file.
+    /// Guard control, as in `https://guard-control.jiuzhou-guard:9443`, instead of a file.
     #[arg(long, env = "JIUZHOU_CONTROL", requires_all = ["control_ca", "certificate", "key", "name", "state_directory"])]
     pub control: Option<Place>,
     /// File with the certificates by which control must be certified, in PEM.
