@@ -59,11 +59,11 @@ impl Judge<'_> {
         let home = &entry.namespace;
         let older = |(key, other): (&PolicyKey, &PolicySlot)| {
             let before = (other.created, &*key.1) < (slot.created, entry.name.as_str());
-            before && key.0 == *home && other.standing().is_some()
+            before && other.standing().is_some()
         };
         slot.apps.iter().any(|app| {
-            let mut others = self.world.policies();
-            let taken = others.any(|found| found.1.apps.contains(app) && older(found));
+            let mut others = self.world.policies_of(home, app).into_iter();
+            let taken = others.any(older);
             let slots = self.world.apps_named(home, app);
             let claims = slots.iter().flat_map(|slot| &slot.footprint.claims);
             let mut routes = claims.filter(|(kind, _)| *kind == Kind::HTTPRoute);

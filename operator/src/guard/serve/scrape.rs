@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{GaugeVec, IntCounterVec, IntGaugeVec, Opts};
-use shield::BreakerState;
 use shield::policy::Mode;
+use shield::{BreakerState, Share};
 
 use super::prepare::Serving;
 use super::protection::Policy;
@@ -246,11 +246,16 @@ fn rules(policy: &Policy, serving: &Serving) -> Vec<RuleStanding> {
     let hot = policy.hot_keys(now);
     let breakers = policy.breakers(now);
     let settings = policy.settings();
+    // What is divided among guards is told as far as it is this one's, so that their sum is the whole.
+    let parts: BTreeMap<_, _> = policy.shared().map(|l| (l.rule, l.share)).collect();
     let kind_of = |name: &str| -> Option<(Mode, RuleKind)> {
         if let Some(limit) = settings.rate_limits.iter().find(|l| l.name == name) {
+            let part = parts.get(name).copied().unwrap_or(Share::WHOLE);
+            let of_whole =
+                f64::from(part.as_millionths()) / f64::from(Share::WHOLE.as_millionths());
             let kind = RuleKind::RateLimit {
-                per_second: limit.quota.rate().per_second(),
-                burst: limit.quota.burst(),
+                per_second: limit.quota.rate().per_second() * of_whole,
+                burst: limit.quota.pace().part(part).burst(),
                 is_per_key: !limit.key.is_empty(),
             };
             return Some((limit.mode, kind));

@@ -1,5 +1,6 @@
 //! What is told of requests: the access log, traces, metrics, and the standing of rules.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -193,7 +194,8 @@ async fn all_rules() -> Served {
     let policy = json!({"name": "ns/policy",
         "rateLimits": [
             {"name": "total", "scope": "Instance", "quota": quota(100)},
-            {"name": "tight", "scope": "Instance", "quota": quota(1), "mode": "Shadow"}],
+            {"name": "tight", "scope": "Instance", "quota": quota(1), "mode": "Shadow"},
+            {"name": "shared", "scope": "Cluster", "quota": quota(1000)}],
         "hotKeys": [{"name": "venue", "key": [{"query": "venue"}], "hot": {"hotAtPercent": 10},
             "limit": quota(1000)}],
         "breakers": [{"name": "errors", "settings": {"condition": {"errors": {"percent": 50}},
@@ -254,6 +256,23 @@ async fn what_rules_did_and_where_they_stand_is_told() {
     );
     let tight = policy.rules.iter().find(|rule| rule.name == "tight");
     assert!(tight.is_some_and(|rule| rule.is_shadow && rule.would_refuse >= 18));
+}
+
+#[tokio::test]
+async fn of_what_guards_hold_together_each_tells_its_own_part() {
+    let served = all_rules().await;
+    let rate = |rule| metric(&served, "jiuzhou_limit_lease_rate", &[("rule", rule)]);
+    assert!((rate("ns/policy/shared") - 100.0).abs() < 0.01);
+    served.guard.hold(BTreeMap::new(), shield::Share::one_of(4));
+    assert!((rate("ns/policy/shared") - 25.0).abs() < 0.01);
+    assert!((rate("ns/policy/total") - 10.0).abs() < 0.01, "its alone");
+    let standing = served.guard.standing();
+    let mut rules = standing.policies[0].rules.iter();
+    let shared = rules.find(|rule| rule.name == "shared").unwrap();
+    assert!(matches!(
+        shared.kind,
+        RuleKind::RateLimit { burst: 250, .. }
+    ));
 }
 
 #[tokio::test]
