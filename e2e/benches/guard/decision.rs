@@ -117,7 +117,7 @@ impl Bench {
         for headers in self.requests.iter().cycle().take(count) {
             let read = |part: &KeyPart| match part {
                 KeyPart::Header(name) => headers
-                    .get(name.as_str())
+                    .get(name)
                     .map(|value| Cow::Borrowed(value.as_bytes())),
                 KeyPart::Query(_)
                 | KeyPart::Cookie(_)

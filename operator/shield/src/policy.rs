@@ -272,8 +272,7 @@ impl<W> Policy<W> {
 
     /// The key that the parts make; none if one of them is missing.
     fn key(&self, parts: &[KeyPart], read: Read<'_>) -> Option<KeyHash> {
-        let values: SmallVec<[Cow<'_, [u8]>; 2]> = parts.iter().map(read).collect::<Option<_>>()?;
-        Some(self.seed.hash(values))
+        self.seed.hash_all(parts.iter().map(read))
     }
 
     /// The request was not sent: what it took is given back.

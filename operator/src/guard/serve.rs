@@ -29,6 +29,8 @@ mod pool;
 mod prepare;
 mod protection;
 mod proxy;
+mod queued;
+mod ready;
 mod record;
 mod retry;
 mod room;

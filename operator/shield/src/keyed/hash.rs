@@ -20,13 +20,23 @@ impl KeySeed {
     /// Every part goes in with its length, so `["ab", "c"]`, `["a", "bc"]` and `["abc"]` are three
     /// keys.
     pub fn hash<P: AsRef<[u8]>>(&self, parts: impl IntoIterator<Item = P>) -> KeyHash {
+        let all = parts.into_iter().map(Some);
+        self.hash_all(all).expect("every part is there")
+    }
+
+    /// The same; none if one of the parts is missing.
+    pub fn hash_all<P: AsRef<[u8]>>(
+        &self,
+        parts: impl IntoIterator<Item = Option<P>>,
+    ) -> Option<KeyHash> {
         let mut hasher = SipHasher13::new_with_key(&self.0);
         for part in parts {
+            let part = part?;
             let part = part.as_ref();
             hasher.write(&part.len().to_le_bytes());
             hasher.write(part);
         }
-        KeyHash(hasher.finish())
+        Some(KeyHash(hasher.finish()))
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use http::HeaderName;
 use serde::{Deserialize, Serialize};
 
 use crate::breaker::BreakerSettings;
@@ -66,6 +67,22 @@ const fn keys_default() -> u32 {
     100_000
 }
 
+/// Names of headers as text, refused where they are none.
+mod header_name {
+    use http::HeaderName;
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub(super) fn serialize<S: Serializer>(name: &HeaderName, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(name.as_str())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<HeaderName, D::Error> {
+        let text = String::deserialize(from)?;
+        let name = text.parse();
+        name.map_err(|_| D::Error::custom(format_args!("{text:?} is not the name of a header")))
+    }
+}
+
 /// Over what a limit is counted, in the order in which limits are asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Scope {
@@ -84,7 +101,7 @@ pub enum Scope {
 #[serde(rename_all = "camelCase")]
 pub enum KeyPart {
     /// A header.
-    Header(String),
+    Header(#[serde(with = "header_name")] HeaderName),
     /// A parameter of the query.
     Query(String),
     /// A cookie.

@@ -8,6 +8,7 @@ use http_body_util::Full;
 
 use super::body::Answer;
 use super::protection::{Shed, ShedReason};
+use super::ready::Ready;
 use super::room::Waiting;
 
 pub(super) const PROBLEM: HeaderValue = HeaderValue::from_static("application/problem+json");
@@ -96,6 +97,14 @@ impl Reason {
         }
     }
 
+    fn told(self) -> Told {
+        Told {
+            name: self.name(),
+            status: self.status(),
+            words: self.words(),
+        }
+    }
+
     /// Whether it is the service's fault rather than the client's or the route's.
     fn is_failure(self) -> bool {
         match self {
@@ -175,7 +184,32 @@ impl Refusal {
 }
 
 impl ShedReason {
-    fn name(self) -> &'static str {
+    /// How many there are.
+    pub(super) const COUNT: usize = 7;
+
+    /// Its place among them.
+    pub(super) fn place(self) -> usize {
+        match self {
+            Self::RateLimited => 0,
+            Self::HotKey => 1,
+            Self::KeyMissing => 2,
+            Self::BreakerOpen => 3,
+            Self::Overloaded => 4,
+            Self::Displaced => 5,
+            Self::WaitedTooLong => 6,
+        }
+    }
+
+    pub(super) fn told(self) -> Told {
+        Told {
+            name: self.name(),
+            status: self.status(),
+            words: self.words(),
+        }
+    }
+
+    /// As in metrics and problem documents.
+    pub(super) fn name(self) -> &'static str {
         match self {
             Self::RateLimited => "RateLimited",
             Self::HotKey => "HotKey",
@@ -229,51 +263,73 @@ impl ShedReason {
     }
 }
 
+/// Headers of a refusal, with those that the server adds.
+const HEADERS: usize = 5;
 /// Where an endpoint was missing: about what a pod takes to come back.
 const RETRY_SECONDS: u64 = 1;
 
-/// The answer for a refusal, as a page to those who ask for one.
+/// What is told about a refusal.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Told {
+    name: &'static str,
+    status: StatusCode,
+    words: [&'static str; 2],
+}
+
+/// The same as texts.
+pub(super) struct Said {
+    pub(super) problem: String,
+    pub(super) page: String,
+}
+
+/// What is told about a refusal by a rule, as texts.
+pub(super) fn said(told: Told, rule: &str) -> Said {
+    let Told {
+        name,
+        status,
+        words: [zh, en],
+    } = told;
+    // Names of rules come from users: they are written as JSON wants them.
+    let rule = serde_json::Value::from(rule);
+    let code = status.as_u16();
+    Said {
+        problem: format!(
+            r#"{{"type":"about:blank","title":"{name}","status":{code},"detail":"{en}","rule":{rule}}}"#
+        ),
+        page: format!(
+            "<!doctype html><meta charset=utf-8><title>{status}</title><h1>{zh}</h1>\
+             <p lang=en>{en}</p><p><small>{name}</small></p>"
+        ),
+    }
+}
+
+/// The answer for a refusal, as a page to those who want one. What is known of it before is used.
 pub(super) fn refuse(
     refusal: &Refusal,
-    accept: Option<&HeaderValue>,
+    ready: Option<&Ready>,
+    wants_page: bool,
     random: u64,
 ) -> Response<Answer> {
-    let wants_page = accept.is_some_and(wants_page);
-    let (status, [zh, en], least) = match refusal {
-        Refusal::Own(reason) => {
-            let least = reason.passes().then_some(RETRY_SECONDS);
-            (reason.status(), reason.words(), least)
-        }
-        Refusal::Shed(Shed {
-            reason,
-            retry_after,
-            ..
-        }) => {
-            let least = retry_after.map(|wait| wait.as_secs() + 1);
-            (reason.status(), reason.words(), least)
+    let (told, least) = match refusal {
+        Refusal::Own(reason) => (reason.told(), reason.passes().then_some(RETRY_SECONDS)),
+        Refusal::Shed(shed) => {
+            let least = shed.retry_after.map(|wait| wait.as_secs() + 1);
+            (shed.reason.told(), least)
         }
         Refusal::Waiting(waiting) => return waiting.answer(wants_page),
     };
-    let name = refusal.name();
-    let (kind, text) = if wants_page {
-        let text = format!(
-            "<!doctype html><meta charset=utf-8><title>{status}</title><h1>{zh}</h1>\
-             <p lang=en>{en}</p><p><small>{name}</small></p>"
-        );
-        (PAGE, text)
-    } else {
-        // Names of rules come from users: they are written as JSON wants them.
-        let rule = serde_json::Value::from(refusal.rule());
-        let code = status.as_u16();
-        let text = format!(
-            r#"{{"type":"about:blank","title":"{name}","status":{code},"detail":"{en}","rule":{rule}}}"#
-        );
-        (PROBLEM, text)
+    let text = match ready {
+        Some(ready) => ready.text(wants_page),
+        None => {
+            let Said { problem, page } = said(told, refusal.rule());
+            if wants_page { page } else { problem }.into()
+        }
     };
-    let mut answer = Response::new(Answer::Own(Full::from(text)));
-    *answer.status_mut() = status;
+    let mut answer = Response::new(Answer::Own(Full::new(text)));
+    *answer.status_mut() = told.status;
     let headers = answer.headers_mut();
-    headers.insert(CONTENT_TYPE, kind);
+    headers.reserve(HEADERS);
+    headers.insert(CONTENT_TYPE, if wants_page { PAGE } else { PROBLEM });
     headers.insert(CACHE_CONTROL, NO_STORE);
     if let Some(least) = least {
         // Spread, so that not all come together.
@@ -294,7 +350,7 @@ pub(super) fn redirect(status: u16, location: &str) -> Response<Answer> {
 }
 
 /// Browsers name HTML; programs say `*/*` or nothing.
-fn wants_page(accept: &HeaderValue) -> bool {
+pub(super) fn wants_page(accept: &HeaderValue) -> bool {
     let mut parts = accept.as_bytes().windows(9);
     parts.any(|part| part == b"text/html")
 }

@@ -89,11 +89,12 @@ impl Matcher {
             })
     }
 
-    /// The prefix that matched, without a slash at its end.
-    pub(super) fn prefix(&self) -> Option<&str> {
+    /// How much of the path the prefix is that matched, without a slash at its end; none of it where no
+    /// prefix did.
+    pub(super) fn prefix(&self) -> usize {
         match &self.path {
-            Path::Prefix(prefix) => Some(prefix),
-            Path::Exact(_) | Path::Regex(_) => None,
+            Path::Prefix(prefix) => prefix.len(),
+            Path::Exact(_) | Path::Regex(_) => 0,
         }
     }
 }

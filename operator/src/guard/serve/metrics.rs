@@ -80,10 +80,16 @@ pub(super) struct RouteMetrics {
     failed: IntCounter,
     refused: IntCounter,
     gone: IntCounter,
+    by_rule: IntCounterVec,
     seconds: Histogram,
 }
 
 impl RouteMetrics {
+    /// The counter of refusals by a rule for a reason. Looking it up costs more than a decision.
+    pub(super) fn refused_by(&self, rule: &str, reason: &str) -> IntCounter {
+        self.by_rule.with_label_values(&[&self.name, rule, reason])
+    }
+
     pub(super) fn counts(&self) -> RouteCounts {
         RouteCounts {
             admitted: self.passed.get() + self.failed.get(),
@@ -155,7 +161,7 @@ impl Metrics {
         registry.register(Box::new(connections.clone()))?;
         registry.register(Box::new(connections_refused.clone()))?;
         let rooms = RoomMetrics::register(registry)?;
-        let without_route = route(NO_ROUTE, &requests, &seconds);
+        let without_route = route(NO_ROUTE, &requests, &refused, &seconds);
         Ok(Self {
             requests,
             refused,
@@ -174,7 +180,7 @@ impl Metrics {
     }
 
     pub(super) fn of(&self, name: &str) -> RouteMetrics {
-        route(name, &self.requests, &self.seconds)
+        route(name, &self.requests, &self.refused, &self.seconds)
     }
 
     /// Those of retries, for a route.
@@ -199,15 +205,19 @@ impl Metrics {
         of.seconds.observe(took.as_secs_f64());
     }
 
+    /// Counts a refusal of which nothing is known before.
     pub(super) fn count_refusal(&self, refusal: &Refusal, of: Option<&RouteMetrics>) {
-        let route = of.map_or(NO_ROUTE, |of| &of.name);
-        self.refused
-            .with_label_values(&[route, refusal.rule(), refusal.name()])
-            .inc();
+        let of = of.unwrap_or(&self.without_route);
+        of.refused_by(refusal.rule(), refusal.name()).inc();
     }
 }
 
-fn route(name: &str, requests: &IntCounterVec, seconds: &HistogramVec) -> RouteMetrics {
+fn route(
+    name: &str,
+    requests: &IntCounterVec,
+    refused: &IntCounterVec,
+    seconds: &HistogramVec,
+) -> RouteMetrics {
     let counter = |outcome| requests.with_label_values(&[name, outcome]);
     RouteMetrics {
         name: name.to_owned(),
@@ -215,6 +225,7 @@ fn route(name: &str, requests: &IntCounterVec, seconds: &HistogramVec) -> RouteM
         failed: counter("Failed"),
         refused: counter("Refused"),
         gone: counter("ClientGone"),
+        by_rule: refused.clone(),
         seconds: seconds.with_label_values(&[name]),
     }
 }

@@ -29,7 +29,7 @@ pub(super) struct Passing<'a> {
     pub(super) rule: &'a Rule,
     pub(super) backend: &'a Backend,
     pub(super) service: &'a Endpoints,
-    pub(super) prefix: Option<&'a str>,
+    pub(super) prefix: usize,
 }
 
 /// A request as it is sent again: its head, and its body as far as it is known.

@@ -12,6 +12,7 @@ use super::endpoint::{Endpoints, Services};
 use super::matching::{Asked, Matcher};
 use super::metrics::{Metrics, RouteMetrics};
 use super::protection::{Policies, Protection};
+use super::ready::Refusals;
 use super::retry::{Budgets, Retrying};
 use super::room::{Common, Room, RoomFault, Rooms};
 use super::tls::Certificates;
@@ -132,7 +133,8 @@ pub(super) struct Rule {
     pub(super) request_timeout: Option<Duration>,
     pub(super) backend_timeout: Option<Duration>,
     pub(super) metrics: RouteMetrics,
-    pub(super) protection: Option<Protection>,
+    pub(super) protection: Option<Arc<Protection>>,
+    pub(super) refusals: Refusals,
     /// Name of what it is protected by, in [`Serving::policies`].
     pub(super) policy: Option<String>,
     pub(super) retrying: Retrying,
@@ -168,10 +170,10 @@ pub(super) struct HeaderChange {
     remove: Vec<HeaderName>,
 }
 
-/// The rule for a request, and the prefix by which it matched.
+/// The rule for a request, and how much of the path the prefix is by which it matched.
 pub(super) struct Found<'a> {
     pub(super) rule: &'a Arc<Rule>,
-    pub(super) prefix: Option<&'a str>,
+    pub(super) prefix: usize,
 }
 
 /// Why there is no rule.
@@ -363,6 +365,7 @@ impl Rule {
             request_timeout: wanted.request_timeout,
             backend_timeout: wanted.backend_timeout,
             metrics: metrics.of(&wanted.route),
+            refusals: Refusals::of(protection.iter().flat_map(|of| of.rules())),
             protection,
             policy: wanted.policy.clone(),
             retrying,
@@ -439,14 +442,12 @@ fn name(text: &str) -> Result<HeaderName, PrepareError> {
 }
 
 impl PathChange {
-    /// The path instead of `path`, which matched by `prefix`.
-    pub(super) fn of(&self, path: &str, prefix: Option<&str>) -> String {
+    /// The path instead of `path`, of which so much is the prefix that matched.
+    pub(super) fn of(&self, path: &str, prefix: usize) -> String {
         match self {
             Self::Full(full) => full.clone(),
             Self::Prefix(new) => {
-                let rest = path
-                    .strip_prefix(prefix.unwrap_or_default())
-                    .unwrap_or(path);
+                let rest = path.get(prefix..).unwrap_or_default();
                 let changed = format!("{}{rest}", new.trim_end_matches('/'));
                 if changed.is_empty() {
                     "/".to_owned()

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use http::HeaderMap;
@@ -16,6 +16,7 @@ use tokio::sync::oneshot;
 use super::jwt::{self, Claims, Desk, Verifier};
 use super::matching::parameter;
 use super::prepare::PrepareError;
+use super::queued::Queued;
 use crate::guard::config::Tokens;
 
 /// Wakes a request that waits, with its permit or the reason why it gets none.
@@ -25,7 +26,7 @@ pub(super) type Waker = oneshot::Sender<Result<Permit, Refusal>>;
 pub(super) type Policy = shield::Policy<Waker>;
 
 /// The rule that refusals of the concurrency are counted under.
-const CONCURRENCY: &str = "concurrency";
+static CONCURRENCY: LazyLock<Arc<str>> = LazyLock::new(|| Arc::from("concurrency"));
 
 /// A client that leaves this late left because it waited; one that leaves earlier says nothing about
 /// the target.
@@ -46,19 +47,32 @@ pub(super) struct Policies {
 }
 
 /// What a rule of a route is protected by.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) struct Protection {
     policy: Arc<Policy>,
     /// Where claims of tokens are keys.
     tokens: Option<Arc<Verifier>>,
     class: ClassId,
-    clock: Clock,
+    pub(super) clock: Clock,
+}
+
+/// How far a request came.
+#[derive(Debug)]
+pub(super) enum Stage {
+    /// It may be sent.
+    Free(Guarded),
+    /// Its token is verified before any rule is asked.
+    Unknown,
+    /// The rules let it pass after this time.
+    Paced(Guarded, Duration),
+    /// It waits until others have ended.
+    Queued(Guarded, Queued),
 }
 
 /// A request that may be sent. Dropped without a word, it counts for nothing.
 #[derive(Debug)]
 pub(super) struct Guarded {
-    protection: Protection,
+    protection: Arc<Protection>,
     admission: Option<Admission>,
     permit: Option<Permit>,
     since: Time,
@@ -189,92 +203,121 @@ impl Policies {
         Ok(Some(Arc::new(verifier)))
     }
 
-    pub(super) fn get(&self, name: &str, class: usize) -> Option<Protection> {
+    pub(super) fn get(&self, name: &str, class: usize) -> Option<Arc<Protection>> {
         let policy = self.by_name.get(name)?;
         let class = policy.classes().id(class)?;
-        Some(Protection {
+        Some(Arc::new(Protection {
             policy: Arc::clone(policy),
             tokens: self.tokens.get(name).cloned(),
             class,
             clock: self.clock,
-        })
+        }))
     }
 }
 
 impl Protection {
-    /// Asks all rules, and waits for the request's turn where they say so.
-    pub(super) async fn enter(&self, keys: &Keys<'_>) -> Result<Guarded, Shed> {
-        let claims = match &self.tokens {
-            Some(tokens) => tokens.claims(keys.headers).await,
-            None => None,
-        };
-        let admission = self.admit(keys, claims.as_deref())?;
-        let wait = admission.wait;
-        let mut guarded = Guarded {
-            protection: self.clone(),
-            admission: Some(admission),
-            permit: None,
-            since: self.clock.now(),
-            is_sent: false,
-            outcome: concurrency::Outcome::Dropped,
-        };
-        if !wait.is_zero() {
-            tokio::time::sleep(wait).await;
+    /// The rules that may refuse a request.
+    pub(super) fn rules(&self) -> impl Iterator<Item = Arc<str>> {
+        let standings = self.policy.standings().into_iter();
+        let concurrency = self.policy.concurrency().map(|_| Arc::clone(&CONCURRENCY));
+        standings.map(|standing| standing.rule).chain(concurrency)
+    }
+
+    /// Asks all rules, as far as nothing has to be waited for.
+    pub(super) fn ask(self: &Arc<Self>, keys: &Keys<'_>) -> Result<Stage, Shed> {
+        if self.tokens.is_some() {
+            return Ok(Stage::Unknown);
         }
-        if let Some(concurrency) = self.policy.concurrency() {
-            match self.turn(concurrency).await {
-                Ok(permit) => guarded.permit = Some(permit),
-                Err(refusal) => {
-                    guarded.undo();
-                    return Err(refusal.into());
+        self.decide(keys, None)
+    }
+
+    /// Waits for what there is to wait for, and asks the rules that come after it.
+    pub(super) async fn wait(
+        self: &Arc<Self>,
+        mut stage: Stage,
+        keys: &Keys<'_>,
+    ) -> Result<Guarded, Shed> {
+        loop {
+            stage = match stage {
+                Stage::Free(guarded) => return Ok(guarded),
+                Stage::Unknown => {
+                    let claims = match &self.tokens {
+                        Some(tokens) => tokens.claims(keys.headers).await,
+                        None => None,
+                    };
+                    self.decide(keys, claims.as_deref())?
+                }
+                Stage::Paced(guarded, wait) => {
+                    tokio::time::sleep(wait).await;
+                    self.enter(guarded, self.clock.now())?
+                }
+                Stage::Queued(guarded, queued) => {
+                    let turn = queued.turn().await;
+                    Stage::Free(guarded.began(turn, self.clock.now())?)
                 }
             }
         }
-        guarded.since = self.clock.now();
-        Ok(guarded)
     }
 
-    fn admit(&self, keys: &Keys<'_>, claims: Option<&Claims>) -> Result<Admission, Denied> {
+    /// Asks all rules but the concurrency, and that one if it is its turn at once.
+    fn decide(self: &Arc<Self>, keys: &Keys<'_>, claims: Option<&Claims>) -> Result<Stage, Shed> {
+        let now = self.clock.now();
         let read = |part: &KeyPart| match (part, &self.tokens, claims) {
             (KeyPart::JwtClaim(name), Some(tokens), Some(claims)) => tokens.key(claims, name),
             _ => keys.read(part),
         };
-        self.policy.admit(&read, self.clock.now())
+        let admission = self.policy.admit(&read, now)?;
+        let wait = admission.wait;
+        let guarded = Guarded {
+            protection: Arc::clone(self),
+            admission: Some(admission),
+            permit: None,
+            since: now,
+            is_sent: false,
+            outcome: concurrency::Outcome::Dropped,
+        };
+        if wait.is_zero() {
+            self.enter(guarded, now)
+        } else {
+            Ok(Stage::Paced(guarded, wait))
+        }
     }
 
-    async fn turn(&self, concurrency: &Arc<Concurrency<Waker>>) -> Result<Permit, Refusal> {
-        let (waker, woken) = oneshot::channel();
-        let (place, until, turns) = match concurrency.enter(self.class, self.clock.now(), || waker)
-        {
-            Entered::Now(permit) => return Ok(permit),
-            Entered::Refused(refusal) => return Err(refusal),
+    fn enter(self: &Arc<Self>, mut guarded: Guarded, now: Time) -> Result<Stage, Shed> {
+        let Some(concurrency) = self.policy.concurrency() else {
+            guarded.since = now;
+            return Ok(Stage::Free(guarded));
+        };
+        let mut woken = None;
+        let waker = || {
+            let (waker, receiver) = oneshot::channel();
+            woken = Some(receiver);
+            waker
+        };
+        match concurrency.enter(self.class, now, waker) {
+            Entered::Now(permit) => guarded.began(Ok(permit), now).map(Stage::Free),
+            Entered::Refused(refusal) => guarded.began(Err(refusal), now).map(Stage::Free),
             Entered::Queued {
                 place,
                 until,
                 turns,
-            } => (place, until, turns),
-        };
-        self.wake(concurrency, turns);
-        let mut waiting = Waiting {
-            protection: self,
-            concurrency,
-            place: Some(place),
-            woken,
-        };
-        let patience = until.since(self.clock.now());
-        if let Ok(turn) = tokio::time::timeout(patience, &mut waiting.woken).await {
-            waiting.place = None;
-            return turn.expect("a waker is used or kept until it is");
+            } => {
+                self.wake(turns);
+                let woken = woken.expect("who has a place was asked for a waker");
+                let queued = Queued::new(Arc::clone(self), place, until, woken);
+                Ok(Stage::Queued(guarded, queued))
+            }
         }
-        // Those whose time is over, this one among them, are told so.
-        self.wake(concurrency, concurrency.expire(self.clock.now().max(until)));
-        let turn = (&mut waiting.woken).await;
-        waiting.place = None;
-        turn.expect("a waker is used or kept until it is")
+    }
+
+    /// The bound of what is under way; only who entered it asks.
+    pub(super) fn concurrency(&self) -> &Concurrency<Waker> {
+        let concurrency = self.policy.concurrency();
+        concurrency.expect("a policy keeps what it was made with")
     }
 
     /// Tells each who waited what became of it. Who left meanwhile gives its permit to the next.
-    fn wake(&self, concurrency: &Concurrency<Waker>, turns: Vec<Turn<Waker>>) {
+    pub(super) fn wake(&self, turns: Vec<Turn<Waker>>) {
         let mut left = turns;
         while let Some(turn) = left.pop() {
             let unheard = match turn {
@@ -283,40 +326,34 @@ impl Protection {
             };
             if let Some(Ok(permit)) = unheard {
                 let outcome = concurrency::Outcome::Dropped;
-                left.extend(concurrency.leave(permit, outcome, self.clock.now()));
+                left.extend(self.concurrency().leave(permit, outcome, self.clock.now()));
             }
         }
     }
-}
 
-/// A request in the queue. Its client may leave at any moment.
-struct Waiting<'a> {
-    protection: &'a Protection,
-    concurrency: &'a Concurrency<Waker>,
-    place: Option<shield::Place>,
-    woken: oneshot::Receiver<Result<Permit, Refusal>>,
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        let Some(place) = self.place.take() else {
-            return;
-        };
-        if self.concurrency.abandon(place).is_some() {
-            return;
-        }
-        // Its turn came while it was leaving. What is sent from here on comes back to the sender.
-        self.woken.close();
-        if let Ok(Ok(permit)) = self.woken.try_recv() {
-            let now = self.protection.clock.now();
-            let outcome = concurrency::Outcome::Dropped;
-            let turns = self.concurrency.leave(permit, outcome, now);
-            self.protection.wake(self.concurrency, turns);
-        }
+    /// Gives a permit back, and to whoever is next.
+    pub(super) fn leave(&self, permit: Permit, outcome: concurrency::Outcome) {
+        let turns = self.concurrency().leave(permit, outcome, self.clock.now());
+        self.wake(turns);
     }
 }
 
 impl Guarded {
+    /// Its turn came, or it is refused and gives back what it took.
+    fn began(mut self, turn: Result<Permit, Refusal>, now: Time) -> Result<Self, Shed> {
+        match turn {
+            Ok(permit) => {
+                self.permit = Some(permit);
+                self.since = now;
+                Ok(self)
+            }
+            Err(refusal) => {
+                self.undo();
+                Err(refusal.into())
+            }
+        }
+    }
+
     /// From here on the target is asked.
     pub(super) fn sent(&mut self) {
         self.is_sent = true;
@@ -361,9 +398,8 @@ impl Drop for Guarded {
                 policy.forget(admission, now);
             }
         }
-        if let (Some(permit), Some(concurrency)) = (self.permit.take(), policy.concurrency()) {
-            let turns = concurrency.leave(permit, self.outcome, now);
-            self.protection.wake(concurrency, turns);
+        if let Some(permit) = self.permit.take() {
+            self.protection.leave(permit, self.outcome);
         }
     }
 }
@@ -372,7 +408,7 @@ impl Keys<'_> {
     fn read(&self, part: &KeyPart) -> Option<Cow<'_, [u8]>> {
         match part {
             KeyPart::Header(name) => {
-                let value = self.headers.get(name.as_str())?;
+                let value = self.headers.get(name)?;
                 Some(Cow::Borrowed(value.as_bytes()))
             }
             KeyPart::Query(name) => {
@@ -425,7 +461,7 @@ impl From<Denied> for Shed {
 impl From<Refusal> for Shed {
     fn from(refusal: Refusal) -> Self {
         Self {
-            rule: CONCURRENCY.into(),
+            rule: Arc::clone(&CONCURRENCY),
             reason: match refusal.reason {
                 concurrency::Reason::QueueFull => ShedReason::Overloaded,
                 concurrency::Reason::Displaced => ShedReason::Displaced,

@@ -1,18 +1,22 @@
 //! One request: find its rule, ask its protection, pass it to an endpoint, pass the answer back.
 
 use std::borrow::Cow;
+use std::future::{Ready, ready};
 use std::net::IpAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use futures::future::Either;
+use http::header::ACCEPT;
 use http::{HeaderValue, Method, Request, Response};
 use hyper::body::Incoming;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::task::TaskTracker;
 
 use super::access_log::AccessLog;
-use super::answer::{Reason, Refusal, redirect, refuse};
+use super::answer::{Reason, Refusal, redirect, refuse, wants_page};
 use super::body::Answer;
 use super::headers::host;
 use super::matching::Asked;
@@ -21,7 +25,7 @@ use super::outgoing::Bounds;
 use super::passing::Passing;
 use super::path::normalise;
 use super::prepare::{NotFound, Rule, Serving};
-use super::protection::Keys;
+use super::protection::{Keys, Protection, Stage};
 use super::record::Record;
 use super::room::{Entered, Pass};
 use super::trace::Tracing;
@@ -74,116 +78,36 @@ impl Shared {
     }
 }
 
+/// A request, from its head to the answer's.
+struct Visit {
+    connection: Arc<Connection>,
+    record: Record,
+    pass: Option<Pass>,
+    wants_page: bool,
+}
+
+/// How far a request came at once.
+struct Settled {
+    rule: Arc<Rule>,
+    /// So much of its path is the prefix by which it matched.
+    prefix: usize,
+    /// Absent where nothing protects the target.
+    stage: Option<(Arc<Protection>, Stage)>,
+}
+
+/// An answer that is there, or one that comes.
+pub(super) type Answering =
+    Either<Ready<Response<Answer>>, Pin<Box<dyn Future<Output = Response<Answer>> + Send>>>;
+
 impl Connection {
-    /// Answers a request, whatever it is.
-    pub(super) async fn answer(&self, request: Request<Incoming>) -> Response<Answer> {
-        let mut record = Record::begin(&self.shared, self.client, &request);
-        let accept = request.headers().get(http::header::ACCEPT).cloned();
-        let serving = self.shared.current.load_full();
-        let mut pass = None;
-        let answered = self.decide(&serving, request, &mut record, &mut pass).await;
-        let is_error = match &answered {
-            Ok(response) => Some(response.status().is_server_error()),
-            Err(refusal) => refusal.is_failure(),
-        };
-        let mut response = match answered {
-            Ok(response) => response,
-            Err(refusal) => {
-                record.refused(&refusal);
-                refuse(&refusal, accept.as_ref(), fastrand::u64(..))
-            }
-        };
-        if let Some(mut pass) = pass {
-            // Also with what a later rule refuses: else who asks again is another newcomer.
-            pass.stamp(response.headers_mut());
-            pass.ended(is_error);
+    /// Answers a request, whatever it is. What is refused is refused at once, before anything is made that
+    /// only a request needs which goes on.
+    pub(super) fn answer(self: Arc<Self>, request: Request<Incoming>) -> Answering {
+        let mut visit = Visit::begin(self, &request);
+        match visit.settle(&request) {
+            Ok(settled) => Either::Right(Box::pin(visit.go_on(settled, request))),
+            Err(refusal) => Either::Left(ready(visit.end(Err(refusal)))),
         }
-        record.follow(response)
-    }
-
-    async fn decide(
-        &self,
-        serving: &Serving,
-        request: Request<Incoming>,
-        record: &mut Record,
-        pass: &mut Option<Pass>,
-    ) -> Result<Response<Answer>, Refusal> {
-        let Some(host) = host(request.uri(), request.headers(), request.version()) else {
-            record.path = request.uri().path().to_owned();
-            return Err(Reason::BadRequest.into());
-        };
-        record.host = host;
-        let path = request.uri().path();
-        let normal = normalise(path);
-        let is_bad = normal.is_err();
-        // What has no meaning is logged as it came.
-        record.path = normal.map_or_else(|_| path.to_owned(), Cow::into_owned);
-        let port = serving.ports.get(&self.port);
-        let Some(port) = port.filter(|_| !is_bad) else {
-            return Err(Reason::BadRequest.into());
-        };
-        if request.method() == Method::CONNECT {
-            return Err(Reason::BadRequest.into());
-        }
-        let asked = Asked {
-            method: request.method().as_str(),
-            path: &record.path,
-            query: request.uri().query(),
-            headers: request.headers(),
-        };
-        let found = port.find(self.server_name.as_deref(), &record.host, &asked);
-        let found = found.map_err(|not_found| match not_found {
-            NotFound::NoRoute => Reason::NoRoute,
-            NotFound::Misdirected => Reason::Misdirected,
-        })?;
-        let (rule, prefix) = (Arc::clone(found.rule), found.prefix);
-        record.rule = Some(Arc::clone(&rule));
-        if let Some(room) = &rule.room {
-            match room.enter(&request, self.is_tls) {
-                Entered::Passes(here) => *pass = Some(here),
-                Entered::Waits(waiting) => return Err(Refusal::Waiting(waiting)),
-            }
-        }
-        self.protected(&rule, prefix, request, record).await
-    }
-
-    /// Asks the rule's protection, and only then spends anything on the request.
-    async fn protected(
-        &self,
-        rule: &Rule,
-        prefix: Option<&str>,
-        request: Request<Incoming>,
-        record: &mut Record,
-    ) -> Result<Response<Answer>, Refusal> {
-        let guarded = match &rule.protection {
-            Some(protection) => {
-                let keys = Keys {
-                    headers: request.headers(),
-                    query: request.uri().query(),
-                    client: self.client,
-                };
-                Some(protection.enter(&keys).await.map_err(Refusal::Shed)?)
-            }
-            None => None,
-        };
-        if let Some(wanted) = &rule.redirect {
-            let (host, path) = (&record.host, &record.path);
-            let location = self.location(wanted, host, path, request.uri().query(), prefix);
-            return Ok(redirect(wanted.status, &location));
-        }
-        let backend = rule.backend(fastrand::u64(..));
-        let Some((backend, service)) = backend.and_then(|b| Some((b, b.service.as_deref()?)))
-        else {
-            return Err(Reason::BrokenRoute.into());
-        };
-        let passing = Passing {
-            connection: self,
-            rule,
-            backend,
-            service,
-            prefix,
-        };
-        Ok(passing.pass(request, guarded, record).await?)
     }
 
     fn location(
@@ -192,7 +116,7 @@ impl Connection {
         host: &str,
         path: &str,
         query: Option<&str>,
-        prefix: Option<&str>,
+        prefix: usize,
     ) -> String {
         let own = if self.is_tls { "https" } else { "http" };
         let scheme = wanted.scheme.as_deref().unwrap_or(own);
@@ -215,5 +139,144 @@ impl Connection {
         };
         let query = query.map(|query| format!("?{query}")).unwrap_or_default();
         format!("{scheme}://{host}{port}{path}{query}")
+    }
+}
+
+impl Visit {
+    fn begin(connection: Arc<Connection>, request: &Request<Incoming>) -> Self {
+        let accept = request.headers().get(ACCEPT);
+        Self {
+            record: Record::begin(&connection.shared, connection.client, request),
+            pass: None,
+            wants_page: accept.is_some_and(wants_page),
+            connection,
+        }
+    }
+
+    /// Finds the rule for a request and asks what protects it, as far as nothing is waited for.
+    fn settle(&mut self, request: &Request<Incoming>) -> Result<Settled, Refusal> {
+        let connection = &self.connection;
+        let record = &mut self.record;
+        let Some(host) = host(request.uri(), request.headers(), request.version()) else {
+            record.path = request.uri().path().to_owned();
+            return Err(Reason::BadRequest.into());
+        };
+        record.host = host;
+        let path = request.uri().path();
+        let normal = normalise(path);
+        let is_bad = normal.is_err();
+        // What has no meaning is logged as it came.
+        record.path = normal.map_or_else(|_| path.to_owned(), Cow::into_owned);
+        let serving = connection.shared.current.load();
+        let port = serving.ports.get(&connection.port);
+        let Some(port) = port.filter(|_| !is_bad) else {
+            return Err(Reason::BadRequest.into());
+        };
+        if request.method() == Method::CONNECT {
+            return Err(Reason::BadRequest.into());
+        }
+        let asked = Asked {
+            method: request.method().as_str(),
+            path: &record.path,
+            query: request.uri().query(),
+            headers: request.headers(),
+        };
+        let found = port.find(connection.server_name.as_deref(), &record.host, &asked);
+        let found = found.map_err(|not_found| match not_found {
+            NotFound::NoRoute => Reason::NoRoute,
+            NotFound::Misdirected => Reason::Misdirected,
+        })?;
+        let (rule, prefix) = (Arc::clone(found.rule), found.prefix);
+        record.rule = Some(Arc::clone(&rule));
+        if let Some(room) = &rule.room {
+            match room.enter(request, connection.is_tls) {
+                Entered::Passes(here) => self.pass = Some(here),
+                Entered::Waits(waiting) => return Err(Refusal::Waiting(waiting)),
+            }
+        }
+        let stage = match &rule.protection {
+            Some(protection) => {
+                let stage = protection.ask(&keys(connection, request));
+                Some((Arc::clone(protection), stage.map_err(Refusal::Shed)?))
+            }
+            None => None,
+        };
+        Ok(Settled {
+            rule,
+            prefix,
+            stage,
+        })
+    }
+
+    async fn go_on(mut self, settled: Settled, request: Request<Incoming>) -> Response<Answer> {
+        let answered = self.pass_on(settled, request).await;
+        self.end(answered)
+    }
+
+    /// Waits for the request's turn, and only then spends anything on it.
+    async fn pass_on(
+        &mut self,
+        settled: Settled,
+        request: Request<Incoming>,
+    ) -> Result<Response<Answer>, Refusal> {
+        let Settled {
+            rule,
+            prefix,
+            stage,
+        } = settled;
+        let (connection, record) = (&self.connection, &mut self.record);
+        let guarded = match stage {
+            Some((protection, stage)) => {
+                let waited = protection.wait(stage, &keys(connection, &request)).await;
+                Some(waited.map_err(Refusal::Shed)?)
+            }
+            None => None,
+        };
+        if let Some(wanted) = &rule.redirect {
+            let (host, path) = (&record.host, &record.path);
+            let location = connection.location(wanted, host, path, request.uri().query(), prefix);
+            return Ok(redirect(wanted.status, &location));
+        }
+        let backend = rule.backend(fastrand::u64(..));
+        let Some((backend, service)) = backend.and_then(|b| Some((b, b.service.as_deref()?)))
+        else {
+            return Err(Reason::BrokenRoute.into());
+        };
+        let passing = Passing {
+            connection,
+            rule: &rule,
+            backend,
+            service,
+            prefix,
+        };
+        Ok(passing.pass(request, guarded, record).await?)
+    }
+
+    fn end(mut self, answered: Result<Response<Answer>, Refusal>) -> Response<Answer> {
+        let is_error = match &answered {
+            Ok(response) => Some(response.status().is_server_error()),
+            Err(refusal) => refusal.is_failure(),
+        };
+        let mut response = match answered {
+            Ok(response) => response,
+            Err(refusal) => {
+                let ready = self.record.refused(&refusal);
+                refuse(&refusal, ready, self.wants_page, fastrand::u64(..))
+            }
+        };
+        if let Some(mut pass) = self.pass {
+            // Also with what a later rule refuses: else who asks again is another newcomer.
+            pass.stamp(response.headers_mut());
+            pass.ended(is_error);
+        }
+        self.record.follow(response)
+    }
+}
+
+fn keys<'a>(connection: &Connection, request: &'a Request<Incoming>) -> Keys<'a> {
+    Keys {
+        headers: request.headers(),
+        query: request.uri().query(),
+        client: connection.client,
     }
 }

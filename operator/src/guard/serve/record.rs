@@ -14,6 +14,7 @@ use super::metrics::Outcome;
 use super::outgoing::Intake;
 use super::prepare::Rule;
 use super::proxy::Shared;
+use super::ready::Ready;
 use super::trace::{Seen, Trace, trace_id};
 use super::tunnel::Tunnel;
 
@@ -134,13 +135,24 @@ impl Record {
         self.tunnel = Some(tunnel);
     }
 
-    /// The guard answers itself.
-    pub(super) fn refused(&mut self, refusal: &Refusal) {
+    /// The guard answers itself; this is what is known of it before.
+    pub(super) fn refused(&mut self, refusal: &Refusal) -> Option<&Ready> {
         self.is_own = true;
         self.why = Some(refusal.name());
         self.refused_by = refusal.rule_name();
-        let route = self.rule.as_ref().map(|rule| &rule.metrics);
-        self.shared.metrics.count_refusal(refusal, route);
+        let rule = self.rule.as_deref();
+        let ready = match (rule, refusal) {
+            (Some(rule), Refusal::Shed(shed)) => rule.refusals.get(shed, &rule.metrics),
+            (_, Refusal::Own(_) | Refusal::Shed(_) | Refusal::Waiting(_)) => None,
+        };
+        match ready {
+            Some(ready) => ready.counter.inc(),
+            None => {
+                let route = rule.map(|rule| &rule.metrics);
+                self.shared.metrics.count_refusal(refusal, route);
+            }
+        }
+        ready
     }
 
     /// An answer that had begun broke off; what was said first stays.

@@ -134,11 +134,13 @@ impl Ports {
         let connection = Arc::new(connection);
         let pulse = Arc::new(Pulse::new());
         let service = service_fn(|request: Request<Incoming>| {
+            let beat = pulse.begin();
             let connection = client::of_request(&connection, request.headers());
-            let pulse = Arc::clone(&pulse);
+            let answering = connection.answer(request);
             async move {
-                let _beat = pulse.begin();
-                Ok::<_, Infallible>(connection.answer(request).await)
+                let answer = answering.await;
+                drop(beat);
+                Ok::<_, Infallible>(answer)
             }
         });
         let builder = builder();

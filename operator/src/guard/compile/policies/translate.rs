@@ -241,8 +241,11 @@ fn mode(mode: RuleMode) -> Mode {
 }
 
 fn key(at: &str, key: Option<&KeyPartSpec>, parts: &[KeyPartSpec]) -> Result<Vec<Part>, String> {
-    let part = |spec: &KeyPartSpec| match KeyPart::of(spec) {
-        Some(KeyPart::Header(name)) => Ok(Part::Header(name.to_ascii_lowercase())),
+    let part = |spec: &KeyPartSpec| {
+        match KeyPart::of(spec) {
+        Some(KeyPart::Header(name)) => name.parse().map(Part::Header).map_err(|_| {
+            format!("{at}: {name:?} is not the name of a header; write one as HTTP has it, such as x-user")
+        }),
         Some(KeyPart::Query(name)) => Ok(Part::Query(name.to_owned())),
         Some(KeyPart::Cookie(name)) => Ok(Part::Cookie(name.to_owned())),
         Some(KeyPart::ClientAddress) => Ok(Part::ClientAddress),
@@ -251,6 +254,7 @@ fn key(at: &str, key: Option<&KeyPartSpec>, parts: &[KeyPartSpec]) -> Result<Vec
             "{at}: exactly one of jwtClaim, header, query, cookie and clientAddress must be set in a part of \
              a key; remove the others"
         )),
+    }
     };
     key.into_iter().chain(parts).map(part).collect()
 }
