@@ -245,7 +245,7 @@ reasons! {
     NoEvent,
     /// Some rules would loosen what the hub says, and do not count.
     LooserIgnored,
-    /// Some fields are not served yet, and do not count.
+    /// Some fields cannot be served as things stand, and do not count.
     NotServed,
     /// A rate for the province as a whole is enforced as shares that are fixed in advance.
     ProvinceCapNotServed,

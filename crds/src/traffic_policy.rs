@@ -85,13 +85,13 @@ pub struct TrafficPolicySpec {
     #[schemars(length(max = 8))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub hot_keys: Vec<HotKey>,
-    /// How many people are let in, and where the others wait; absent means no waiting room.
+    /// How many people are let in, and where the others wait, before all other rules; absent means no waiting room.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waiting_room: Option<WaitingRoom>,
     /// Most time for a request as a whole, 1ms to 1h; a shorter timeout of the route stands. Absent means that the route alone says it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout: Option<Period>,
-    /// Whether requests that failed are tried again at another endpoint; absent means no.
+    /// Whether requests that failed are tried again at another endpoint; absent means only where no connection was made, once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retries: Option<Retries>,
     /// Whose tokens are verified for keys that are a `jwtClaim`; needed for those.

@@ -173,7 +173,7 @@ pub struct HotKey {
 #[x_kube(validation = Rule::new("duration(self.session) >= duration('10s') && duration(self.session) <= duration('1h')")
     .message("session must be 10s to 1h").reason(Reason::FieldValueInvalid))]
 pub struct WaitingRoom {
-    /// Over what people are counted.
+    /// Over what people are counted: `Instance` is each guard with a queue of its own, all others are one queue over the guards of a cluster. People are counted over no province.
     pub scope: LimitScope,
     /// People that may be in at one time, 1 to 100000000.
     #[schemars(range(min = 1, max = 100_000_000))]

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct Retries {
-    /// How many times a request may be tried again, 0 to 3; default 1.
+    /// How many times a request may be tried again, 0 to 3; 0 also where no connection was made; default 1.
     #[serde(default = "attempts_default")]
     #[schemars(range(min = 0, max = 3))]
     pub attempts: i32,

@@ -31,6 +31,7 @@ mod rules;
 mod selector;
 #[cfg(test)]
 mod tests;
+mod tickets;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -48,6 +49,7 @@ pub use self::policies::{
     Asked, Effective, InForce, LayerInForce, Missing, Origin, PolicySaid, RouteRuleInForce,
     RuleInForce, Source, TargetSaid, rules_of,
 };
+pub use self::tickets::TicketKeys;
 use super::config::Configuration;
 use super::gateway::{
     AddressStatus, Gateway, GatewayClass, GatewayClassStatus, GatewayStatus, HttpRoute,
@@ -80,6 +82,8 @@ pub struct Inputs {
     pub traffic_policies: Vec<Arc<TrafficPolicy>>,
     /// TrafficPolicies of activation `ByEvent` of which the event is on.
     pub events: BTreeSet<ObjectName>,
+    /// What tickets of waiting rooms are signed with.
+    pub ticket_keys: TicketKeys,
     /// All of them.
     pub reference_grants: Vec<Arc<ReferenceGrant>>,
     /// All of them, for their labels.

@@ -14,7 +14,7 @@ use super::super::table::{Table, cut, hung};
 use super::{PolicyTarget, Show, words};
 use crate::guard::compile::{
     Asked, Effective, InForce, Inputs, LayerInForce, ObjectName, Origin, PolicySaid, Source,
-    TargetSaid, effective,
+    TargetSaid, TicketKeys, effective,
 };
 
 /// Names take this much, so that rows fit into a hundred columns; `-o json` has all of them.
@@ -38,6 +38,8 @@ pub(super) async fn ask(client: &Client, namespace: &str, asked: &Asked) -> anyh
     let inputs = Inputs {
         http_routes: list(client, namespace, &mut unreadable).await?,
         traffic_policies: list(client, namespace, &mut unreadable).await?,
+        // Who asks need not be allowed to read the keys, nor need they for what is said.
+        ticket_keys: TicketKeys::Assumed,
         ..Inputs::default()
     };
     let effective = effective(&inputs, asked)?;
@@ -173,7 +175,7 @@ fn protection(in_force: &InForce, show: Show) -> String {
     let missing = if missing.is_empty() {
         String::new()
     } else {
-        let line = format!("guards do not do yet: {}", missing.join(", "));
+        let line = format!("guards cannot do: {}", missing.join(", "));
         hung(&line, INDENT, show.columns, |line| show.paint.unsure(&line))
     };
     format!("{head}{missing}{table}")

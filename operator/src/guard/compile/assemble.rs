@@ -55,6 +55,7 @@ pub(super) fn configuration(
     configuration.certificates = certificates(&served);
     configuration.policies = protection.used(&configuration.rules);
     configuration.tokens = protection.tokens(&configuration.policies);
+    configuration.rooms = protection.rooms(&configuration.policies);
     configuration.revision = revision(&configuration);
     configuration
 }

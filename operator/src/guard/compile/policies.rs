@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! policies ─ read (targets) ─ layers (who counts where) ─ tighten, events (one spec of several)
-//!                                                       └ translate ─ settings of the shield
+//!                                                       └ translate ─ settings of the shield, requests, room
 //!                                                       └ status
 //! ```
 //!
@@ -14,6 +14,8 @@ mod effective;
 mod events;
 mod layers;
 mod read;
+mod requests;
+mod room;
 mod status;
 mod tighten;
 mod translate;
@@ -33,7 +35,7 @@ pub use self::effective::{
 use self::layers::Group;
 use self::read::{ReadPolicy, Refused};
 use self::translate::Translated;
-use super::super::config::{Configuration, Rule, Tokens};
+use super::super::config::{Configuration, Rule, Tokens, WaitingRoom};
 use super::Inputs;
 use super::routes::ReadRoute;
 use super::rules::ReadRule;
@@ -45,25 +47,34 @@ pub(super) struct Protection<'a> {
     pub(super) settings: BTreeMap<String, PolicySettings>,
     /// By the same name.
     tokens: BTreeMap<String, Tokens>,
+    /// By the same name.
+    rooms: BTreeMap<String, WaitingRoom>,
 }
 
 /// Decides which policies count where, and writes it into the rules of the routes.
 pub(super) fn protect<'a>(inputs: &'a Inputs, routes: &mut [ReadRoute<'_>]) -> Protection<'a> {
     let (policies, groups) = settled(inputs, routes);
-    let (mut settings, mut tokens) = (BTreeMap::new(), BTreeMap::new());
-    for (group, translated) in groups {
-        for at in &group.rules {
-            apply(&translated, &mut routes[at.0].read.rules[at.1]);
-        }
-        let name = translated.settings.name.clone();
-        tokens.extend(translated.tokens.map(|wanted| (name.clone(), wanted)));
-        settings.insert(name, translated.settings);
-    }
-    Protection {
+    let mut protection = Protection {
         policies,
-        settings,
-        tokens,
+        settings: BTreeMap::new(),
+        tokens: BTreeMap::new(),
+        rooms: BTreeMap::new(),
+    };
+    let keys = inputs.ticket_keys.known();
+    for (group, translated) in groups {
+        let name = translated.settings.name.clone();
+        if let (Some(room), Some(keys)) = (&translated.room, keys) {
+            protection.rooms.insert(name.clone(), room.with(keys));
+        }
+        let has_room = protection.rooms.contains_key(&name);
+        for at in &group.rules {
+            apply(&translated, has_room, &mut routes[at.0].read.rules[at.1]);
+        }
+        let tokens = translated.tokens.map(|wanted| (name.clone(), wanted));
+        protection.tokens.extend(tokens);
+        protection.settings.insert(name, translated.settings);
     }
+    protection
 }
 
 /// Which policies count where, and what they say together there.
@@ -98,6 +109,17 @@ impl Protection<'_> {
         let tokens = self.tokens.iter();
         let used = tokens.filter(|(name, _)| used.contains_key(*name));
         used.map(|(name, tokens)| (name.clone(), tokens.clone()))
+            .collect()
+    }
+
+    /// The waiting rooms before what these settings protect.
+    pub(super) fn rooms(
+        &self,
+        used: &BTreeMap<String, PolicySettings>,
+    ) -> BTreeMap<String, WaitingRoom> {
+        let rooms = self.rooms.iter();
+        let used = rooms.filter(|(name, _)| used.contains_key(*name));
+        used.map(|(name, room)| (name.clone(), room.clone()))
             .collect()
     }
 
@@ -171,13 +193,17 @@ fn merged(
 }
 
 /// Puts a rule of a route under a policy.
-fn apply(translated: &Translated, read: &mut ReadRule) {
+fn apply(translated: &Translated, has_room: bool, read: &mut ReadRule) {
     let rule = &mut read.rule;
-    let shorter = |own: Option<Duration>| match (own, translated.timeout) {
+    let requests = &translated.requests;
+    let shorter = |own: Option<Duration>| match (own, requests.timeout) {
         (Some(own), Some(most)) => Some(own.min(most)),
         (own, most) => own.or(most),
     };
-    rule.policy = Some(translated.settings.name.clone());
+    let name = &translated.settings.name;
+    rule.policy = Some(name.clone());
+    rule.room = has_room.then(|| name.clone());
+    rule.retries.clone_from(&requests.retries);
     rule.class = translated.class_of(read.section.as_deref());
     rule.request_timeout = shorter(rule.request_timeout);
     // Within which an attempt has to end.

@@ -11,8 +11,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::{Acknowledged, Inputs, ObjectName, Sharing, compile};
-use crate::guard::config::{Configuration, PathMatch};
+use super::{Acknowledged, Inputs, ObjectName, Sharing, TicketKeys, compile};
+use crate::guard::config::{Configuration, PathMatch, TicketKey};
 use crate::guard::gateway::{HttpRoute, ReferenceGrant, ReferenceGrantBeta};
 
 /// What every pair has besides its own objects.
@@ -60,6 +60,10 @@ pub(super) fn inputs(objects: &[Value]) -> Inputs {
     let mut inputs = Inputs {
         now: "2026-05-01T08:00:00Z".parse().unwrap(),
         bundle_version: Some("v1.6.0".into()),
+        ticket_keys: TicketKeys::Known(vec![TicketKey {
+            id: 1,
+            secret: "hidden".into(),
+        }]),
         ..Inputs::default()
     };
     inputs.addresses =
@@ -94,6 +98,9 @@ fn settings(inputs: &mut Inputs, object: &Value) {
         let (namespace, name) = name.as_str().unwrap().split_once('/').unwrap();
         inputs.events.insert(ObjectName::new(namespace, name));
     }
+    if let Some(why) = object["withoutTicketKeys"].as_str() {
+        inputs.ticket_keys = TicketKeys::Missing(why.into());
+    }
     if object["acknowledged"] == json!("Nothing") {
         inputs.acknowledged = Acknowledged::Nothing;
     }
@@ -118,6 +125,12 @@ fn compiled(own: &str) -> String {
         .values_mut()
     {
         *certificate = json!("(chain and key)");
+    }
+    let rooms = configuration
+        .get_mut("rooms")
+        .and_then(Value::as_object_mut);
+    for room in rooms.into_iter().flat_map(|rooms| rooms.values_mut()) {
+        room["keys"] = json!("(keys)");
     }
     let mut statuses = serde_json::to_value(statuses).unwrap();
     if !documents(own)

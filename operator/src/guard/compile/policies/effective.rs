@@ -10,9 +10,9 @@ use crds::{ConditionStatus, Reason, Tier, TrafficPolicySpec};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::super::Inputs;
 use super::super::name::ObjectName;
 use super::super::routes::ReadRoute;
+use super::super::{Inputs, TicketKeys};
 use super::layers::Group;
 use super::read::{Layer, ReadPolicy, RuleAt, Target};
 use super::translate::{Translated, burst_of, hot_burst_of};
@@ -76,7 +76,7 @@ pub struct InForce {
     pub layers: Vec<LayerInForce>,
     /// What counts.
     pub rules: Vec<RuleInForce>,
-    /// What they ask for and guards do not do yet.
+    /// What they ask for and guards cannot do.
     pub not_served: Vec<String>,
 }
 
@@ -199,7 +199,10 @@ pub(in super::super) fn of(
             .iter()
             .position(|(group, _)| group.rules.contains(at));
         if let Some(place) = found.filter(|place| told.insert(*place)) {
-            answer.in_force.push(in_force(&groups[place], &policies));
+            let keys = &inputs.ticket_keys;
+            answer
+                .in_force
+                .push(in_force(&groups[place], &policies, keys));
         }
         let group = found.map(|place| &groups[place]);
         answer.rules.push(route_rule(*at, routes, group, &policies));
@@ -302,7 +305,11 @@ fn tier_of(spec: &TrafficPolicySpec, section: Option<&str>) -> Option<Tier> {
         .or_else(rest)
 }
 
-fn in_force((group, translated): &(Group, Translated), policies: &[ReadPolicy<'_>]) -> InForce {
+fn in_force(
+    (group, translated): &(Group, Translated),
+    policies: &[ReadPolicy<'_>],
+    keys: &TicketKeys,
+) -> InForce {
     let stack = &group.stack;
     let (spec, _) = merged(stack, policies);
     let mut from: BTreeMap<Key, Vec<Source>> = BTreeMap::new();
@@ -321,6 +328,7 @@ fn in_force((group, translated): &(Group, Translated), policies: &[ReadPolicy<'_
         }
         before = now;
     }
+    let not_served = unserved::of(&spec, keys).into_iter();
     let mut rules = rules_of(&spec);
     for (rule, key) in rules.iter_mut().zip(before.keys()) {
         rule.from = from.remove(key).unwrap_or_default();
@@ -329,7 +337,7 @@ fn in_force((group, translated): &(Group, Translated), policies: &[ReadPolicy<'_
         name: translated.settings.name.clone(),
         layers: stack.iter().map(|at| layer(&policies[*at])).collect(),
         rules,
-        not_served: unserved::of(&spec),
+        not_served: not_served.map(|(field, _)| field).collect(),
     }
 }
 

@@ -7,7 +7,7 @@ use crds::{Activation, PolicyTarget, Reason, TrafficPolicy};
 
 use super::super::name::ObjectName;
 use super::super::routes::ReadRoute;
-use super::super::{Age, Inputs};
+use super::super::{Age, Inputs, TicketKeys};
 use super::{translate, unserved};
 use crate::guard::gateway::GROUP;
 
@@ -112,7 +112,7 @@ pub(super) fn read<'a>(inputs: &'a Inputs, routes: &[ReadRoute<'_>]) -> Vec<Read
             targets,
             notes: Vec::new(),
         };
-        judge(&mut policy, routes);
+        judge(&mut policy, routes, &inputs.ticket_keys);
         policies.push(policy);
     }
     policies.sort_by_cached_key(|policy| Age::of(&policy.object.metadata));
@@ -120,18 +120,14 @@ pub(super) fn read<'a>(inputs: &'a Inputs, routes: &[ReadRoute<'_>]) -> Vec<Read
 }
 
 /// What can be said of a policy by itself.
-fn judge(policy: &mut ReadPolicy<'_>, routes: &[ReadRoute<'_>]) {
+fn judge(policy: &mut ReadPolicy<'_>, routes: &[ReadRoute<'_>], keys: &TicketKeys) {
     let spec = &policy.object.spec;
     if let Err(fault) = translate::settings(&policy.name.to_string(), spec) {
         policy.refuse(&Refused::new(Reason::Invalid, fault));
         return;
     }
-    let unserved = unserved::of(spec);
-    if !unserved.is_empty() {
-        let message = format!(
-            "not served yet, so that it does not count: {}; remove it, or do not rely on it",
-            unserved.join(", ")
-        );
+    for (field, why) in unserved::of(spec, keys) {
+        let message = format!("{field} does not count, so do not rely on it: {why}");
         policy.note(Reason::NotServed, message);
     }
     let wide = unserved::province_wide(spec);
@@ -141,6 +137,11 @@ fn judge(policy: &mut ReadPolicy<'_>, routes: &[ReadRoute<'_>]) {
              Cluster or Region, or let the hub divide it",
             wide.join(", ")
         );
+        policy.note(Reason::ProvinceCapNotServed, message);
+    }
+    if unserved::has_room_of_the_province(spec) {
+        let message = "waitingRoom: people are counted for this cluster alone, and not over the province; write \
+                       scope Cluster or Region, and what this cluster stands";
         policy.note(Reason::ProvinceCapNotServed, message);
     }
     let missing: Vec<&str> = spec

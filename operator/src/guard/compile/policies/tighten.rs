@@ -43,8 +43,10 @@ pub(super) fn tighten(
             );
             Some(fewer(hub, own))
         }
-        (None, Some(own)) => {
-            loose.note(own.attempts > 0, "retries");
+        // Without a word a connection that was not made is made elsewhere; none at all is tighter.
+        (None, Some(own)) if own.attempts == 0 => Some(own.clone()),
+        (None, Some(_)) => {
+            loose.note(true, "retries");
             None
         }
         (hub, None) => hub.clone(),

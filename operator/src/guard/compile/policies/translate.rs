@@ -15,6 +15,8 @@ use shield::{
     BreakerSettings, Condition, HotKeysSettings, KeySeed, Policy, PolicySettings, Quota, Rate, Time,
 };
 
+use super::requests::{self, Requests};
+use super::room::{self, Room};
 use crate::guard::config::Tokens;
 use crate::guard::serve::jwt::{KeySet, claims_of, too_many};
 
@@ -30,8 +32,10 @@ pub(super) struct Translated {
     pub(super) settings: PolicySettings,
     /// Where claims are keys.
     pub(super) tokens: Option<Tokens>,
-    /// Most time for a request.
-    pub(super) timeout: Option<Duration>,
+    /// What is done with each request.
+    pub(super) requests: Requests,
+    /// Where people wait.
+    pub(super) room: Option<Room>,
     /// Names of rules of routes, by class from the second on.
     sections: Vec<String>,
 }
@@ -70,10 +74,10 @@ pub(super) fn settings(name: &str, spec: &TrafficPolicySpec) -> Result<Translate
     // The shield knows best what it takes.
     Policy::<()>::new(&settings, KeySeed::new([0; 16]), 0, Time::ZERO)
         .map_err(|fault| format!("{}: {}; correct it", fault.rule, fault.why))?;
-    let timeout = spec.timeout.as_ref();
     Ok(Translated {
         tokens: tokens(spec.jwt.as_ref(), &settings)?,
-        timeout: timeout.map(|text| span("timeout", text)).transpose()?,
+        requests: requests::read(spec)?,
+        room: room::read(spec)?,
         sections: spec
             .classes
             .iter()
@@ -289,11 +293,11 @@ fn quota(at: &str, rate: &RuleRate, burst: i64) -> Result<Quota, String> {
     Quota::new(rate, count(at, burst)?).map_err(|error| said(&error))
 }
 
-fn count(at: &str, number: i64) -> Result<u32, String> {
+pub(super) fn count(at: &str, number: i64) -> Result<u32, String> {
     u32::try_from(number).map_err(|_| format!("{at}: {number} is out of bounds; correct it"))
 }
 
-fn span(at: &str, text: &Period) -> Result<Duration, String> {
+pub(super) fn span(at: &str, text: &Period) -> Result<Duration, String> {
     let millis = text.millis().and_then(|millis| u64::try_from(millis).ok());
     millis.map(Duration::from_millis).ok_or_else(|| {
         format!(
