@@ -357,7 +357,12 @@ async fn guard_control_may_read_what_it_compiles_and_write_statuses_and_nothing_
         ("", "patch discovery.k8s.io/endpointslices", false),
         ("", "create /secrets", false),
         ("", "patch /secrets", false),
-        (home, "create /secrets", false),
+        // The keys of tickets, which it never changes.
+        (home, "create /secrets", true),
+        (home, "update /secrets=jiuzhou-guard-tickets", false),
+        (home, "patch /secrets=jiuzhou-guard-tickets", false),
+        (home, "delete /secrets=jiuzhou-guard-tickets", false),
+        ("default", "create /secrets", false),
         (home, "update /configmaps=other", false),
         (home, "update coordination.k8s.io/leases=other", false),
         ("default", "create coordination.k8s.io/leases", false),

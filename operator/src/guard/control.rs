@@ -1,7 +1,7 @@
 //! `guard control`: from the objects of a cluster to what its guards serve by.
 //!
 //! ```text
-//! watches ─ sources ─ gather ─ compile (pure) ─┬─ desk <── guards: reports, shares, configurations
+//! watches ─ sources ─ gather ─ compile (pure) ─┬─ desk <── guards: reports, shares, rooms, configurations
 //!                                              └─ statuses ──> API server
 //! ```
 //!
@@ -18,6 +18,7 @@ mod shares;
 mod sources;
 mod statuses;
 mod store;
+mod tickets;
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
@@ -44,6 +45,7 @@ use endpoints::LastSlices;
 use metrics::Gauges;
 use sources::Sources;
 use statuses::Decided;
+use tickets::{TicketSecret, Tickets, Wanted};
 
 /// The Lease of the leader.
 const LEASE_NAME: &str = "jiuzhou-guard-control";
@@ -135,7 +137,7 @@ impl Control {
         }));
         let serving = server::serve(listener, tls, Arc::clone(&desk), stop.clone());
         let serving = AbortOnDropHandle::new(tokio::spawn(serving));
-        let sources = Sources::start(&self.client, &self.freshness);
+        let sources = Sources::start(&self.client, &self.namespace, &self.freshness);
         let definitions = sources.definitions();
         self.health
             .ready("gateway-api", move || Sources::installed(&definitions));
@@ -144,12 +146,14 @@ impl Control {
         let client = self.client.clone();
         let elector = Elector::new(client, &self.namespace, LEASE_NAME, me, self.lease);
         let mut election = elector.start();
+        let tickets = Tickets::new(&self.namespace);
         let mut running = Running {
             control: self,
             desk,
             sources,
             gauges,
             last: LastSlices::default(),
+            tickets,
             acknowledged: Acknowledged::Nothing,
             dirty: true,
             writer: None,
@@ -175,6 +179,7 @@ struct Running {
     sources: Sources,
     gauges: Gauges,
     last: LastSlices,
+    tickets: Tickets,
     /// What guards served by in the last turn.
     acknowledged: Acknowledged,
     /// Whether there are news.
@@ -182,10 +187,11 @@ struct Running {
     writer: Option<Writer>,
 }
 
-/// What writes statuses, for one term.
+/// What writes statuses and the keys of tickets, for one term.
 struct Writer {
     leadership: Leadership,
     decided: watch::Sender<Arc<Decided>>,
+    tickets: watch::Sender<Wanted>,
     _task: AbortOnDropHandle<()>,
 }
 
@@ -216,14 +222,21 @@ impl Running {
         self.dirty = true;
         self.writer = leadership.map(|leadership| {
             let (decided, wanted) = watch::channel(Arc::default());
-            let writing = statuses::write(self.control.client.clone(), wanted);
+            let (tickets, missing) = watch::channel(Wanted::Nothing);
+            let Control {
+                client, namespace, ..
+            } = &self.control;
+            let writing = statuses::write(client.clone(), wanted);
+            let creating = tickets::create(client.clone(), namespace.clone(), missing);
             let term = leadership.clone();
             let task = async move {
-                let _ended = term.while_leading(writing).await;
+                let both = futures::future::join(writing, creating);
+                let _ended = term.while_leading(both).await;
             };
             Writer {
                 leadership,
                 decided,
+                tickets,
                 _task: AbortOnDropHandle::new(tokio::spawn(task)),
             }
         });
@@ -237,7 +250,8 @@ impl Running {
         if !self.dirty && !is_heard {
             return;
         }
-        let Some(mut inputs) = self.sources.inputs() else {
+        let (Some(mut inputs), Some(secrets)) = (self.sources.inputs(), self.sources.tickets())
+        else {
             // Absence is never an instruction: before all is listed, nothing is known to be gone.
             self.control.metrics.turn(Loop::Guard, TurnOutcome::Held);
             return;
@@ -248,6 +262,7 @@ impl Running {
         let standing = endpoints::standing(&service, &inputs.endpoint_slices);
         self.desk.stand(standing);
         self.complete(&mut inputs, &service, acknowledged);
+        self.sign(&mut inputs, &secrets);
         let (configuration, statuses) = compile::compile(&inputs);
         let outcome = match (self.desk.offer(&configuration), &self.writer) {
             (Err(error), _) => {
@@ -262,6 +277,21 @@ impl Running {
             }
         };
         self.control.metrics.turn(Loop::Guard, outcome);
+    }
+
+    /// Adds the keys of tickets, and has the leader create them where there are none.
+    fn sign(&mut self, inputs: &mut Inputs, secrets: &[Arc<TicketSecret>]) {
+        self.tickets.hear(secrets);
+        self.gauges.tickets_broken(self.tickets.is_broken());
+        inputs.ticket_keys = self.tickets.keys();
+        if let Some(writer) = &self.writer {
+            let wanted = self.tickets.wanted();
+            writer.tickets.send_if_modified(|known| {
+                let is_new = known != wanted;
+                known.clone_from(wanted);
+                is_new
+            });
+        }
     }
 
     /// Adds what is not an object, or is no more.

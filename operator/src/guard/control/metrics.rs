@@ -7,6 +7,7 @@ use prometheus::{IntGauge, IntGaugeVec, Opts, Registry};
 pub(super) struct Gauges {
     guards: IntGaugeVec,
     endpoints_kept: IntGauge,
+    tickets_broken: IntGauge,
 }
 
 impl Gauges {
@@ -22,11 +23,17 @@ impl Gauges {
             "jiuzhou_services_without_slices",
             "Services whose EndpointSlices are gone and whose last endpoints are used.",
         )?;
+        let tickets_broken = IntGauge::new(
+            "jiuzhou_ticket_keys_broken",
+            "1 while the Secret of the keys of tickets cannot be used and the last good ones are.",
+        )?;
         registry.register(Box::new(guards.clone()))?;
         registry.register(Box::new(endpoints_kept.clone()))?;
+        registry.register(Box::new(tickets_broken.clone()))?;
         Ok(Self {
             guards,
             endpoints_kept,
+            tickets_broken,
         })
     }
 
@@ -37,6 +44,11 @@ impl Gauges {
         for (state, number) in states {
             self.guards.with_label_values(&[state]).set(count(number));
         }
+    }
+
+    /// Whether the Secret of the keys of tickets cannot be used.
+    pub(super) fn tickets_broken(&self, is_broken: bool) {
+        self.tickets_broken.set(i64::from(is_broken));
     }
 
     /// So many Services are served by what was last known.

@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::{Namespace, Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::core::DeserializeGuard;
+use kube::core::{DeserializeGuard, NamespaceResourceScope};
 use kube::{Api, Client, Resource};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -17,6 +17,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 
 use super::store::{Store, Unreadable};
+use super::tickets::{self, TicketSecret};
 use crate::guard::compile::Inputs;
 use crate::guard::gateway::{
     GROUP, Gateway, GatewayClass, HttpRoute, ReferenceGrant, ReferenceGrantBeta,
@@ -48,6 +49,7 @@ pub(super) struct Sources {
     services: Store<Service>,
     endpoint_slices: Store<EndpointSlice>,
     secrets: Store<Secret>,
+    tickets: Store<TicketSecret>,
     /// Rings for each change.
     pub(super) news: Arc<Notify>,
     _tasks: JoinSet<()>,
@@ -62,7 +64,7 @@ struct Definition {
 
 impl Sources {
     /// Starts all watches. Dropping them ends them.
-    pub(super) fn start(client: &Client, freshness: &Freshness) -> Self {
+    pub(super) fn start(client: &Client, namespace: &str, freshness: &Freshness) -> Self {
         let mut watches = Watches {
             client: client.clone(),
             freshness: freshness.clone(),
@@ -81,6 +83,7 @@ impl Sources {
             services: watches.every(Selection::default()),
             endpoint_slices: watches.every(Selection::default()),
             secrets: watches.every(fields(CERTIFICATES.to_owned())),
+            tickets: watches.one(namespace, tickets::NAME, "ticket-keys"),
             news: Arc::clone(&watches.news),
             _tasks: watches.tasks,
         }
@@ -105,6 +108,11 @@ impl Sources {
             secrets: self.secrets.all()?,
             ..Inputs::default()
         })
+    }
+
+    /// The Secret with the keys of tickets, if there is one; none before the first list.
+    pub(super) fn tickets(&self) -> Option<Vec<Arc<TicketSecret>>> {
+        self.tickets.all()
     }
 
     /// For readiness: the kinds of Gateway API are there.
@@ -148,6 +156,25 @@ impl Watches {
             selection,
             Ok,
         );
+        self.tasks.spawn(task);
+        store
+    }
+
+    /// One object of a kind of Kubernetes itself, by its name, so that the right to this one is enough.
+    fn one<K>(&mut self, namespace: &str, name: &str, what: &str) -> Store<K>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+            + Clone
+            + DeserializeOwned
+            + Debug
+            + Send
+            + Sync
+            + 'static,
+    {
+        let store = Store::default();
+        let api: Api<K> = Api::namespaced(self.client.clone(), namespace);
+        let selection = fields(format!("metadata.name={name}"));
+        let task = follow(self.watched(&store, what), api, selection, Ok);
         self.tasks.spawn(task);
         store
     }
