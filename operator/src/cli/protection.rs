@@ -1,6 +1,7 @@
 //! `jiuzhou protection`: what the rules of a region's guards did and where they stand, summed over the guards.
 
 mod ask;
+mod room;
 mod sum;
 mod text;
 

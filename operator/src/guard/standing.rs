@@ -14,6 +14,44 @@ pub struct Standing {
     pub policies: Vec<PolicyStanding>,
     /// By name.
     pub services: Vec<ServiceStanding>,
+    /// By name.
+    #[serde(default)]
+    pub rooms: Vec<RoomStanding>,
+}
+
+/// A waiting room. Nothing in it is of a single person.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RoomStanding {
+    /// `namespace/name` of the policy.
+    pub name: String,
+    /// Whether guards of the cluster have it together; else this one has its own.
+    pub is_shared: bool,
+    /// Whether people queue, and why.
+    pub state: RoomState,
+    /// How many queue: over all guards that have it together, as this one heard last.
+    pub waiting: u64,
+    /// How many are in, likewise.
+    pub active: u64,
+    /// How many may be in, likewise.
+    pub active_users: u64,
+    /// People whom this guard let in within the last minute.
+    pub admitted_per_minute: u64,
+    /// How often this guard told somebody to wait, since the room is there.
+    pub refused: u64,
+}
+
+/// Whether people queue before a target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum RoomState {
+    /// Everybody passes.
+    Closed,
+    /// People queue since as many are in as may be.
+    ActiveUsers,
+    /// People queue since too many requests were slow.
+    Latency,
+    /// People queue since too many requests failed.
+    Errors,
 }
 
 /// A policy with its rules.

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use serde::Serialize;
 
 use super::Answer;
+use super::room::RoomSum;
 use crate::guard::standing::{
     Breaker, ConcurrencyStanding, HotKeyStanding, PolicyStanding, RuleKind, RuleStanding, Standing,
 };
@@ -51,6 +52,9 @@ pub(super) struct PolicySum {
     pub(super) refused: u64,
     /// By reason; what no rule refused is `Other`.
     pub(super) refused_by: BTreeMap<&'static str, u64>,
+    /// Where people queue before all other rules.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) waiting_room: Option<RoomSum>,
     /// In their order of evaluation.
     pub(super) rules: Vec<RuleSum>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -163,6 +167,11 @@ fn add(
         sum.name.clone_from(&policy.name);
         sum.add(policy);
     }
+    for room in &standing.rooms {
+        let sum = policies.entry(room.name.clone()).or_default();
+        sum.name.clone_from(&room.name);
+        sum.waiting_room.get_or_insert(RoomSum::NONE).add(room);
+    }
     for service in &standing.services {
         let sum = services.entry(service.name.clone());
         let sum = sum.or_insert_with(|| ServiceSum {
@@ -213,6 +222,10 @@ impl PolicySum {
             .map_or(0, |concurrency| concurrency.refused);
         if full > 0 {
             self.refused_by.insert("Overloaded", full);
+        }
+        let waiting = self.waiting_room.map_or(0, |room| room.refused);
+        if waiting > 0 {
+            self.refused_by.insert("Waiting", waiting);
         }
         let told: u64 = self.refused_by.values().sum();
         // The guard reads the numbers one after the other, so that what is told may be ahead of the sum.
@@ -357,7 +370,7 @@ pub(super) mod tests {
             "revision": "r1",
             "policies": [{
                 "name": "venue/venue-code", "routes": ["venue/code"],
-                "admitted": admitted, "refused": 120,
+                "admitted": admitted, "refused": 125,
                 "rules": [
                     {"name": "total", "kind": "RateLimit", "perSecond": 2500.0, "burst": 2500,
                      "isShadow": false, "refused": 70, "wouldRefuse": 0},
@@ -371,6 +384,8 @@ pub(super) mod tests {
                 "concurrency": {"limit": 100, "running": 40, "waiting": 2, "refused": 15},
             }],
             "services": [{"name": "venue/code:8080", "endpoints": 3, "ejected": ["10.0.0.7:8080"]}],
+            "rooms": [{"name": "venue/venue-code", "isShared": true, "state": "ActiveUsers", "waiting": 12,
+                       "active": 50, "activeUsers": 50, "admittedPerMinute": 7, "refused": 5}],
         }))
         .unwrap()
     }
@@ -394,7 +409,7 @@ pub(super) mod tests {
         let policy = &value["policies"][0];
         assert_eq!(
             (&policy["admitted"], &policy["refused"]),
-            (&json!(1_234_567), &json!(240))
+            (&json!(1_234_567), &json!(250))
         );
         assert_eq!(policy["rules"][0]["perSecond"], json!(5000.0));
         assert_eq!(
@@ -412,6 +427,8 @@ pub(super) mod tests {
             (&json!(1), &json!(1))
         );
         assert_eq!(policy["concurrency"]["limit"], 200);
+        assert_eq!(policy["waitingRoom"]["waiting"], 12);
+        assert_eq!(policy["waitingRoom"]["admittedPerMinute"], 14);
         assert_eq!(
             value["services"],
             json!([{"name": "venue/code:8080", "endpoints": 3, "ejected": {"10.0.0.7:8080": 2}}])
@@ -428,6 +445,7 @@ pub(super) mod tests {
             ("Other", 10),
             ("Overloaded", 30),
             ("RateLimited", 140),
+            ("Waiting", 10),
         ];
         assert_eq!(*by, BTreeMap::from(expected));
         assert_eq!(by.values().sum::<u64>(), report.policies[0].refused);

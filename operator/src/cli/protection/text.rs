@@ -56,6 +56,16 @@ fn of_policy(policy: &PolicySum, report: &Report, paint: Paint, columns: Option<
     text.push_str(&plain(&counts(policy)));
     let mut table =
         Table::new(&["RULE", "KIND", "LIMIT", "REFUSED", "SHADOWED", "STATE"]).within(columns);
+    if let Some(room) = &policy.waiting_room {
+        table.row([
+            "waitingRoom".to_owned().into(),
+            "WaitingRoom".to_owned().into(),
+            short(room.active_users).into(),
+            short(room.refused).into(),
+            "-".to_owned().into(),
+            room.state(paint),
+        ]);
+    }
     for rule in &policy.rules {
         table.row([
             cut(&rule.name, NAME, columns).into(),
@@ -81,7 +91,8 @@ fn of_policy(policy: &PolicySum, report: &Report, paint: Paint, columns: Option<
             .into(),
         ]);
     }
-    if !policy.rules.is_empty() || policy.concurrency.is_some() {
+    let has_room = policy.waiting_room.is_some();
+    if has_room || !policy.rules.is_empty() || policy.concurrency.is_some() {
         // What a table shows cannot fail to be written into memory.
         let _written = write!(text, "{table}");
     }
@@ -188,7 +199,7 @@ fn ejected(report: &Report, paint: Paint, columns: Option<usize>) -> Option<Stri
 }
 
 /// A count in at most six characters: exact below ten thousand, then with three digits.
-fn short(count: u64) -> String {
+pub(super) fn short(count: u64) -> String {
     const UNITS: [(u64, &str); 4] = [
         (1_000_000_000_000, "T"),
         (1_000_000_000, "G"),
@@ -259,9 +270,11 @@ mod tests {
              \n\
              TrafficPolicy venue/venue-code\n\
              \x20 routes venue/code\n\
-             \x20 since the guards began 1.23M admitted, 240 refused (less than 0.1 %): 60 HotKey, 10 Other, \
-             30 Overloaded, 140 RateLimited\n\
+             \x20 since the guards began 1.23M admitted, 250 refused (less than 0.1 %): 60 HotKey, 10 Other, \
+             30 Overloaded, 140 RateLimited, 10 Waiting\n\
              RULE         KIND         LIMIT   REFUSED  SHADOWED  STATE\n\
+             waitingRoom  WaitingRoom  50      10       -         12 queue since it is full; 50 in, 14 let in \
+             within a minute\n\
              total        RateLimit    5000/s  140      -         burst 5000\n\
              per-citizen  RateLimit    5/s     0        3000      burst 10, each key alone\n\
              venue        HotKeys      -       60       -         stadium 42 % for 12s\n\
@@ -290,6 +303,10 @@ mod tests {
             rule.would_refuse = 999_999_999;
             rule.is_shadow = true;
         }
+        let room = &mut standing.rooms[0];
+        room.name.clone_from(&policy.name);
+        (room.waiting, room.active) = (u64::MAX / 3, u64::MAX / 3);
+        room.admitted_per_minute = u64::MAX / 3;
         standing.services[0].name = format!("{long}/{long}:8080");
         let silent = ("guard-9".to_owned(), Err("a b c ".repeat(40)));
         let report = Report::of(vec![("guard-0".into(), Ok(standing)), silent]);

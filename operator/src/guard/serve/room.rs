@@ -15,6 +15,7 @@ mod live;
 mod pace;
 mod page;
 mod pass;
+mod standing;
 mod tend;
 
 use std::collections::BTreeMap;
@@ -195,16 +196,20 @@ impl Room {
                 position,
                 retry_after,
                 watermark: _,
-            } => Entered::Waits(Box::new(Waiting {
-                position,
-                estimated: self.live.estimate(position, &self.settings),
-                // Whole seconds, and never sooner than meant.
-                retry_seconds: retry_after.as_secs() + u64::from(retry_after.subsec_nanos() > 0),
-                stamp: self.carrier.stamp(ticket, carriage, LIFETIME),
-                language: Language::of(request.headers().get(ACCEPT_LANGUAGE)),
-                // A reload asks again with GET, which is another request than a form's.
-                reloads: matches!(*request.method(), Method::GET | Method::HEAD),
-            })),
+            } => {
+                self.live.refuse();
+                Entered::Waits(Box::new(Waiting {
+                    position,
+                    estimated: self.live.estimate(position, &self.settings),
+                    // Whole seconds, and never sooner than meant.
+                    retry_seconds: retry_after.as_secs()
+                        + u64::from(retry_after.subsec_nanos() > 0),
+                    stamp: self.carrier.stamp(ticket, carriage, LIFETIME),
+                    language: Language::of(request.headers().get(ACCEPT_LANGUAGE)),
+                    // A reload asks again with GET, which is another request than a form's.
+                    reloads: matches!(*request.method(), Method::GET | Method::HEAD),
+                }))
+            }
         }
     }
 }

@@ -197,6 +197,7 @@ pub(super) fn standing(shared: &Shared) -> Standing {
                 ejected: service.ejected(),
             })
             .collect(),
+        rooms: serving.rooms.standings(),
     }
 }
 

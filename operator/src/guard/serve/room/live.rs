@@ -9,6 +9,7 @@ use shield::room::{Phase, RoomSettings, Signals, Summary, Watermark};
 use shield::ticket::Wall;
 
 use super::pace::Pace;
+use super::standing::LastMinute;
 
 /// How long signals are added up before the room is told.
 const SECOND: Duration = Duration::from_secs(1);
@@ -23,6 +24,8 @@ pub(super) struct Live {
     requests: AtomicU64,
     errors: AtomicU64,
     slow: AtomicU64,
+    /// How often somebody was told to wait.
+    refused: AtomicU64,
     beats: Mutex<Beats>,
 }
 
@@ -30,9 +33,9 @@ pub(super) struct Live {
 #[derive(Debug)]
 struct Beats {
     settings: RoomSettings,
-    told: Option<Summary>,
     second: Option<Time>,
     pace: Pace,
+    admitted: LastMinute,
 }
 
 impl Live {
@@ -42,11 +45,12 @@ impl Live {
             requests: AtomicU64::new(0),
             errors: AtomicU64::new(0),
             slow: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
             beats: Mutex::new(Beats {
                 settings,
-                told: None,
                 second: None,
                 pace: Pace::default(),
+                admitted: LastMinute::default(),
             }),
         }
     }
@@ -83,13 +87,23 @@ impl Live {
         let is_open = word.phase != Phase::Closed;
         let everywhere = summary.admitted.saturating_mul(word.guards.get().into());
         beats.pace.note(is_open, everywhere, now);
-        beats.told = Some(summary.clone());
+        beats.admitted.note(summary.admitted, now);
         summary
     }
 
-    /// What the last beat told.
-    pub(super) fn told(&self) -> Option<Summary> {
-        self.beats().told.clone()
+    /// Notes that somebody was told to wait.
+    pub(super) fn refuse(&self) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How often somebody was told to wait.
+    pub(super) fn refused(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
+    }
+
+    /// How many this guard let in within the last minute.
+    pub(super) fn admitted_in_last_minute(&self) -> u64 {
+        self.beats().admitted.count()
     }
 
     /// Takes the coordinator's word, unless no guard can go by it.

@@ -76,7 +76,12 @@ impl Common {
     }
 
     fn is_own(&self, room: &Room) -> bool {
-        room.scope == Scope::Instance || self.guards.get().is_none()
+        room.scope == Scope::Instance || !self.is_shared()
+    }
+
+    /// Whether somebody else coordinates rooms of more than one guard.
+    pub(super) fn is_shared(&self) -> bool {
+        self.guards.get().is_some()
     }
 }
 
@@ -106,13 +111,17 @@ impl Rooms {
         self.gauge();
     }
 
-    /// What a coordinator is to know: the last counts of rooms of more than this guard.
+    /// What a coordinator is to know of rooms of more than this guard, as of now: a word that answers counts
+    /// from before the last word would let in the same number of people twice.
     pub(super) fn summaries(&self) -> RoomSummaries {
-        let shared = self
-            .by_name
-            .iter()
-            .filter(|(_, room)| !self.common.is_own(room));
-        let told = shared.filter_map(|(name, room)| Some((name.clone(), room.live.told()?)));
+        let clock = &self.common.clock;
+        let (wall, now) = (clock.wall(), clock.now());
+        let rooms = self.by_name.iter();
+        let shared = rooms.filter(|(_, room)| !self.common.is_own(room));
+        let told = shared.map(|(name, room)| {
+            let summary = room.live.beat(&room.settings, wall, now);
+            (name.clone(), summary)
+        });
         RoomSummaries(told.collect())
     }
 
