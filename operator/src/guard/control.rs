@@ -13,6 +13,7 @@ mod desk;
 mod endpoints;
 mod ledger;
 mod metrics;
+mod rooms;
 mod server;
 mod shares;
 mod sources;

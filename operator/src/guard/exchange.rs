@@ -16,6 +16,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use shield::Share;
 
+use super::rooms::{RoomSummaries, RoomWords};
+
 /// Where reports go.
 pub const EXCHANGE: &str = "/v1/exchange";
 /// Where configurations are, by revision.
@@ -30,7 +32,8 @@ pub const HOLD: Duration = Duration::from_secs(28);
 /// two clocks can differ in this time and an answer can be on its way.
 pub const LEASE: Duration = Duration::from_secs(30);
 /// Bytes of a report or an answer: a hundred bytes for each of 1,000 policies with 16 shared limits
-/// are 1.6 MB.
+/// are 1.6 MB, and a room in which a crowd has queued for hours is 80 kB. Rooms are left out of what would
+/// be longer: guards then go on alone with their part of each, while limits and configurations are exchanged.
 pub const MESSAGE_BYTES_MAX: usize = 4 << 20;
 /// Bytes of a configuration: 10,000 routes with 200,000 endpoints are 30 MB.
 pub const CONFIGURATION_BYTES_MAX: usize = 64 << 20;
@@ -69,6 +72,9 @@ pub struct Report {
     /// What is asked of its shared limits, and how much of each it enforces.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub demand: ByRule<Demand>,
+    /// What it counts of waiting rooms that it shares. Without it, where all would be too long.
+    #[serde(default, skip_serializing_if = "RoomSummaries::is_empty")]
+    pub rooms: RoomSummaries,
 }
 
 /// A configuration that a guard does not serve.
@@ -103,6 +109,10 @@ pub struct Answer {
     /// one of `guards`, but all of one by key.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub shares: ByRule<Share>,
+    /// Who is admitted to waiting rooms that guards share. Nothing is said of a room about which nothing is
+    /// to be said yet, and a guard goes on by what it heard last.
+    #[serde(default, skip_serializing_if = "RoomWords::is_empty")]
+    pub rooms: RoomWords,
 }
 
 /// Why there is no answer.
@@ -114,16 +124,62 @@ pub struct Problem {
     pub detail: String,
 }
 
+/// What is sent to and fro.
+pub trait Message: Serialize {
+    /// Leaves out what rooms say.
+    fn without_rooms(self) -> Self;
+}
+
+impl Message for Report {
+    fn without_rooms(self) -> Self {
+        let rooms = RoomSummaries::default();
+        Self { rooms, ..self }
+    }
+}
+
+impl Message for Answer {
+    fn without_rooms(self) -> Self {
+        let rooms = RoomWords::default();
+        Self { rooms, ..self }
+    }
+}
+
+/// A message as it is sent, and whether it is whole: of one that is too long rooms are left out.
+pub fn written(message: impl Message) -> Result<(Vec<u8>, bool), serde_json::Error> {
+    let document = serde_json::to_vec(&message)?;
+    if document.len() <= MESSAGE_BYTES_MAX {
+        return Ok((document, true));
+    }
+    Ok((serde_json::to_vec(&message.without_rooms())?, false))
+}
+
 #[cfg(test)]
 mod tests {
+    use shield::room::Progress;
+
     use super::*;
 
     #[test]
     fn a_document_of_a_newer_version_is_read_as_far_as_it_is_known() {
-        let text = r#"{"newest":"r1","guards":2,"shares":{"ns/p":{"all":500000}},"rooms":{"a":1}}"#;
+        let text = r#"{"newest":"r1","guards":2,"shares":{"ns/p":{"all":500000}},"later":{"a":1}}"#;
         let answer: Answer = serde_json::from_str(text).unwrap();
         assert_eq!(answer.shares["ns/p"]["all"], Share::one_of(2));
         let report: Report = serde_json::from_str(r#"{"guard":"g-1"}"#).unwrap();
         assert_eq!(report.revision, "");
+    }
+
+    #[test]
+    fn rooms_that_would_make_a_message_too_long_are_left_out_of_it() {
+        let word = |name: String| (name, Progress::new().word);
+        let answer = |rooms: usize| Answer {
+            guards: 7,
+            rooms: RoomWords((0..rooms).map(|n| word(format!("ns/{n}"))).collect()),
+            ..Answer::default()
+        };
+        let read = |document: &[u8]| serde_json::from_slice::<Answer>(document).unwrap();
+        let (document, is_whole) = written(answer(100)).unwrap();
+        assert!(is_whole && read(&document) == answer(100));
+        let (document, is_whole) = written(answer(30_000)).unwrap();
+        assert!(!is_whole && read(&document) == answer(0));
     }
 }

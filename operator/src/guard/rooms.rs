@@ -44,6 +44,20 @@ pub struct RoomSummaries(pub BTreeMap<String, Summary>);
 #[serde(transparent)]
 pub struct RoomWords(pub BTreeMap<String, Watermark>);
 
+impl RoomSummaries {
+    /// Whether it tells of no room.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl RoomWords {
+    /// Whether it says nothing of any room.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
 /// Why a guard's summary of one room was not counted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(

@@ -2,15 +2,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use hyper::body::Bytes;
-use shield::PolicySettings;
+use shield::ticket::Wall;
+use shield::{PolicySettings, Time};
 
 use super::ledger::{Ledger, Limit};
+use super::rooms::{self, Rooms};
 use crate::guard::compile::Acknowledged;
 use crate::guard::config::Configuration;
 use crate::guard::exchange::{Answer, GUARDS_MAX, NAME_MAX, Refused, Report};
+use crate::guard::rooms::RoomWords;
 use crate::runtime::lease::Leadership;
 
 /// A guard that was silent for longer is not waited for to serve what is new: 20 exchanges were missed.
@@ -57,6 +60,7 @@ struct State {
     /// The one before: a guard may be on its way to fetch it.
     before: Option<Offer>,
     limits: Vec<Limit>,
+    rooms: rooms::Settings,
     standing: BTreeSet<String>,
     term: Option<Term>,
 }
@@ -66,10 +70,11 @@ struct Offer {
     document: Bytes,
 }
 
-/// Being the leader: only one replica divides limits, and hears what guards serve by.
+/// Being the leader: only one replica divides limits, lets people out of rooms, and hears what guards serve by.
 struct Term {
     leadership: Leadership,
     ledger: Ledger,
+    rooms: Rooms,
     guards: BTreeMap<String, Guard>,
 }
 
@@ -103,6 +108,10 @@ impl Desk {
             let bytes = offer.document.len();
             tracing::info!(revision = offer.revision, bytes, "configuration handed out");
             state.limits = limits(configuration, self.sharing);
+            state.rooms = rooms::shared(configuration);
+            if let Some(term) = &mut state.term {
+                term.rooms.configure(state.rooms.clone());
+            }
             state.before = state.newest.replace(offer);
             Ok(())
         })
@@ -123,6 +132,7 @@ impl Desk {
                     Term {
                         leadership,
                         ledger,
+                        rooms: Rooms::new(state.rooms.clone()),
                         guards: BTreeMap::new(),
                     }
                 });
@@ -141,7 +151,7 @@ impl Desk {
     }
 
     /// Answers a report.
-    pub(super) fn answer(&self, report: &Report) -> Result<Answer, Unanswered> {
+    pub(super) fn answer(&self, report: Report) -> Result<Answer, Unanswered> {
         if report.guard.is_empty() || report.guard.len() > NAME_MAX {
             return Err(Unanswered::Name);
         }
@@ -156,10 +166,11 @@ impl Desk {
             if !is_known && term.guards.len() >= GUARDS_MAX {
                 return Err(Unanswered::TooMany);
             }
-            let answer = term.ledger.exchange(&state.limits, report, now);
+            let answer = term.ledger.exchange(&state.limits, &report, now);
             let mut answer = answer.map_err(|_late| Unanswered::Late)?;
             answer.newest = state.newest.as_ref().map(|newest| newest.revision.clone());
-            term.hear(report);
+            term.hear(&report);
+            answer.rooms = term.tell(report, Time::ZERO.after(now));
             Ok(answer)
         })
     }
@@ -242,11 +253,33 @@ impl Term {
         self.guards.insert(report.guard.clone(), guard);
     }
 
+    /// What is said of rooms. A guard that took its last request is heard once more: whom it let in are in.
+    fn tell(&mut self, report: Report, now: Time) -> RoomWords {
+        let leaves = report.leaves.then(|| report.guard.clone());
+        let words = self.rooms.exchange(report, wall(), now);
+        if let Some(guard) = leaves {
+            self.rooms.gone(&guard);
+        }
+        words
+    }
+
     /// Those that were silent for long count for nothing here; what they may use is the ledger's.
     fn forget(&mut self) {
-        self.guards
-            .retain(|_, guard| guard.heard.elapsed() <= HEARD * 10);
+        let rooms = &mut self.rooms;
+        self.guards.retain(|name, guard| {
+            let is_heard = guard.heard.elapsed() <= HEARD * 10;
+            if !is_heard {
+                rooms.gone(name);
+            }
+            is_heard
+        });
     }
+}
+
+/// What places in queues are dated by. A clock before 1970 is no clock, and guards have theirs.
+fn wall() -> Wall {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    Wall::default().after(since.unwrap_or_default())
 }
 
 /// What guards hold together in a configuration.

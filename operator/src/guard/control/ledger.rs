@@ -120,9 +120,9 @@ impl Ledger {
             member.fallback = fallback;
         }
         Ok(Answer {
-            newest: None,
             guards: count,
             shares,
+            ..Answer::default()
         })
     }
 

@@ -20,7 +20,9 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use super::desk::{Desk, Unanswered};
-use crate::guard::exchange::{CONFIGURATIONS, EXCHANGE, GUARDS_MAX, MESSAGE_BYTES_MAX, Problem};
+use crate::guard::exchange::{
+    CONFIGURATIONS, EXCHANGE, GUARDS_MAX, MESSAGE_BYTES_MAX, Problem, written,
+};
 use crate::guard::mutual_tls::Renewed;
 
 /// Connections at one time: each guard has one, and perhaps another while it replaces it.
@@ -138,9 +140,14 @@ async fn exchange(request: Request<Incoming>, desk: &Desk) -> Response<Full<Byte
             return problem(StatusCode::BAD_REQUEST, "NoReport", &error.to_string());
         }
     };
-    match desk.answer(&report) {
-        Ok(answer) => match serde_json::to_vec(&answer) {
-            Ok(document) => json(StatusCode::OK, document.into()),
+    match desk.answer(report) {
+        Ok(answer) => match written(answer) {
+            Ok((document, is_whole)) => {
+                if !is_whole {
+                    tracing::warn!("an answer would be too long, so that it says nothing of rooms");
+                }
+                json(StatusCode::OK, document.into())
+            }
             Err(error) => problem(
                 StatusCode::INTERNAL_SERVER_ERROR,
                 "Broken",

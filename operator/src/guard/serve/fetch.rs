@@ -1,4 +1,5 @@
-//! How a guard stays in step with guard control: it reports, hears its shares, and fetches what is new.
+//! How a guard stays in step with guard control: it reports, hears its shares and who leaves waiting rooms, and
+//! fetches what is new.
 //!
 //! ```text
 //! begin:  report ─ shares and newest ─ fetch ─ serve       or, where control is away, serve what is stored
@@ -6,12 +7,13 @@
 //! ```
 //!
 //! Nothing of it is on the way of a request. While control is away the guard goes on by what it has, and
-//! after a while with an even part of every shared limit.
+//! after a while with an even part of every shared limit and room.
 
 mod link;
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use link::{LinkError, Place, PlaceError};
 
-use super::{ApplyError, Guard, store};
+use super::{ApplyError, Guard, RoomLink, store};
 use crate::guard::config::Configuration;
 use crate::guard::exchange::{Answer, ByRule, HOLD, LEASE, PERIOD, Refused, Report};
 use crate::guard::mutual_tls::{Files, TlsError};
@@ -60,6 +62,7 @@ pub struct Following {
 /// Follows control. Dropping it ends it without a word; [`Follower::leave`] says so.
 pub struct Follower {
     guard: Arc<Guard>,
+    rooms: RoomLink,
     following: Following,
     link: Link,
     /// Set when the guard is about to end: then it is not ready.
@@ -80,7 +83,8 @@ pub struct Follower {
 }
 
 impl Follower {
-    /// Follows control for this guard. The files must be good now; they may change later.
+    /// Follows control for this guard, which serves nothing yet. The files must be good now; they may change
+    /// later.
     pub fn new(
         guard: Arc<Guard>,
         following: Following,
@@ -88,8 +92,11 @@ impl Follower {
     ) -> Result<Self, TlsError> {
         let link = Link::new(following.control.clone(), following.files.clone())?;
         let guards = following.replicas;
+        // Until control says how many there are, each guard lets in its part.
+        let rooms = guard.share_rooms(NonZeroU32::new(guards).unwrap_or(NonZeroU32::MIN));
         Ok(Self {
             guard,
+            rooms,
             following,
             link,
             stopping,
@@ -130,7 +137,7 @@ impl Follower {
             leaves: true,
             ..self.report()
         };
-        if let Err(error) = self.link.exchange(&report).await {
+        if let Err(error) = self.link.exchange(report).await {
             tracing::info!(
                 error = chain(&error),
                 "control did not hear that this guard ends"
@@ -206,7 +213,7 @@ impl Follower {
     async fn exchange(&mut self) -> Result<Answer, LinkError> {
         let report = self.report();
         let sent = Instant::now();
-        let answer = self.link.exchange(&report).await?;
+        let answer = self.link.exchange(report).await?;
         if self.is_away {
             tracing::info!("control is there again");
         }
@@ -218,6 +225,7 @@ impl Follower {
         self.has_shares = true;
         self.guard
             .hold(answer.shares.clone(), Share::one_of(self.guards));
+        self.rooms.hear(&answer.rooms);
         Ok(answer)
     }
 
@@ -242,6 +250,7 @@ impl Follower {
             refused,
             leaves: false,
             demand: self.guard.demand(),
+            rooms: self.rooms.summaries(),
         }
     }
 

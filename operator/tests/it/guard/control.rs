@@ -4,8 +4,10 @@ use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use http::Response;
 use opentelemetry::metrics::MeterProvider as _;
 use operator::guard::control::{Control, address_status};
 use operator::guard::mutual_tls::Files;
@@ -21,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::cluster::Cluster;
-use super::support::{free_port, get, mirror, settings, status, within};
+use super::support::{endpoint, free_port, get, mirror, say, settings, status, text, within};
 
 const GATEWAY_API: &str = "/apis/gateway.networking.k8s.io/v1";
 
@@ -104,11 +106,19 @@ struct Followed {
 }
 
 fn follow(port: u16, files: Files, folder: &Path) -> Followed {
-    let guard = Arc::new(Guard::new(&settings(), &prometheus::Registry::new()).unwrap());
+    follow_as("guard-a", Ipv4Addr::LOCALHOST, port, files, folder)
+}
+
+fn follow_as(name: &str, address: Ipv4Addr, port: u16, files: Files, folder: &Path) -> Followed {
+    let settings = operator::guard::serve::Settings {
+        address: address.into(),
+        ..settings()
+    };
+    let guard = Arc::new(Guard::new(&settings, &prometheus::Registry::new()).unwrap());
     let following = Following {
         control: format!("https://localhost:{port}").parse().unwrap(),
         files,
-        name: "guard-a".into(),
+        name: name.into(),
         folder: folder.to_owned(),
         replicas: 2,
     };
@@ -306,4 +316,139 @@ async fn a_guard_enforces_the_part_of_a_limit_that_it_was_told_and_reports_what_
         (demand.offered, demand.share),
         (6, shield::Share::one_of(2))
     );
+}
+
+const POLICIES: &str = "/apis/jiuzhou.io/v1alpha1/trafficpolicies";
+const TICKETS: &str = "/api/v1/namespaces/jiuzhou-guard/secrets/jiuzhou-guard-tickets";
+
+/// A TrafficPolicy for the route, that says this.
+fn policy(cluster: &Cluster, says: &Value) {
+    let route = json!({"group": "gateway.networking.k8s.io", "kind": "HTTPRoute", "name": "app"});
+    let mut spec = json!({"targetRefs": [route]});
+    spec.as_object_mut()
+        .unwrap()
+        .extend(says.as_object().unwrap().clone());
+    cluster.put(
+        POLICIES,
+        json!({"metadata": {"namespace": "ns", "name": "policy"}, "spec": spec}),
+    );
+}
+
+async fn until_enforced(cluster: &Cluster) {
+    until("the policy is programmed", async || {
+        let path = "/apis/jiuzhou.io/v1alpha1/namespaces/ns/trafficpolicies/policy";
+        let conditions = cluster.get(path)["status"]["conditions"].clone();
+        let mut conditions = conditions.as_array().into_iter().flatten();
+        conditions.any(|said| said["type"] == "Programmed" && said["status"] == "True")
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_policy_that_says_so_has_a_failed_request_sent_again() {
+    let folder = Folder::new("retried");
+    let (cluster, port) = (Cluster::new(), free_port());
+    // Every second request fails.
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&asked);
+    let limping = endpoint(move |_| {
+        let number = count.fetch_add(1, Ordering::Relaxed);
+        async move {
+            let status = if number.is_multiple_of(2) { 503 } else { 200 };
+            Response::builder().status(status).body(text("")).unwrap()
+        }
+    });
+    apply(&cluster, port, limping.await);
+    policy(
+        &cluster,
+        &json!({"retries": {"attempts": 1, "on": ["GatewayError"], "budgetPercent": 100}}),
+    );
+    let running = control(&cluster, folder.files("control")).await;
+    let _followed = follow(running.at.port(), folder.files("guard"), &folder.path);
+    until_enforced(&cluster).await;
+    let at = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let before = asked.load(Ordering::Relaxed);
+    assert!(before.is_multiple_of(2));
+    for _ in 0..10 {
+        assert_eq!(status(&get(at, "/").await), 200);
+    }
+    assert_eq!(asked.load(Ordering::Relaxed) - before, 20);
+}
+
+/// An answer to somebody who has this ticket: the status, the ticket and the place in the queue.
+async fn enter(at: SocketAddr, ticket: &str) -> (u16, String, u64) {
+    let header = if ticket.is_empty() {
+        String::new()
+    } else {
+        format!("jiuzhou-ticket: {ticket}\r\n")
+    };
+    let answer = say(
+        at,
+        format!("GET / HTTP/1.1\r\nhost: app.example\r\n{header}connection: close\r\n\r\n"),
+    )
+    .await;
+    let mut lines = answer.lines();
+    let given = lines.find_map(|line| line.strip_prefix("jiuzhou-ticket: "));
+    let given = given.unwrap_or(ticket).to_owned();
+    let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+    let document: Value = serde_json::from_str(body).unwrap_or_default();
+    let position = document["position"].as_u64().unwrap_or(0);
+    (status(&answer), given, position)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn guards_of_a_cluster_are_one_waiting_room_by_keys_that_control_made() {
+    let folder = Folder::new("rooms");
+    let (cluster, port) = (Cluster::new(), free_port());
+    apply(&cluster, port, mirror().await);
+    let room = json!({"scope": "Region", "activeUsers": 2, "newPerMinute": 60_000});
+    policy(&cluster, &json!({"waitingRoom": room}));
+    let running = control(&cluster, folder.files("control")).await;
+    let mut guards = Vec::new();
+    for (number, name) in ["one", "two"].into_iter().enumerate() {
+        let own = folder.path.join(name);
+        std::fs::create_dir_all(&own).unwrap();
+        let address = Ipv4Addr::new(127, 0, 0, u8::try_from(number).unwrap() + 1);
+        let control = running.at.port();
+        let followed = follow_as(name, address, control, folder.files(name), &own);
+        guards.push((followed, SocketAddr::from((address, port))));
+    }
+    until_enforced(&cluster).await;
+    let made = cluster.get(TICKETS)["data"].clone();
+    assert!(made["key-1"].is_string(), "{made}");
+    let [at_one, at_two] = [guards[0].1, guards[1].1];
+    let (first, in_one, _) = enter(at_one, "").await;
+    let (second, in_two, _) = enter(at_two, "").await;
+    assert_eq!((first, second), (200, 200));
+    let mut tickets = Vec::new();
+    for at in [at_one, at_two, at_one, at_two] {
+        let (told, ticket, _) = enter(at, "").await;
+        assert_eq!(told, 503);
+        tickets.push(ticket);
+    }
+    // The queue is one: two came to each guard, and both know of four.
+    let waiting = tickets.pop().unwrap();
+    until("the queue of both is counted", async || {
+        let counted = |(followed, _): &(Followed, SocketAddr)| {
+            followed.guard.standing().rooms[0].waiting == 4
+        };
+        guards.iter().all(counted)
+    })
+    .await;
+    let (told, _, position) = enter(at_one, &waiting).await;
+    assert!(told == 503 && (2..=4).contains(&position), "{position}");
+    assert_eq!(
+        enter(at_two, &in_one).await.0,
+        200,
+        "who is in is in everywhere"
+    );
+
+    // Another leader has the keys from the Secret; one that is deleted comes back as it was.
+    cluster.delete(TICKETS);
+    until("the keys are there again", async || {
+        cluster.get(TICKETS)["data"] == made
+    })
+    .await;
+    assert_eq!(enter(at_one, &in_two).await.0, 200);
+    assert_eq!(enter(at_two, &waiting).await.0, 503);
 }

@@ -21,6 +21,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::guard::config::Configuration;
 use crate::guard::exchange::{
     Answer, CONFIGURATION_BYTES_MAX, CONFIGURATIONS, EXCHANGE, MESSAGE_BYTES_MAX, Problem, Report,
+    written,
 };
 use crate::guard::mutual_tls::{self, Files, Renewed, TlsError};
 
@@ -101,6 +102,8 @@ pub(super) struct Link {
     place: Place,
     tls: Renewed<ClientConfig>,
     open: Option<Open>,
+    /// Whether the last report was sent with all that it has.
+    was_whole: bool,
     /// Which of the addresses to try first: the one that answered last, or the next.
     first: usize,
 }
@@ -146,13 +149,14 @@ impl Link {
             place,
             tls: Renewed::new(files, mutual_tls::client)?,
             open: None,
+            was_whole: true,
             first: 0,
         })
     }
 
     /// Reports, to the replica that leads.
-    pub(super) async fn exchange(&mut self, report: &Report) -> Result<Answer, LinkError> {
-        let document = Bytes::from(serde_json::to_vec(report)?);
+    pub(super) async fn exchange(&mut self, report: Report) -> Result<Answer, LinkError> {
+        let document = self.document(report)?;
         let asked = self.ask(Method::POST, EXCHANGE, document, ANSWER_MAX).await;
         match asked {
             Ok(answer) => Ok(serde_json::from_slice(&answer)?),
@@ -163,6 +167,18 @@ impl Link {
                 Err(error)
             }
         }
+    }
+
+    /// A report as it is sent.
+    fn document(&mut self, report: Report) -> Result<Bytes, LinkError> {
+        let (document, is_whole) = written(report)?;
+        if self.was_whole && !is_whole {
+            tracing::warn!(
+                "what this guard counts of waiting rooms is too long to be told; it goes on with its part"
+            );
+        }
+        self.was_whole = is_whole;
+        Ok(document.into())
     }
 
     /// Fetches a configuration.
