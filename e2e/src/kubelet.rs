@@ -23,7 +23,7 @@ use std::{path::PathBuf, time::Duration};
 
 use anyhow::{Context, Result, bail};
 
-pub use faults::{DEAD, LATENCY, READY, RUN_FOR, START_DELAY, STATUS};
+pub use faults::{CAPACITY, DEAD, LATENCY, READY, RUN_FOR, START_DELAY, STATUS};
 pub use network::twin;
 
 use crate::fleet::client_from;

@@ -1,6 +1,6 @@
 //! What a pod's annotations and template ask of it: start slowly, answer badly, never get ready.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, num::NonZeroU32, time::Duration};
 
 use http::StatusCode;
 use k8s_openapi::api::core::v1::{Container, Pod};
@@ -12,6 +12,10 @@ pub const READY: &str = "sandbox.jiuzhou.io/ready";
 pub const STATUS: &str = "sandbox.jiuzhou.io/status";
 /// On a Pod: how long it takes over each answer, such as `800ms`.
 pub const LATENCY: &str = "sandbox.jiuzhou.io/latency";
+/// On a Pod: how many requests it works on at a time, such as `4`. The others wait for their turn in the
+/// order in which they came, without a bound: so a pod that takes [`LATENCY`] over each does as many a second
+/// as the one divided by the other, and no more.
+pub const CAPACITY: &str = "sandbox.jiuzhou.io/capacity";
 /// On a Pod: time from its binding until it is Ready, instead of the cluster's setting.
 pub const START_DELAY: &str = "sandbox.jiuzhou.io/start-delay";
 /// On a Pod that is to end by itself, as those of Jobs are: how long it runs.
@@ -24,6 +28,8 @@ pub const DEAD: &str = "sandbox.jiuzhou.io/dead";
 pub(super) struct Answer {
     pub(super) status: StatusCode,
     pub(super) latency: Duration,
+    /// How many requests it works on at a time; none is all.
+    pub(super) capacity: Option<NonZeroU32>,
 }
 
 /// Reads how `pod` is to answer. An annotation that cannot be read counts as absent; the log says so.
@@ -34,6 +40,7 @@ pub(super) fn answer(pod: &Pod) -> Answer {
     Answer {
         status: status.unwrap_or(StatusCode::OK),
         latency: annotation(pod, LATENCY, parse_duration).unwrap_or_default(),
+        capacity: annotation(pod, CAPACITY, |text| text.parse().ok()),
     }
 }
 
@@ -103,6 +110,33 @@ mod tests {
         assert_eq!(parse_duration("2m"), Some(Duration::from_mins(2)));
         for bad in ["", "5", "-1s", "ms", "soon"] {
             assert_eq!(parse_duration(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_pod_answers_as_its_annotations_say_and_as_usual_without_them() {
+        let annotated = |annotations: &[(&str, &str)]| {
+            let own = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+            let mut pod = Pod::default();
+            pod.metadata.annotations = Some(annotations.iter().map(own).collect());
+            answer(&pod)
+        };
+        let usual = Answer {
+            status: StatusCode::OK,
+            latency: Duration::ZERO,
+            capacity: None,
+        };
+        assert_eq!(annotated(&[]), usual);
+        assert_eq!(
+            annotated(&[(LATENCY, "80ms"), (CAPACITY, "8"), (STATUS, "503")]),
+            Answer {
+                status: StatusCode::SERVICE_UNAVAILABLE,
+                latency: Duration::from_millis(80),
+                capacity: NonZeroU32::new(8),
+            }
+        );
+        for unreadable in ["0", "-1", "many", ""] {
+            assert_eq!(annotated(&[(CAPACITY, unreadable)]), usual, "{unreadable}");
         }
     }
 

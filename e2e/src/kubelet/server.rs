@@ -16,7 +16,10 @@ use hyper::{
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde::Serialize;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::faults::Answer;
@@ -47,7 +50,35 @@ pub(super) struct PodServer {
 #[derive(Debug)]
 struct Shared {
     backend: Backend,
-    answer: RwLock<Answer>,
+    manner: RwLock<Manner>,
+}
+
+/// How requests are answered now.
+#[derive(Debug, Clone)]
+struct Manner {
+    answer: Answer,
+    /// As many places as the answer's capacity says, which hand themselves on in the order of arrival.
+    places: Option<Arc<Semaphore>>,
+}
+
+impl Manner {
+    fn new(answer: Answer) -> Self {
+        let places = answer.capacity.map(|capacity| {
+            let places = usize::try_from(capacity.get()).unwrap_or(Semaphore::MAX_PERMITS);
+            Arc::new(Semaphore::new(places.min(Semaphore::MAX_PERMITS)))
+        });
+        Self { answer, places }
+    }
+
+    /// Takes another answer. Who waits for a place goes on waiting for it, unless their number changes:
+    /// then the new ones are for those that come from now on.
+    fn set(&mut self, answer: Answer) {
+        if answer.capacity == self.answer.capacity {
+            self.answer = answer;
+        } else {
+            *self = Self::new(answer);
+        }
+    }
 }
 
 impl PodServer {
@@ -66,7 +97,7 @@ impl PodServer {
         }
         let shared = Arc::new(Shared {
             backend,
-            answer: RwLock::new(answer),
+            manner: RwLock::new(Manner::new(answer)),
         });
         let stop = CancellationToken::new();
         for listener in listeners {
@@ -82,11 +113,34 @@ impl PodServer {
 
     /// Changes how requests are answered from now on.
     pub(super) fn set_answer(&self, answer: Answer) {
-        *self
-            .shared
-            .answer
+        self.shared
+            .manner
             .write()
-            .unwrap_or_else(PoisonError::into_inner) = answer;
+            .unwrap_or_else(PoisonError::into_inner)
+            .set(answer);
+    }
+}
+
+impl Shared {
+    fn manner(&self) -> Manner {
+        let manner = self.manner.read();
+        manner.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Takes the time that an answer takes. A request that has waited is answered as it is done when its
+    /// turn comes: a server that has become slow is slow for those in its queue as well.
+    async fn work(&self) -> Answer {
+        let arrived = self.manner();
+        let _place = match &arrived.places {
+            // Nobody closes it, and without a place a request would only be too quick.
+            Some(places) => places.acquire().await.ok(),
+            None => None,
+        };
+        let answer = self.manner().answer;
+        if !answer.latency.is_zero() {
+            tokio::time::sleep(answer.latency).await;
+        }
+        answer
     }
 }
 
@@ -129,10 +183,7 @@ async fn respond(
     request: Request<Incoming>,
     shared: &Shared,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
-    let Answer { status, latency } = *shared.answer.read().unwrap_or_else(PoisonError::into_inner);
-    if !latency.is_zero() {
-        tokio::time::sleep(latency).await;
-    }
+    let Answer { status, .. } = shared.work().await;
     let body = Body {
         backend: &shared.backend,
         path: request.uri().path(),
@@ -145,4 +196,90 @@ async fn respond(
         http::HeaderValue::from_static("application/json"),
     );
     Ok(response)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{num::NonZeroU32, time::Duration};
+
+    use futures::{future::join_all, poll};
+    use tokio::time::Instant;
+
+    use super::*;
+
+    const LATENCY: Duration = Duration::from_millis(20);
+
+    fn answer(latency: Duration, capacity: u32) -> Answer {
+        Answer {
+            status: http::StatusCode::OK,
+            latency,
+            capacity: NonZeroU32::new(capacity),
+        }
+    }
+
+    fn shared(answer: Answer) -> Shared {
+        Shared {
+            backend: Backend {
+                cluster: String::new(),
+                node: String::new(),
+                namespace: String::new(),
+                pod: String::new(),
+            },
+            manner: RwLock::new(Manner::new(answer)),
+        }
+    }
+
+    fn set(pod: &Shared, answer: Answer) {
+        pod.manner.write().unwrap().set(answer);
+    }
+
+    fn free(pod: &Shared) -> usize {
+        pod.manner().places.unwrap().available_permits()
+    }
+
+    #[tokio::test]
+    async fn a_pod_does_no_more_a_second_than_its_capacity_says_and_the_rest_waits() {
+        let pod = shared(answer(LATENCY, 8));
+        let began = Instant::now();
+        join_all((0..20).map(|_| pod.work())).await;
+        assert!(began.elapsed() >= LATENCY * 3, "8, then 8, then 4");
+    }
+
+    #[tokio::test]
+    async fn a_pod_that_becomes_slow_is_slow_for_those_that_wait() {
+        let pod = shared(answer(LATENCY, 1));
+        let (first, second) = (pod.work(), pod.work());
+        tokio::pin!(first, second);
+        assert!(poll!(&mut first).is_pending());
+        assert!(poll!(&mut second).is_pending());
+        set(&pod, answer(LATENCY * 5, 1));
+        let began = Instant::now();
+        assert_eq!(first.await.latency, LATENCY);
+        assert_eq!(second.await.latency, LATENCY * 5);
+        assert!(began.elapsed() >= LATENCY * 5);
+    }
+
+    #[tokio::test]
+    async fn another_capacity_is_there_at_once_and_the_same_one_gives_no_fresh_places() {
+        let pod = shared(answer(LATENCY, 1));
+        let busy = pod.work();
+        tokio::pin!(busy);
+        assert!(poll!(&mut busy).is_pending());
+        set(&pod, answer(LATENCY * 2, 1));
+        assert_eq!(free(&pod), 0);
+        set(&pod, answer(LATENCY, 2));
+        assert_eq!(free(&pod), 2);
+    }
+
+    #[tokio::test]
+    async fn whoever_goes_away_leaves_its_place_to_the_next() {
+        let pod = shared(answer(LATENCY, 1));
+        {
+            let busy = pod.work();
+            tokio::pin!(busy);
+            assert!(poll!(&mut busy).is_pending());
+            assert_eq!(free(&pod), 0);
+        }
+        assert_eq!(free(&pod), 1);
+    }
 }

@@ -80,6 +80,8 @@ pub struct Tally {
     pub failed: u64,
     /// Requests that succeeded at last.
     pub served: u64,
+    /// Those of them whose first attempt did.
+    pub served_at_once: u64,
     /// Requests that did not, however often they were tried.
     pub given_up: u64,
     /// Attempts that the generator could not send for want of a free connection.
@@ -165,6 +167,7 @@ impl Tally {
             refused,
             failed,
             served,
+            served_at_once,
             given_up,
             dropped,
             unfinished,
@@ -182,6 +185,7 @@ impl Tally {
         self.refused += refused;
         self.failed += failed;
         self.served += served;
+        self.served_at_once += served_at_once;
         self.given_up += given_up;
         self.dropped += dropped;
         self.unfinished += unfinished;

@@ -256,6 +256,7 @@ impl State {
         });
         if verdict == Verdict::Succeeded {
             tally.served += 1;
+            tally.served_at_once += u64::from(job.tries == 0);
             tally.served_after.record(now.saturating_sub(job.first));
         } else if again.is_none() {
             tally.given_up += 1;

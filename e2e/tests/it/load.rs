@@ -165,6 +165,7 @@ async fn refused_requests_are_tried_again_and_counted_apart() {
     let total = &report.total;
     assert_eq!((total.offered, total.attempts), (10, 30));
     assert_eq!((total.refused, total.served, total.given_up), (20, 10, 0));
+    assert_eq!(total.served_at_once, 0);
     assert!(total.served_after.quantile(0.0) >= millis(299));
     // An attempt's own latency begins when that attempt was meant to be sent.
     assert!(

@@ -20,6 +20,7 @@ fn run(label: &str, took: &[u32]) -> Report {
         tally.sent(MILLI * at);
         tally.ended(attempt(at, *took, Ending::Answer(200), Verdict::Succeeded));
         tally.served += 1;
+        tally.served_at_once += 1;
         report.sent_late_by(MILLI);
     }
     report.labels.insert(label.to_owned(), tally);
@@ -36,6 +37,7 @@ fn merging_runs_is_as_one_run_of_both() {
     assert_eq!(merged.total.offered, 1_001);
     assert_eq!(merged.labels["read"].statuses[&200], 1_000);
     assert_eq!(merged.labels["write"].served, 1);
+    assert_eq!(merged.total.served_at_once, 1_001);
     // A mean of the two medians would be 250 ms; half of all took up to 400 ms.
     let median = merged.labels["read"].success_latency.quantile(0.5);
     assert!((MILLI * 398..=MILLI * 401).contains(&median), "{median:?}");
