@@ -6,7 +6,7 @@
 //! | guards, guard control, the App's way from the hub to the city | themselves |
 //! | pods that take a set time over a set number of requests at a time | servers of that capacity |
 //! | the load tool, in an open loop | people with browsers, and an App that calls another one |
-//! | hundreds of requests a second | tens of thousands: what counts is how many times the capacity |
+//! | hundreds of requests a second, on a machine of two cores with five control planes | tens of thousands: what counts is how many times the capacity |
 
 mod dependency;
 mod figures;
@@ -61,10 +61,10 @@ const APPS: [(&str, &str); 3] = [
 
 /// The App that shows codes.
 const CODES: (&str, &str) = ("health", "health-code");
-/// How its pods work: both together do 200 requests a second, whatever is asked for.
+/// How its pods work: both together do 100 requests a second, whatever is asked for.
 const CODES_WORK: Work = Work {
     latency: Duration::from_millis(80),
-    at_a_time: 8,
+    at_a_time: 4,
 };
 
 /// How each pod of an App works.

@@ -26,8 +26,8 @@ use crate::{
 const APP: (&str, &str) = ("health", "test-results");
 const RULE: &str = "slow";
 /// Requests a second for results, and for codes beside them.
-const RESULTS_RATE: f64 = 40.0;
-const CODES_RATE: f64 = 60.0;
+const RESULTS_RATE: f64 = 30.0;
+const CODES_RATE: f64 = 40.0;
 /// More at a time than are ever under way: it is slow, not busy.
 const AT_A_TIME: u32 = 1_000;
 const QUICK: Duration = Duration::from_millis(200);
@@ -137,7 +137,7 @@ fn phase(report: &Report, part: usize) -> Phase {
 fn told(story: &Story) -> String {
     let Story { results, codes, .. } = story;
     let mut text = format!(
-        "results take {} ms, then {} s, then {0} ms again; the guards wait for 3 s\n\n",
+        "results take {} ms, then {} s, then {0} ms again; the guards wait for 2 s\n\n",
         QUICK.as_millis(),
         SLOW.as_secs(),
     );

@@ -20,8 +20,8 @@ use crate::{
 
 const RULE: &str = "venue";
 /// Requests a second of all other venues, and of the one: 40 % of all.
-const OTHERS_RATE: f64 = 132.0;
-const VENUE_RATE: f64 = 88.0;
+const OTHERS_RATE: f64 = 66.0;
+const VENUE_RATE: f64 = 44.0;
 const VENUE: &str = "school-0571";
 /// Seconds without the venue, and with it.
 const WITHOUT: usize = 6;
@@ -30,7 +30,7 @@ const WITH: usize = 12;
 const FOUND_MAX: Duration = Duration::from_secs(3);
 const HARM_MAX: f64 = 0.01;
 /// What the policy lets a hot key have at the two guards together.
-const LIMIT: f64 = 2.0 * 10.0;
+const LIMIT: f64 = 2.0 * 5.0;
 /// By what more may pass in some seconds than the limit says, for what is left of a burst.
 const LIMIT_MARGIN: f64 = 1.25;
 /// So many seconds after it came people look at it: it is found, and what is left of bursts is used up.

@@ -13,7 +13,7 @@ use crate::{
         schedule::{Arrivals, Rate, Schedule},
         target::{Protocol, Target},
     },
-    tour::Stage,
+    tour::{Stage, say},
 };
 
 /// Where the health code is asked for.
@@ -22,8 +22,8 @@ pub(super) const CODE: &str = "code.health.example";
 const PEOPLE: u32 = 100_000;
 /// Beyond the 3 s after which guards give up what they passed on: what they say is heard.
 const TIMEOUT: Duration = Duration::from_secs(5);
-/// How late a send may be, to a twenty-fifth of the half second for which guards let requests wait.
-const LAG: Duration = Duration::from_millis(20);
+/// How late a send may be: a tenth of the half second for which guards let requests wait.
+const LAG: Duration = Duration::from_millis(50);
 /// What waits or runs at both guards at a time is some hundreds; the rest is for requests to slow pods.
 const CONNECTIONS: usize = 2_048;
 /// Open from the start, so that the first second is as the others.
@@ -45,6 +45,7 @@ pub(super) async fn measured<M: Measured>(
         return Ok((whole, Share::Whole, String::new()));
     };
     let note = format!("played at half of the rates and capacities: at the whole ones {why}\n");
+    say(&format!("once more at half of the rates: {why}"));
     let half = play(Share::Half).await?;
     if let Some(why) = void(&half) {
         bail!("this machine is too busy: {note}at the half ones {why}");

@@ -17,10 +17,10 @@ use crate::{
 };
 
 /// Requests a second on a usual morning: a fifth of the capacity.
-const USUAL: f64 = 40.0;
+const USUAL: f64 = 20.0;
 /// What the peak has in times of that: twice the capacity, and seven times with all that is tried again.
 const TIMES: f64 = 10.0;
-/// Of a hundred requests so many show a code: 120 a second at the peak, which the pods stand.
+/// Of a hundred requests so many show a code: 60 a second at the peak, which the pods stand.
 const SHOWN: f64 = 30.0;
 /// What people do who are turned away.
 const RETRY: Retry = Retry {

@@ -28,16 +28,16 @@ use crate::{
 const APP: (&str, &str) = ("bigdata", "population");
 const HOST: &str = "population.bigdata.example";
 /// Requests a second of the App that matters, and of one that asks for more than its share.
-const CORE_RATE: f64 = 20.0;
-const OTHER_RATE: f64 = 120.0;
-/// Two pods: 160 requests a second, and 32 while they are slow.
+const CORE_RATE: f64 = 8.0;
+const OTHER_RATE: f64 = 60.0;
+/// Two pods: 80 requests a second, and 16 while they are slow.
 const QUICK: Work = Work {
     latency: Duration::from_millis(50),
-    at_a_time: 4,
+    at_a_time: 2,
 };
 const SLOW: Work = Work {
     latency: Duration::from_millis(250),
-    at_a_time: 4,
+    at_a_time: 2,
 };
 /// Seconds in which it is quick, slow, and quick again.
 const BEFORE: usize = 5;
@@ -50,7 +50,7 @@ const RETRY: Duration = Duration::from_secs(1);
 const RETRIES: u32 = 2;
 /// What the policy lets an App have at the two guards together, and the share of it that is there when the service
 /// is quick.
-const LIMIT: f64 = 2.0 * 25.0;
+const LIMIT: f64 = 2.0 * 12.0;
 const LIMIT_USED_MIN: f64 = 0.7;
 /// The bars: what is served of the App that matters, and how long an App is kept waiting for a no.
 const CORE_MIN: f64 = 0.99;
