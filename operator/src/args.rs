@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crds::ClusterName;
 
 use crate::cli::{Format, GuardAddress, Named, PolicyTarget, Target};
-use crate::guard::compile::ObjectName;
+use crate::guard::compile::{ObjectName, Sharing};
 use crate::guard::serve::fetch::Place;
 use crate::guard::serve::{AccessLogTarget, Dial, TRUSTED_HOPS_MAX};
 
@@ -315,6 +315,14 @@ pub struct GuardControlArguments {
     /// Addresses and hostnames of Gateways; without them those of the Service's balancer.
     #[arg(long, env = "JIUZHOU_ADDRESSES", value_delimiter = ',')]
     pub addresses: Vec<String>,
+    /// What Gateways do that ask for the same port and hostname.
+    #[arg(
+        long,
+        env = "JIUZHOU_SHARING",
+        value_enum,
+        default_value = "older-wins"
+    )]
+    pub sharing: Sharing,
     /// Guards that there are, as long as none was heard of.
     #[arg(long, env = "JIUZHOU_REPLICAS", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=200))]
     pub replicas: u32,

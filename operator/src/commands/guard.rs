@@ -1,11 +1,12 @@
 //! Runs a guard: configuration in, requests through, a drain at the end. And what guards are led by.
 
+use std::net::IpAddr;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use axum::Router;
 use axum::response::IntoResponse as _;
 use axum::routing::get;
@@ -15,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Shell;
 use crate::args::{GuardControlArguments, GuardServeArguments};
+use crate::guard::compile::Sharing;
 use crate::guard::control::{Control, address_status};
 use crate::guard::mutual_tls::Files;
 use crate::guard::serve::fetch::{Follower, Following};
@@ -94,6 +96,7 @@ pub(super) async fn control(arguments: GuardControlArguments) -> anyhow::Result<
     shell
         .health
         .live("watches", move || wedged.fresh(Freshness::WEDGED));
+    addresses_suffice(arguments.sharing, &arguments.addresses)?;
     let config = Source::choose(arguments.kubeconfig)
         .config()
         .await
@@ -107,6 +110,7 @@ pub(super) async fn control(arguments: GuardControlArguments) -> anyhow::Result<
             .iter()
             .map(|text| address_status(text))
             .collect(),
+        sharing: arguments.sharing,
         address: arguments.address,
         files: Files {
             certificate: arguments.certificate,
@@ -125,6 +129,26 @@ pub(super) async fn control(arguments: GuardControlArguments) -> anyhow::Result<
     shell.end().await;
     ran?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Ports can be opened on addresses, and on nothing else.
+fn addresses_suffice(sharing: Sharing, addresses: &[String]) -> anyhow::Result<()> {
+    if sharing != Sharing::Apart {
+        return Ok(());
+    }
+    ensure!(
+        !addresses.is_empty(),
+        "--sharing apart gives each Gateway one of --addresses, but there are none; name as many as there \
+         are Gateways"
+    );
+    for address in addresses {
+        ensure!(
+            address.parse::<IpAddr>().is_ok(),
+            "--addresses: {address:?} is no IP address, on which --sharing apart could open a Gateway's \
+             ports; leave it out"
+        );
+    }
+    Ok(())
 }
 
 /// Who the guard follows; the command line holds that all of it is there.

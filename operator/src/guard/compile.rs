@@ -36,6 +36,7 @@ mod tickets;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use clap::ValueEnum;
 use crds::{TrafficPolicy, TrafficPolicyStatus};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Namespace, Secret, Service};
@@ -122,13 +123,16 @@ impl Acknowledged {
 }
 
 /// What Gateways do that ask for the same port, protocol and hostname.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Sharing {
-    /// The older one has it, and the younger one says so: nobody takes over what another serves.
+    /// The older one has it, and the younger one says so: nobody takes over what another serves
     #[default]
     OlderWins,
-    /// Their routes are served together, in the order of the API, as if all were attached to one listener.
+    /// Their routes are served together, in the order of the API, as if all were attached to one listener
     Merged,
+    /// Each has an address of its own out of `--addresses`, which every guard has to have, so that no two ask
+    /// for the same
+    Apart,
 }
 
 /// What is said of every object that is ours to speak of.
@@ -159,8 +163,14 @@ pub fn compile(inputs: &Inputs) -> (Configuration, Statuses) {
     let mut routes = routes::read(inputs, &index);
     let protection = policies::protect(inputs, &mut routes);
     let attachments = routes::attach(&routes, &mut gateways, &index);
-    let configuration =
-        assemble::configuration(&gateways, &routes, &attachments, &protection, &index);
+    let configuration = assemble::configuration(
+        &gateways,
+        &routes,
+        &attachments,
+        &protection,
+        &index,
+        inputs.sharing,
+    );
     let said = gateways.iter();
     let statuses = Statuses {
         gateway_classes: classes.statuses,

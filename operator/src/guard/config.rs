@@ -14,6 +14,7 @@
 //! Everything is decided in it: entries stand in their order of precedence, filters in theirs, and what
 //! a route refers to in vain is written as such. Serving chooses nothing but an endpoint.
 
+mod opening;
 mod room;
 mod tokens;
 
@@ -25,6 +26,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use shield::{OutlierSettings, PolicySettings};
 
+pub use opening::Opening;
 pub use room::{TicketKey, WaitingRoom};
 
 pub use self::tokens::Tokens;
@@ -58,10 +60,13 @@ pub struct Configuration {
     pub certificates: BTreeMap<String, Certificate>,
 }
 
-/// A port, and who shares it.
+/// A port, and who shares it. Each opening is named once.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Port {
+    /// The address that it is opened on; absent is that of the guard.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<IpAddr>,
     /// The number that Gateways give.
     pub port: u16,
     /// Whether TLS ends here; the listeners of one port agree on it.

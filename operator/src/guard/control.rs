@@ -65,6 +65,8 @@ pub struct Control {
     pub service: String,
     /// Where the guards are reached, as Gateways say; empty takes it from the Service.
     pub addresses: BTreeSet<AddressStatus>,
+    /// What Gateways do that ask for the same port and hostname.
+    pub sharing: compile::Sharing,
     /// Where guards ask.
     pub address: SocketAddr,
     /// What is shown to guards, and who certifies them.
@@ -311,6 +313,7 @@ impl Running {
         let now = Timestamp::now().as_second();
         inputs.now = Timestamp::from_second(now).unwrap_or(Timestamp::UNIX_EPOCH);
         inputs.acknowledged = acknowledged;
+        inputs.sharing = self.control.sharing;
     }
 }
 

@@ -60,7 +60,7 @@ pub use listening::opened;
 pub use prepare::PrepareError;
 pub use room::{RoomFault, RoomLink};
 
-use super::config::Configuration;
+use super::config::{Configuration, Opening};
 use super::exchange::{ByRule, Demand};
 use super::standing::Standing;
 use access_log::AccessLog;
@@ -80,7 +80,7 @@ pub const TRUSTED_HOPS_MAX: u8 = 16;
 /// How a guard serves.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// The address that ports are opened on.
+    /// The address that ports are opened on which name none.
     pub address: IpAddr,
     /// Random bits that nobody else knows: by them keys of limits are hashed.
     pub seed: [u8; 16],
@@ -202,7 +202,7 @@ impl Guard {
             let revision = wanted.revision.clone();
             ApplyError::Prepare { revision, source }
         })?;
-        let wanted: Vec<u16> = serving.ports.keys().copied().collect();
+        let wanted: Vec<Opening> = serving.ports.keys().copied().collect();
         self.held.apply(&serving.policies);
         tracing::info!(revision = serving.revision, "configuration in force");
         let has_rooms = !serving.rooms.is_empty();

@@ -1,10 +1,14 @@
 //! One document out of what is attached.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use sha2::{Digest, Sha256};
 
-use super::super::config::{Certificate, Configuration, Entry, Host, Hostname, Listener, Port};
+use super::super::config::{
+    Certificate, Configuration, Entry, Host, Hostname, Listener, Opening, Port,
+};
+use super::Sharing;
 use super::backends::{self, ServiceUse};
 use super::gateways::ReadGateway;
 use super::hostnames;
@@ -21,8 +25,9 @@ pub(super) fn configuration(
     attachments: &Attachments,
     protection: &Protection<'_>,
     index: &Index<'_>,
+    sharing: Sharing,
 ) -> Configuration {
-    let served = served(gateways);
+    let served = served(gateways, sharing);
     let mut configuration = Configuration::default();
     let mut used: BTreeSet<&ServiceUse> = BTreeSet::new();
     let mut rules: BTreeMap<(usize, usize), usize> = BTreeMap::new();
@@ -33,9 +38,10 @@ pub(super) fn configuration(
             used.extend(&read.used);
         }
     }
-    for (port, listeners) in &served {
+    for (opening, listeners) in &served {
         let mut port = Port {
-            port: *port,
+            address: opening.address,
+            port: opening.port,
             tls: listeners
                 .values()
                 .flatten()
@@ -63,37 +69,63 @@ pub(super) fn configuration(
 /// A listener that is served.
 type Served<'a> = (ListenerAt, &'a ReadListener<'a>, Speaks);
 
-/// Listeners of one port from the most specific hostname on; more than one of a hostname are merged.
+/// Listeners of one opening from the most specific hostname on; more than one of a hostname are merged.
 type Listeners<'a> = BTreeMap<(u8, usize, String), Vec<Served<'a>>>;
 
-fn served<'a>(gateways: &'a [ReadGateway<'a>]) -> BTreeMap<u16, Listeners<'a>> {
-    let mut ports: BTreeMap<u16, Listeners<'a>> = BTreeMap::new();
+fn served<'a>(
+    gateways: &'a [ReadGateway<'a>],
+    sharing: Sharing,
+) -> BTreeMap<Opening, Listeners<'a>> {
+    let mut ports: BTreeMap<Opening, Listeners<'a>> = BTreeMap::new();
     for (gateway_at, gateway) in gateways.iter().enumerate() {
         if gateway.refused.is_some() {
             continue;
         }
+        let addresses = opened_on(gateway, sharing);
         for (listener_at, listener) in gateway.listeners.iter().enumerate() {
             let Some((port, speaks)) = listener.serves() else {
                 continue;
             };
-            let listeners = ports.entry(port).or_default();
-            let same = listeners
-                .entry(hostnames::rank(&listener.hostname))
-                .or_default();
-            same.push(((gateway_at, listener_at), listener, speaks));
+            for address in &addresses {
+                let opening = Opening {
+                    address: *address,
+                    port,
+                };
+                let listeners = ports.entry(opening).or_default();
+                let same = listeners
+                    .entry(hostnames::rank(&listener.hostname))
+                    .or_default();
+                same.push(((gateway_at, listener_at), listener, speaks));
+            }
         }
     }
     ports
 }
 
+/// The addresses that a Gateway's ports are opened on.
+fn opened_on(gateway: &ReadGateway<'_>, sharing: Sharing) -> Vec<Option<IpAddr>> {
+    match sharing {
+        Sharing::OlderWins | Sharing::Merged => vec![None],
+        Sharing::Apart => {
+            let addresses = gateway.addresses.iter();
+            // Nothing can be opened on a hostname; the command line lets none come here.
+            let parsed = addresses.filter_map(|address| address.value.parse().ok());
+            parsed.map(Some).collect()
+        }
+    }
+}
+
 /// The routes that are attached to a listener that is served.
-fn attached(served: &BTreeMap<u16, Listeners<'_>>, attachments: &Attachments) -> BTreeSet<usize> {
+fn attached(
+    served: &BTreeMap<Opening, Listeners<'_>>,
+    attachments: &Attachments,
+) -> BTreeSet<usize> {
     let listeners = served.values().flat_map(BTreeMap::values).flatten();
     let routes = listeners.filter_map(|(at, _, _)| attachments.at.get(at));
     routes.flat_map(BTreeMap::keys).copied().collect()
 }
 
-fn certificates(served: &BTreeMap<u16, Listeners<'_>>) -> BTreeMap<String, Certificate> {
+fn certificates(served: &BTreeMap<Opening, Listeners<'_>>) -> BTreeMap<String, Certificate> {
     let listeners = served.values().flat_map(BTreeMap::values).flatten();
     let certificates = listeners.flat_map(|(_, listener, _)| listener.certificates.iter());
     certificates.cloned().collect()

@@ -1,6 +1,6 @@
 //! Which listeners cannot be told apart, within a Gateway and between Gateways.
 //!
-//! All Gateways share the addresses of one guard, so two of them can ask for the same port and hostname.
+//! Where Gateways share the addresses of a guard, two of them can ask for the same port and hostname.
 //! Within a Gateway the API decides: none of those that conflict is served. Between Gateways the older
 //! one wins, so that nobody takes over traffic by creating a Gateway; see [`Sharing`] for the other way.
 
@@ -14,6 +14,9 @@ use super::listeners::{ReadListener, Speaks};
 pub(super) fn mark(gateways: &mut [ReadGateway<'_>], sharing: Sharing) {
     for gateway in gateways.iter_mut() {
         within(gateway);
+    }
+    if sharing == Sharing::Apart {
+        return;
     }
     for younger in 1..gateways.len() {
         let (before, rest) = gateways.split_at_mut(younger);

@@ -1,5 +1,7 @@
 //! Gateways of our classes, and what is said of them.
 
+mod apart;
+
 use std::collections::BTreeSet;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
@@ -9,7 +11,7 @@ use super::conditions::{Refusal, Wanted, settle};
 use super::index::Index;
 use super::listeners::{self, ReadListener};
 use super::name::ObjectName;
-use super::{Age, Inputs};
+use super::{Age, Inputs, Sharing};
 
 /// The type of an address that gives none.
 const IP_ADDRESS: &str = "IPAddress";
@@ -22,7 +24,7 @@ pub(super) struct ReadGateway<'a> {
     /// Why nothing of it is served.
     pub(super) refused: Option<Refusal>,
     /// Where it is reached.
-    addresses: Vec<AddressStatus>,
+    pub(super) addresses: Vec<AddressStatus>,
     /// Which addresses it asks for in vain.
     unusable: Option<Refusal>,
 }
@@ -38,6 +40,9 @@ pub(super) fn read<'a>(
     let mut gateways: Vec<ReadGateway<'a>> =
         ours.map(|gateway| one(gateway, inputs, index)).collect();
     gateways.sort_by_cached_key(|gateway| Age::of(&gateway.object.metadata));
+    if inputs.sharing == Sharing::Apart {
+        apart::spread(&mut gateways);
+    }
     gateways
 }
 
@@ -199,7 +204,8 @@ fn programmed(gateway: &ReadGateway<'_>, is_served: bool) -> Wanted {
     }
     if gateway.addresses.is_empty() {
         let message = format!(
-            "Gateway {name}: the guard has no address yet; see whether its Service was given one"
+            "Gateway {name}: the guard has no address for it; see whether its Service was given one, or whether other \
+             Gateways have all of its --addresses"
         );
         return Wanted::no(KIND, &Refusal::new("AddressNotAssigned", message));
     }

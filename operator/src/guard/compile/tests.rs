@@ -91,6 +91,9 @@ fn settings(inputs: &mut Inputs, object: &Value) {
     if object["sharing"] == json!("Merged") {
         inputs.sharing = Sharing::Merged;
     }
+    if object["sharing"] == json!("Apart") {
+        inputs.sharing = Sharing::Apart;
+    }
     if let Some(addresses) = object.get("addresses") {
         inputs.addresses = serde_json::from_value(addresses.clone()).unwrap();
     }

@@ -42,7 +42,7 @@ pub(super) fn of_request(connection: &Arc<Connection>, headers: &HeaderMap) -> A
         client: seen.client,
         forwarded_for: said(&seen, connection.client),
         server_name: connection.server_name.clone(),
-        port: connection.port,
+        opening: connection.opening,
         // A proxy that ends TLS has a port of its own, which nobody tells.
         shown_port: seen.is_tls.map_or(connection.shown_port, |_| usual),
         is_tls,

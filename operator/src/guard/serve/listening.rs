@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::proxy::Shared;
 use super::server::Ports;
 use super::tls;
+use crate::guard::config::Opening;
 
 /// Ports below 1024 need rights that a guard shall not have; they are served so much higher.
 const PRIVILEGED: u16 = 1024;
@@ -27,7 +28,7 @@ pub(super) struct Listening {
     address: IpAddr,
     ports: Ports,
     /// Ports that are wanted, open or not yet, with what ends them.
-    wanted: Mutex<BTreeMap<u16, CancellationToken>>,
+    wanted: Mutex<BTreeMap<Opening, CancellationToken>>,
 }
 
 /// The port that is really opened for a Gateway's port.
@@ -49,46 +50,47 @@ impl Listening {
     }
 
     /// Listens on exactly these from now on. What can be opened is open when it returns.
-    pub(super) async fn listen(&self, wanted: &[u16]) {
-        self.lock().retain(|port, stop| {
-            let stays = wanted.contains(port);
+    pub(super) async fn listen(&self, wanted: &[Opening]) {
+        self.lock().retain(|opening, stop| {
+            let stays = wanted.contains(opening);
             if !stays {
                 stop.cancel();
             }
             stays
         });
-        for port in wanted {
-            if self.lock().contains_key(port) {
+        for opening in wanted.iter().copied() {
+            if self.lock().contains_key(&opening) {
                 continue;
             }
-            let address = SocketAddr::new(self.address, opened(*port));
+            let address = opening.address.unwrap_or(self.address);
+            let address = SocketAddr::new(address, opened(opening.port));
             let bound = TcpListener::bind(address).await;
             let stop = self.ports.drain.child_token();
-            self.lock().insert(*port, stop.clone());
+            self.lock().insert(opening, stop.clone());
             let ports = self.ports.clone();
             let closed = bound.is_err().then(|| Closed::count(&ports));
-            let (port, tls) = (*port, self.tls(*port));
+            let tls = self.tls(opening);
             self.ports.tracker.spawn(async move {
-                let opening = open(closed, address, port, bound);
-                if let Some(listener) = stop.run_until_cancelled(opening).await {
-                    ports.accept(listener, port, tls, stop).await;
+                let opened = open(closed, address, opening.port, bound);
+                if let Some(listener) = stop.run_until_cancelled(opened).await {
+                    ports.accept(listener, opening, tls, stop).await;
                 }
             });
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<u16, CancellationToken>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Opening, CancellationToken>> {
         self.wanted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn tls(&self, port: u16) -> Arc<ServerConfig> {
+    fn tls(&self, opening: Opening) -> Arc<ServerConfig> {
         let shared = Arc::clone(&self.ports.shared);
         tls::server(Arc::new(tls::Resolver(
             move |find: &dyn Fn(&tls::Certificates) -> _| {
                 let serving = shared.current.load();
                 serving
                     .ports
-                    .get(&port)
+                    .get(&opening)
                     .and_then(|port| find(&port.certificates))
             },
         )))

@@ -16,7 +16,7 @@ use super::ready::Refusals;
 use super::retry::{Budgets, Retrying};
 use super::room::{Common, Room, RoomFault, Rooms};
 use super::tls::Certificates;
-use crate::guard::config::{self, Configuration, Filter, PathChange, Redirect, Rewrite};
+use crate::guard::config::{self, Configuration, Filter, Opening, PathChange, Redirect, Rewrite};
 
 /// Why a configuration cannot be served. The one before it stays.
 #[derive(Debug, thiserror::Error)]
@@ -96,7 +96,7 @@ pub enum PrepareError {
 #[derive(Debug)]
 pub(super) struct Serving {
     pub(super) revision: String,
-    pub(super) ports: BTreeMap<u16, Port>,
+    pub(super) ports: BTreeMap<Opening, Port>,
     pub(super) services: Services,
     pub(super) policies: Policies,
     pub(super) rules: Vec<Arc<Rule>>,
@@ -224,7 +224,7 @@ impl Serving {
         }
         let mut ports = BTreeMap::new();
         for port in &wanted.ports {
-            ports.insert(port.port, Port::prepare(port, &rules, wanted)?);
+            ports.insert(port.opening(), Port::prepare(port, &rules, wanted)?);
         }
         Ok(Self {
             revision: wanted.revision.clone(),

@@ -29,7 +29,7 @@ use super::protection::{Keys, Protection, Stage};
 use super::record::Record;
 use super::room::{Entered, Pass};
 use super::trace::Tracing;
-use crate::guard::config::Redirect;
+use crate::guard::config::{Opening, Redirect};
 
 /// What all connections share.
 #[derive(Debug)]
@@ -58,8 +58,8 @@ pub(super) struct Connection {
     pub(super) forwarded_for: Option<HeaderValue>,
     /// What the client asked for when TLS began.
     pub(super) server_name: Option<String>,
-    /// The Gateway's port.
-    pub(super) port: u16,
+    /// Where it came in.
+    pub(super) opening: Opening,
     /// The port that the client asked, as far as anybody knows.
     pub(super) shown_port: u16,
     pub(super) is_tls: bool,
@@ -69,11 +69,11 @@ pub(super) struct Connection {
 
 impl Shared {
     /// Whether TLS ends at a port, by the configuration in force.
-    pub(super) fn speaks_tls(&self, port: u16) -> bool {
+    pub(super) fn speaks_tls(&self, opening: Opening) -> bool {
         self.current
             .load()
             .ports
-            .get(&port)
+            .get(&opening)
             .is_some_and(|port| port.is_tls)
     }
 }
@@ -168,7 +168,7 @@ impl Visit {
         // What has no meaning is logged as it came.
         record.path = normal.map_or_else(|_| path.to_owned(), Cow::into_owned);
         let serving = connection.shared.current.load();
-        let port = serving.ports.get(&connection.port);
+        let port = serving.ports.get(&connection.opening);
         let Some(port) = port.filter(|_| !is_bad) else {
             return Err(Reason::BadRequest.into());
         };

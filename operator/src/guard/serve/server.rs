@@ -22,6 +22,7 @@ use tokio_util::task::TaskTracker;
 
 use super::client;
 use super::proxy::{Connection, Shared};
+use crate::guard::config::Opening;
 
 /// A head must be whole in this time, and a kept connection ask again.
 const HEAD_MAX: Duration = Duration::from_secs(30);
@@ -66,7 +67,7 @@ impl Ports {
     pub(super) async fn accept(
         self,
         listener: TcpListener,
-        port: u16,
+        opening: Opening,
         tls: Arc<ServerConfig>,
         stop: CancellationToken,
     ) {
@@ -74,7 +75,7 @@ impl Ports {
             let (stream, client) = match accepted {
                 Ok(accepted) => accepted,
                 Err(error) => {
-                    tracing::warn!(port, error = %error, "a connection was not accepted");
+                    tracing::warn!(port = opening.port, error = %error, "a connection was not accepted");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                     continue;
                 }
@@ -85,7 +86,7 @@ impl Ports {
             };
             let serving = self
                 .clone()
-                .serve(stream, client, port, Arc::clone(&tls), permit);
+                .serve(stream, client, opening, Arc::clone(&tls), permit);
             self.tracker.spawn(serving);
         }
     }
@@ -94,7 +95,7 @@ impl Ports {
         self,
         stream: TcpStream,
         client: SocketAddr,
-        port: u16,
+        opening: Opening,
         tls: Arc<ServerConfig>,
         room: OwnedSemaphorePermit,
     ) {
@@ -105,9 +106,9 @@ impl Ports {
             client: client.ip().to_canonical(),
             forwarded_for: None,
             server_name: None,
-            port,
-            shown_port: port,
-            is_tls: self.shared.speaks_tls(port),
+            opening,
+            shown_port: opening.port,
+            is_tls: self.shared.speaks_tls(opening),
             room: Arc::new(room),
         };
         if connection.is_tls {

@@ -1,5 +1,6 @@
 //! Changes of the configuration, and the end, while requests are under way.
 
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -125,4 +126,33 @@ async fn what_is_under_way_ends_before_the_guard_does() {
 async fn late() -> Response<super::support::Body> {
     tokio::time::sleep(Duration::from_millis(500)).await;
     Response::new(text("whole"))
+}
+
+#[tokio::test]
+async fn a_port_of_two_addresses_is_two_ports_that_know_nothing_of_each_other() {
+    let mut configuration = simple(&[mirror().await]);
+    let served = serve(&configuration).await;
+    let mut other = configuration.ports.remove(0);
+    let port = other.port;
+    // Every address of 127.0.0.0/8 is this machine's.
+    let addresses = [[127, 0, 0, 2], [127, 0, 0, 3]].map(IpAddr::from);
+    other.address = Some(addresses[0]);
+    configuration.ports.push(other.clone());
+    other.address = Some(addresses[1]);
+    other.listeners[0].hosts.clear();
+    configuration.ports.push(other);
+    configuration.revision = "apart".to_owned();
+    served.guard.apply(&configuration).await.unwrap();
+    let [with_route, without] = addresses.map(|address| SocketAddr::new(address, port));
+    assert_eq!(status(&get(with_route, "/").await), 200);
+    assert_eq!(status(&get(without, "/").await), 404);
+    let gone = async { while TcpStream::connect(served.at).await.is_ok() {} };
+    within("the port of the guard's own address is closed", gone).await;
+
+    configuration.ports.remove(0);
+    configuration.revision = "one".to_owned();
+    served.guard.apply(&configuration).await.unwrap();
+    let gone = async { while TcpStream::connect(with_route).await.is_ok() {} };
+    within("the port of the first is closed", gone).await;
+    assert_eq!(status(&get(without, "/").await), 404);
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use http::Response;
 use opentelemetry::metrics::MeterProvider as _;
+use operator::guard::compile::Sharing;
 use operator::guard::control::{Control, address_status};
 use operator::guard::mutual_tls::Files;
 use operator::guard::serve::Guard;
@@ -74,6 +75,7 @@ struct Running {
 async fn control(cluster: &Cluster, files: Files) -> Running {
     let provider = opentelemetry_sdk::metrics::SdkMeterProvider::default();
     let control = Control {
+        sharing: Sharing::OlderWins,
         client: cluster.client(),
         namespace: "jiuzhou-guard".into(),
         service: "jiuzhou-guard".into(),

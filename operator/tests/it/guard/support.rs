@@ -121,6 +121,7 @@ pub(super) fn routes(
         }],
     };
     configuration.ports.push(Port {
+        address: None,
         port: free_port(),
         tls: false,
         listeners: vec![listener],
