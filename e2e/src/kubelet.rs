@@ -12,6 +12,7 @@
 //! It works on changes alone; at rest it only renews the nodes' leases.
 
 mod backoff;
+mod echo;
 mod faults;
 mod lifecycle;
 mod network;

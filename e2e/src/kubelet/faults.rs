@@ -88,7 +88,7 @@ fn annotation<T>(pod: &Pod, name: &str, parse: impl Fn(&str) -> Option<T>) -> Op
 }
 
 /// `800ms`, `1.5s`, `2m`.
-fn parse_duration(text: &str) -> Option<Duration> {
+pub(super) fn parse_duration(text: &str) -> Option<Duration> {
     let (number, seconds) = if let Some(number) = text.strip_suffix("ms") {
         (number, 0.001)
     } else if let Some(number) = text.strip_suffix('s') {

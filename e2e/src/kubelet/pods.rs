@@ -30,6 +30,7 @@ use writes::Written;
 use super::{
     Options,
     backoff::Steady,
+    echo::Echo,
     faults,
     lifecycle::{self, Addresses, Known, Stage},
     network::{AddressPool, twin},
@@ -324,7 +325,14 @@ impl Entry {
             namespace: self.pod.namespace().unwrap_or_default(),
             pod: self.pod.name_any(),
         };
-        match PodServer::start(twin, &lifecycle::ports(spec), backend, answer).await {
+        let mut ports = lifecycle::ports(spec);
+        let echo = Echo::of(&self.pod);
+        for port in echo.iter().flat_map(Echo::ports) {
+            if !ports.contains(&port) {
+                ports.push(port);
+            }
+        }
+        match PodServer::start(twin, &ports, backend, echo, answer).await {
             Ok(server) => {
                 self.server = Some(server);
                 self.problem = None;

@@ -22,7 +22,7 @@ use tokio::{
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::faults::Answer;
+use super::{echo::Echo, faults::Answer};
 
 /// Who answers.
 #[derive(Debug, Clone, Serialize)]
@@ -50,6 +50,8 @@ pub(super) struct PodServer {
 #[derive(Debug)]
 struct Shared {
     backend: Backend,
+    /// Answers in its place where the pod runs that image.
+    echo: Option<Arc<Echo>>,
     manner: RwLock<Manner>,
 }
 
@@ -87,6 +89,7 @@ impl PodServer {
         address: Ipv4Addr,
         ports: &[u16],
         backend: Backend,
+        echo: Option<Echo>,
         answer: Answer,
     ) -> Result<Self, String> {
         let mut listeners = Vec::with_capacity(ports.len());
@@ -97,6 +100,7 @@ impl PodServer {
         }
         let shared = Arc::new(Shared {
             backend,
+            echo: echo.map(Arc::new),
             manner: RwLock::new(Manner::new(answer)),
         });
         let stop = CancellationToken::new();
@@ -171,6 +175,9 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>, stop: CancellationTo
 }
 
 async fn serve(stream: TcpStream, shared: Arc<Shared>) {
+    if let Some(echo) = &shared.echo {
+        return Arc::clone(echo).serve(stream).await;
+    }
     let service = service_fn(|request| respond(request, &shared));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
