@@ -10,10 +10,11 @@ use super::{CONTROLLER, Inputs};
 const MINOR_MAX: u32 = 6;
 
 /// What is done beyond the core, by the names of the conformance suite, in ascending order.
-const FEATURES: [&str; 25] = [
+const FEATURES: [&str; 26] = [
     "Gateway",
     "GatewayAddressEmpty",
     "GatewayHTTPListenerIsolation",
+    "GatewayHTTPSListenerDetectMisdirectedRequests",
     "GatewayPort8080",
     "GatewayStaticAddresses",
     "HTTPRoute",
