@@ -5,6 +5,7 @@
 //! outlive `cargo clean` and take minutes to build.
 
 mod build;
+mod suite;
 
 use std::{
     env, fmt,
@@ -15,6 +16,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use sha2::{Digest, Sha256};
+pub use suite::conformance_suite;
 
 /// Other programs' ready binaries, as the test tools of Kubernetes name them.
 const ASSETS_VARIABLE: &str = "KUBEBUILDER_ASSETS";
@@ -83,7 +85,7 @@ impl Binaries {
     /// `progress` is told about it line by line.
     pub fn ensure(progress: impl Fn(&str)) -> Result<Self> {
         let ready = env::var_os(ASSETS_VARIABLE).map(PathBuf::from);
-        let cache = cache_dir()?;
+        let cache = cache_dir("controlplane", GO_SUM)?;
         let find = |binary: Binary| find(binary, ready.as_deref(), &cache);
         let missing = || {
             Binary::ALL
@@ -178,7 +180,8 @@ pub fn kubernetes_version() -> &'static str {
     pinned.unwrap_or_default().trim()
 }
 
-fn cache_dir() -> Result<PathBuf> {
+/// The folder for what is built of certain sources.
+fn cache_dir(name: &str, sources: &str) -> Result<PathBuf> {
     let absolute = |name| {
         env::var_os(name)
             .map(PathBuf::from)
@@ -187,10 +190,10 @@ fn cache_dir() -> Result<PathBuf> {
     let base = absolute("XDG_CACHE_HOME")
         .or_else(|| absolute("HOME").map(|home| home.join(".cache")))
         .context("neither XDG_CACHE_HOME nor HOME names a folder to keep the control plane in")?;
-    let hash = Sha256::digest(GO_SUM.as_bytes());
+    let hash = Sha256::digest(sources.as_bytes());
     let mut key = format!("{hash:x}");
     key.truncate(16);
-    Ok(base.join("jiuzhou/controlplane").join(key))
+    Ok(base.join("jiuzhou").join(name).join(key))
 }
 
 fn require_go(has_go: bool, missing: &[&str]) -> Result<()> {

@@ -10,6 +10,7 @@
 
 pub mod assets;
 pub mod certs;
+pub mod conformance;
 pub mod fault_proxy;
 pub mod fleet;
 pub mod kubelet;

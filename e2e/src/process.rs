@@ -242,7 +242,8 @@ impl Process {
         self.signal(Signal::CONT)
     }
 
-    fn ended(&self) -> Result<Option<ExitStatus>> {
+    /// How it ended, if it did so by itself.
+    pub(crate) fn ended(&self) -> Result<Option<ExitStatus>> {
         match self.state().as_mut() {
             Some(child) => child
                 .try_wait()

@@ -94,6 +94,9 @@ pub struct Pace {
     /// Guards in each cluster, with what leads them and the kinds of Gateway API; nothing of it where it is not
     /// given.
     pub guards: Option<u16>,
+    /// Addresses that are given to Gateways, one to each; with none of them Gateways share those of the guards. One
+    /// guard alone can have them, since all guards here are on one machine.
+    pub gateway_addresses: u16,
 }
 
 impl Pace {
@@ -107,6 +110,7 @@ impl Pace {
         traces: None,
         hub_through: None,
         guards: None,
+        gateway_addresses: 0,
     };
     /// As soon as a busy machine allows, for tests of outages.
     pub const HASTY: Self = Self {
@@ -118,6 +122,7 @@ impl Pace {
         traces: None,
         hub_through: None,
         guards: None,
+        gateway_addresses: 0,
     };
 }
 

@@ -70,7 +70,7 @@ fn start(binary: Binary, output: &Path, log: &Path) -> Result<Child> {
         .context("start go build")
 }
 
-fn wait(child: &mut Child, progress: impl Fn(Duration)) -> Result<ExitStatus> {
+pub(super) fn wait(child: &mut Child, progress: impl Fn(Duration)) -> Result<ExitStatus> {
     let started = Instant::now();
     let mut next = PROGRESS_EVERY;
     loop {

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
-use e2e::{kubelet, process::reaper, sandbox, tour};
+use e2e::{conformance, kubelet, process::reaper, sandbox, tour};
 use tokio::runtime::Builder;
 use tracing_subscriber::EnvFilter;
 
@@ -27,6 +27,8 @@ enum Command {
     Up(sandbox::Up),
     /// Play a health code's life over a province, each step with its evidence
     Tour(tour::Tour),
+    /// Hold guards to Gateway API's official conformance suite, and tell the result by feature
+    Conformance(conformance::Options),
     /// Play the nodes of one cluster
     #[command(hide = true)]
     Kubelet(kubelet::Options),
@@ -82,6 +84,14 @@ fn run(args: Args) -> Result<()> {
             runtime
                 .context("start the runtime")?
                 .block_on(tour::tour(options))
+        }
+        Command::Conformance(options) => {
+            log();
+            sandbox::prepare()?;
+            let runtime = Builder::new_current_thread().enable_all().build();
+            runtime
+                .context("start the runtime")?
+                .block_on(conformance::run(options))
         }
         Command::Up(options) => {
             log();

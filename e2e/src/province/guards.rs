@@ -1,6 +1,6 @@
 //! The guards of a cluster: guard control with its own account, and the guards that it leads, which have none.
 
-use std::fs;
+use std::{fs, net::Ipv4Addr};
 
 use anyhow::{Context, Result, bail};
 use kube::{Client, Config};
@@ -45,7 +45,7 @@ pub struct Guards {
     pub guards: Vec<Guard>,
     /// Guard control `guard-control-<cluster>`, then the guards `guard-<cluster>-1`, …
     pub processes: Vec<Process>,
-    _held: Held,
+    held: Held,
 }
 
 /// Ports and addresses, reserved as long as processes may be restarted on them.
@@ -61,10 +61,28 @@ impl Guards {
         let found = self.processes.iter().find(|process| process.name() == name);
         found.with_context(|| format!("no process {name} among the guards"))
     }
+
+    /// Addresses of the guards, and those that are given to Gateways.
+    pub fn addresses(&self) -> impl Iterator<Item = Ipv4Addr> {
+        self.held.addresses.iter().map(Address::ip)
+    }
 }
 
-/// Gateway API's kinds, what is shipped for guards, and the region's Gateway.
+/// Gateway API's kinds as far as guards read them, what is shipped for guards, and the region's Gateway.
 pub async fn install(client: &Client) -> Result<()> {
+    kinds(client, |stem| KINDS.iter().any(|kind| stem.ends_with(kind))).await?;
+    install::chart(client, "guard").await?;
+    install::apply(client, GATEWAY_MANIFEST).await
+}
+
+/// As [`install`] with all kinds of Gateway API's standard channel, and without a Gateway.
+pub async fn install_with_all_kinds(client: &Client) -> Result<()> {
+    kinds(client, |_| true).await?;
+    install::chart(client, "guard").await
+}
+
+/// Those kinds of Gateway API whose file has such a name.
+async fn kinds(client: &Client, wanted: impl Fn(&str) -> bool) -> Result<()> {
     let Some(files) = assets::gateway_api_crds()? else {
         bail!(
             "guards need the kinds of Gateway API, which come by Go's module cache: install Go 1.26 or newer, \
@@ -73,15 +91,14 @@ pub async fn install(client: &Client) -> Result<()> {
     };
     for file in files {
         let stem = file.file_stem().and_then(|stem| stem.to_str());
-        if stem.is_some_and(|stem| KINDS.iter().any(|kind| stem.ends_with(kind))) {
+        if stem.is_some_and(&wanted) {
             let text = fs::read_to_string(&file)?;
             install::apply(client, &text)
                 .await
                 .with_context(|| format!("apply {}", file.display()))?;
         }
     }
-    install::chart(client, "guard").await?;
-    install::apply(client, GATEWAY_MANIFEST).await
+    Ok(())
 }
 
 /// Starts guards in a cluster where all is installed, and waits until they serve.
@@ -94,7 +111,7 @@ pub async fn start(fleet: &Fleet, cluster: &Cluster, pace: Pace) -> Result<Guard
         control,
         guards,
         processes: starter.processes,
-        _held: starter.held,
+        held: starter.held,
     })
 }
 
@@ -120,7 +137,10 @@ impl Starter<'_> {
         let addresses: Vec<Address> = (0..count)
             .map(|_| Address::reserve())
             .collect::<Result<_>>()?;
-        let named: Vec<String> = addresses.iter().map(|a| a.ip().to_string()).collect();
+        let named = texts(&addresses);
+        let for_gateways: Vec<Address> = (0..self.pace.gateway_addresses)
+            .map(|_| Address::reserve())
+            .collect::<Result<_>>()?;
         let exchange = Port::reserve()?;
         let asked = format!("127.0.0.1:{}", exchange.number());
         self.held.ports.push(exchange);
@@ -139,8 +159,14 @@ impl Starter<'_> {
             .flag("client-ca", &certificates.guard.ca)
             .flag("lease-duration", self.pace.lease_duration);
         if count > 0 {
+            let told = if for_gateways.is_empty() {
+                &named
+            } else {
+                program = program.flag("sharing", "apart");
+                &texts(&for_gateways)
+            };
             program = program
-                .flag("addresses", named.join(","))
+                .flag("addresses", told.join(","))
                 .flag("replicas", count.to_string());
         }
         let control = self.run(program)?;
@@ -168,6 +194,11 @@ impl Starter<'_> {
             });
         }
         self.held.addresses.extend(addresses);
+        self.held.addresses.extend(for_gateways);
         Ok((control, guards))
     }
+}
+
+fn texts(addresses: &[Address]) -> Vec<String> {
+    addresses.iter().map(|a| a.ip().to_string()).collect()
 }
