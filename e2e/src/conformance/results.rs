@@ -139,13 +139,13 @@ fn about(features: &[String]) -> &str {
 
 impl fmt::Display for Results {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "\n{:<44} {:>6}  {:>6}", "CLAIMED", "PASSED", "FAILED")?;
+        writeln!(f, "\n{:<46} {:>6}  {:>6}", "CLAIMED", "PASSED", "FAILED")?;
         for (feature, tests) in &self.claimed {
             let failed = tests.iter().filter(|test| test.outcome == Outcome::Failed);
             let names: Vec<&str> = failed.map(|test| test.test.as_str()).collect();
             let passed = tests.len() - names.len();
             let line = format!(
-                "{feature:<44} {passed:>6}  {:>6}  {}",
+                "{feature:<46} {passed:>6}  {:>6}  {}",
                 names.len(),
                 names.join(", ")
             );
@@ -154,13 +154,13 @@ impl fmt::Display for Results {
         if self.unclaimed.is_empty() {
             return Ok(());
         }
-        writeln!(f, "\n{:<44} {:>7}  WHY", "NOT CLAIMED", "SKIPPED")?;
+        writeln!(f, "\n{:<46} {:>7}  WHY", "NOT CLAIMED", "SKIPPED")?;
         for (name, tests) in &self.unclaimed {
             let reason = self
                 .reasons
                 .get(name)
                 .map_or("no reason is given", String::as_str);
-            writeln!(f, "{name:<44} {tests:>7}  {reason}")?;
+            writeln!(f, "{name:<46} {tests:>7}  {reason}")?;
         }
         Ok(())
     }

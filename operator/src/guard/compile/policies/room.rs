@@ -48,8 +48,7 @@ pub(super) fn read(spec: &TrafficPolicySpec) -> Result<Option<Room>, String> {
             .map_or(Ok(OpenWhen::default()), open_when)?,
     };
     // The shield knows best what it takes.
-    RoomSettings::try_from(spec.clone())
-        .map_err(|fault| format!("waitingRoom: {fault}; correct it"))?;
+    RoomSettings::try_from(spec.clone()).map_err(|fault| format!("waitingRoom: {fault}"))?;
     let scope = match said.scope {
         LimitScope::Instance => Scope::Instance,
         // People of a province are counted in each cluster alone, which is said in a condition.
