@@ -116,11 +116,11 @@ fn told(report: &Report, part: Share) -> Result<String> {
         SLOW.latency.as_millis(),
         SLOW.scaled(part).capacity()
     );
-    let names = ["quick", "slow", "quick again"];
+    let spans = ["quick", "slow", "quick again"];
     let rows: Vec<(String, Phase)> = [(CORE, core), (OTHER, other)]
         .into_iter()
         .flat_map(|(app, tally)| {
-            let named = names.iter().enumerate();
+            let named = spans.iter().enumerate();
             named.map(move |(part, name)| (format!("{app}, {name}"), settled(tally, part)))
         })
         .collect();
