@@ -232,6 +232,7 @@ mod tests {
                 namespace: String::new(),
                 pod: String::new(),
             },
+            echo: None,
             manner: RwLock::new(Manner::new(answer)),
         }
     }
