@@ -186,7 +186,7 @@ async fn follow(suite: &Process, file: &Path) -> Result<Vec<Test>> {
         let tests = results::read(&text)?;
         for test in tests.iter().skip(told) {
             if test.outcome != Outcome::Skipped {
-                say(&format!("{} {}", test.outcome, test.test));
+                say(&format!("{} {}", test.outcome, test.name));
             }
         }
         told = tests.len();

@@ -32,7 +32,8 @@ impl fmt::Display for Outcome {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub(super) struct Test {
     /// Its name in the suite.
-    pub(super) test: String,
+    #[serde(rename = "test")]
+    pub(super) name: String,
     /// What it is about.
     features: Vec<String>,
     /// Those of them that are not claimed.
@@ -88,7 +89,7 @@ impl Results {
         let failed: Vec<&str> = all
             .clone()
             .filter(|test| test.outcome == Outcome::Failed)
-            .map(|test| test.test.as_str())
+            .map(|test| test.name.as_str())
             .collect();
         if !failed.is_empty() {
             bail!(
@@ -142,7 +143,7 @@ impl fmt::Display for Results {
         writeln!(f, "\n{:<46} {:>6}  {:>6}", "CLAIMED", "PASSED", "FAILED")?;
         for (feature, tests) in &self.claimed {
             let failed = tests.iter().filter(|test| test.outcome == Outcome::Failed);
-            let names: Vec<&str> = failed.map(|test| test.test.as_str()).collect();
+            let names: Vec<&str> = failed.map(|test| test.name.as_str()).collect();
             let passed = tests.len() - names.len();
             let line = format!(
                 "{feature:<46} {passed:>6}  {:>6}  {}",

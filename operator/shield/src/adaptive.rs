@@ -9,6 +9,7 @@
 //! in our queue.
 
 mod probe;
+mod together;
 mod window;
 
 use std::time::Duration;
@@ -16,6 +17,8 @@ use std::time::Duration;
 use crate::Time;
 use crate::concurrency::Outcome;
 use probe::{Probe, Step};
+pub use together::SHARED_CYCLE;
+use together::Together;
 use window::{Rates, Window};
 
 /// The limit is never above this: as many connections as one process can hold to one target with
@@ -99,6 +102,8 @@ pub struct Adaptive {
     window: Window,
     probe: Option<Probe>,
     proof: Proof,
+    /// Where others let requests in to the same target.
+    together: Option<Together>,
 }
 
 /// When the floor was last seen with nothing waiting.
@@ -125,6 +130,19 @@ impl Adaptive {
                 limit: LIMIT_START,
                 missing: true,
             },
+            together: None,
+        }
+    }
+
+    /// From now on others let requests in to the same target as well, or nobody does any more.
+    ///
+    /// Then all of them have to ask with fewer requests in flight at the same time, or the queue of the
+    /// others passes for the target's latency; so their clocks must agree within [`SHARED_CYCLE`].
+    pub fn share(&mut self, is_shared: bool) {
+        match (is_shared, &self.together) {
+            (true, None) => self.together = Some(Together::default()),
+            (false, Some(_)) => self.together = None,
+            (true, Some(_)) | (false, None) => {}
         }
     }
 
@@ -140,8 +158,14 @@ impl Adaptive {
         if let Some(probe) = &mut self.probe {
             match probe.finished(finished) {
                 Step::Going => {}
+                Step::Done(seen) if self.together.is_some() => {
+                    self.probed_together(&seen, finished.now);
+                }
                 Step::Done(seen) => self.probed(&seen, finished.now),
             }
+            return;
+        }
+        if self.begins_together(finished.now) {
             return;
         }
         self.window.finished(finished, self.limit);
@@ -161,10 +185,15 @@ impl Adaptive {
             }
         }
         let rate = window.rate(now, self.failing);
+        if let Some(together) = &mut self.together {
+            together.learn(window);
+        }
         if window.is_saturated() {
             self.rates.push(rate);
             self.aim(self.rates.highest());
-            self.probe_if_due(window, now);
+            if self.together.is_none() {
+                self.probe_if_due(window, now);
+            }
         } else if window.peak() <= self.limit / 2 {
             let failing = window.failing().min(FAILING_MAX);
             self.failing += (failing - self.failing) * SLOW;
@@ -173,7 +202,7 @@ impl Adaptive {
         } else if let Some(floor) = self.floor {
             // The limit is near: it may grow before it holds anybody back, but what was not asked
             // for says nothing about what can be delivered.
-            let target = clamped(GAIN * rate * floor);
+            let target = clamped(self.wanted(rate, floor));
             let most = clamped(f64::from(self.limit) * STEP);
             self.limit = self.limit.max(target.min(most));
         }
@@ -187,7 +216,15 @@ impl Adaptive {
             return;
         };
         let now = f64::from(self.limit);
-        self.limit = clamped((GAIN * rate * floor).clamp(now / STEP, now * STEP));
+        self.limit = clamped(self.wanted(rate, floor).clamp(now / STEP, now * STEP));
+    }
+
+    /// How many requests a rate and a latency call for.
+    fn wanted(&self, rate: f64, floor: f64) -> f64 {
+        match self.together {
+            None => GAIN * rate * floor,
+            Some(_) => together::wanted(rate * floor, f64::from(self.limit)),
+        }
     }
 
     fn probe_if_due(&mut self, window: &Window, now: Time) {

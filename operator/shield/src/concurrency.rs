@@ -240,6 +240,14 @@ impl<W> Concurrency<W> {
         state.turns(now)
     }
 
+    /// Whether other guards let requests in to the same target: see [`Adaptive::share`].
+    pub fn share(&self, is_shared: bool) {
+        match &mut self.lock().bound {
+            Bound::Fixed(_) => {}
+            Bound::Adaptive(adaptive) => adaptive.share(is_shared),
+        }
+    }
+
     /// Limit, load and counters at this moment.
     pub fn snapshot(&self) -> Snapshot {
         let state = self.lock();

@@ -26,7 +26,7 @@ mod time;
 mod warm_up;
 mod window;
 
-pub use adaptive::{Adaptive, Finished, LIMIT_MAX, LIMIT_MIN};
+pub use adaptive::{Adaptive, Finished, LIMIT_MAX, LIMIT_MIN, SHARED_CYCLE};
 pub use breaker::{Breaker, BreakerFault, BreakerSettings, BreakerState, Condition};
 pub use bucket::Bucket;
 pub use budget::{BudgetFault, BudgetSettings, RetryBudget};

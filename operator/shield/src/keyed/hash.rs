@@ -20,8 +20,11 @@ impl KeySeed {
     /// Every part goes in with its length, so `["ab", "c"]`, `["a", "bc"]` and `["abc"]` are three
     /// keys.
     pub fn hash<P: AsRef<[u8]>>(&self, parts: impl IntoIterator<Item = P>) -> KeyHash {
-        let all = parts.into_iter().map(Some);
-        self.hash_all(all).expect("every part is there")
+        let mut hasher = SipHasher13::new_with_key(&self.0);
+        for part in parts {
+            add(&mut hasher, part.as_ref());
+        }
+        KeyHash(hasher.finish())
     }
 
     /// The same; none if one of the parts is missing.
@@ -31,13 +34,15 @@ impl KeySeed {
     ) -> Option<KeyHash> {
         let mut hasher = SipHasher13::new_with_key(&self.0);
         for part in parts {
-            let part = part?;
-            let part = part.as_ref();
-            hasher.write(&part.len().to_le_bytes());
-            hasher.write(part);
+            add(&mut hasher, part?.as_ref());
         }
         Some(KeyHash(hasher.finish()))
     }
+}
+
+fn add(hasher: &mut SipHasher13, part: &[u8]) {
+    hasher.write(&part.len().to_le_bytes());
+    hasher.write(part);
 }
 
 impl fmt::Debug for KeySeed {

@@ -49,6 +49,13 @@ impl RateLimit {
 }
 
 impl<W> Policy<W> {
+    /// Whether other guards let requests in to the same target.
+    pub fn share_target(&self, is_shared: bool) {
+        if let Some(concurrency) = self.concurrency() {
+            concurrency.share(is_shared);
+        }
+    }
+
     /// The limits that are wider than this guard.
     pub fn shared(&self) -> impl Iterator<Item = SharedLimit> {
         let shared = self.limits.iter().filter(|limit| limit.of.rule.is_shared());

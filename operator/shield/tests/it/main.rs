@@ -2,6 +2,7 @@
 
 mod overload;
 mod overload_queue;
+mod overload_several;
 mod overload_sim;
 mod overload_table;
 mod purity;

@@ -15,7 +15,7 @@ use shield::{Class, ClassId, Classes, Concurrency, Permit, Tier, Time};
 use crate::overload_sim::{Capacity, Demand, Guard, Random, Report, Sim, Spread, run, success};
 
 const SEEDS: u64 = 20;
-const MS: Duration = Duration::from_millis(1);
+pub(crate) const MS: Duration = Duration::from_millis(1);
 
 /// The shield as a proxy would use it.
 pub(crate) struct Shielded {
@@ -43,7 +43,7 @@ impl Guard for Shielded {
         self.concurrency.enter(class, now, || request)
     }
 
-    fn leave(&mut self, permit: Permit, outcome: Outcome, now: Time) -> Vec<Turn<usize>> {
+    fn leave(&mut self, _: usize, permit: Permit, outcome: Outcome, now: Time) -> Vec<Turn<usize>> {
         self.concurrency.leave(permit, outcome, now)
     }
 
@@ -56,7 +56,7 @@ impl Guard for Shielded {
     }
 }
 
-fn steady(per_second: f64, core: f64) -> Vec<(f64, Demand)> {
+pub(crate) fn steady(per_second: f64, core: f64) -> Vec<(f64, Demand)> {
     vec![(
         0.0,
         Demand {

@@ -82,7 +82,13 @@ pub(crate) struct Demand {
 /// What stands before the upstream.
 pub(crate) trait Guard {
     fn enter(&mut self, core: bool, now: Time, request: usize) -> Entered<usize>;
-    fn leave(&mut self, permit: Permit, outcome: Outcome, now: Time) -> Vec<Turn<usize>>;
+    fn leave(
+        &mut self,
+        request: usize,
+        permit: Permit,
+        outcome: Outcome,
+        now: Time,
+    ) -> Vec<Turn<usize>>;
     fn expire(&mut self, now: Time) -> Vec<Turn<usize>>;
     fn limit(&self) -> u32;
 }
@@ -273,7 +279,7 @@ impl World<'_> {
             // The guard closes the stream; the upstream does not notice and works on.
             if let Some(permit) = late.permit.take() {
                 self.retry(request, now);
-                let turns = self.sim.guard.leave(permit, Outcome::Dropped, now);
+                let turns = self.sim.guard.leave(request, permit, Outcome::Dropped, now);
                 self.turns(turns, now);
             }
         }
@@ -378,7 +384,7 @@ impl World<'_> {
                 let arrived = arrived.since(Time::ZERO).as_secs_f64();
                 self.report.latencies.push((arrived, took));
             }
-            let turns = self.sim.guard.leave(permit, outcome, now);
+            let turns = self.sim.guard.leave(request, permit, outcome, now);
             self.turns(turns, now);
         }
     }

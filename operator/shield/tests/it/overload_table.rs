@@ -87,11 +87,17 @@ impl Guard for Gradient {
         entered
     }
 
-    fn leave(&mut self, permit: Permit, outcome: Outcome, now: Time) -> Vec<Turn<usize>> {
+    fn leave(
+        &mut self,
+        request: usize,
+        permit: Permit,
+        outcome: Outcome,
+        now: Time,
+    ) -> Vec<Turn<usize>> {
         let since = self.admitted.remove(0);
         self.learn(now.since(since).as_secs_f64());
         self.running -= 1;
-        let mut turns = self.inner.leave(permit, outcome, now);
+        let mut turns = self.inner.leave(request, permit, outcome, now);
         turns.extend(self.inner.concurrency.set_limit(fixed(self.limit), now));
         self.note(&turns, now);
         turns

@@ -4,13 +4,13 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::{Arc, LazyLock};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use http::HeaderMap;
 use http::header::COOKIE;
 use shield::concurrency::{self, Concurrency, Entered, Permit, Refusal, Turn};
 use shield::policy::{Admission, Denied, KeyPart};
-use shield::{ClassId, KeySeed, PolicySettings, Time, breaker};
+use shield::{ClassId, KeySeed, PolicySettings, SHARED_CYCLE, Time, breaker};
 use tokio::sync::oneshot;
 
 use super::jwt::{self, Claims, Desk, Verifier};
@@ -32,9 +32,13 @@ static CONCURRENCY: LazyLock<Arc<str>> = LazyLock::new(|| Arc::from("concurrency
 /// the target.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// The clock of this process: nanoseconds since it was made.
+/// The clock of this process. It never goes back, and in [`SHARED_CYCLE`] it stands where the clocks of the
+/// other guards stand, as far as those of the machines agree when they start.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Clock(Instant);
+pub(super) struct Clock {
+    started: Instant,
+    phase: Duration,
+}
 
 /// All policies of a configuration.
 #[derive(Debug)]
@@ -116,11 +120,16 @@ pub(super) enum ShedReason {
 
 impl Clock {
     pub(super) fn start() -> Self {
-        Self(Instant::now())
+        let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        let nanos = wall.unwrap_or_default().as_nanos() % SHARED_CYCLE.as_nanos();
+        Self {
+            started: Instant::now(),
+            phase: Duration::from_nanos(u64::try_from(nanos).unwrap_or_default()),
+        }
     }
 
     pub(super) fn now(self) -> Time {
-        Time::ZERO.after(self.0.elapsed())
+        Time::ZERO.after(self.phase + self.started.elapsed())
     }
 }
 

@@ -40,6 +40,8 @@ impl Held {
         };
         let now = policies.clock.now();
         for (name, policy) in policies.iter() {
+            // Without any other guard a limit that is not named is held whole.
+            policy.share_target(held.otherwise != Share::WHOLE);
             let given = held.given.get(name);
             for limit in policy.shared() {
                 let named = given.and_then(|rules| rules.get(&*limit.rule)).copied();
