@@ -127,6 +127,7 @@ pub struct Problem {
 /// What is sent to and fro.
 pub trait Message: Serialize {
     /// Leaves out what rooms say.
+    #[must_use]
     fn without_rooms(self) -> Self;
 }
 

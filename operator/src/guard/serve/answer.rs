@@ -318,12 +318,11 @@ pub(super) fn refuse(
         }
         Refusal::Waiting(waiting) => return waiting.answer(wants_page),
     };
-    let text = match ready {
-        Some(ready) => ready.text(wants_page),
-        None => {
-            let Said { problem, page } = said(told, refusal.rule());
-            if wants_page { page } else { problem }.into()
-        }
+    let text = if let Some(ready) = ready {
+        ready.text(wants_page)
+    } else {
+        let Said { problem, page } = said(told, refusal.rule());
+        if wants_page { page } else { problem }.into()
     };
     let mut answer = Response::new(Answer::Own(Full::new(text)));
     *answer.status_mut() = told.status;

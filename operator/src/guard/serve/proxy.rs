@@ -158,7 +158,7 @@ impl Visit {
         let connection = &self.connection;
         let record = &mut self.record;
         let Some(host) = host(request.uri(), request.headers(), request.version()) else {
-            record.path = request.uri().path().to_owned();
+            request.uri().path().clone_into(&mut record.path);
             return Err(Reason::BadRequest.into());
         };
         record.host = host;

@@ -145,12 +145,11 @@ impl Record {
             (Some(rule), Refusal::Shed(shed)) => rule.refusals.get(shed, &rule.metrics),
             (_, Refusal::Own(_) | Refusal::Shed(_) | Refusal::Waiting(_)) => None,
         };
-        match ready {
-            Some(ready) => ready.counter.inc(),
-            None => {
-                let route = rule.map(|rule| &rule.metrics);
-                self.shared.metrics.count_refusal(refusal, route);
-            }
+        if let Some(ready) = ready {
+            ready.counter.inc();
+        } else {
+            let route = rule.map(|rule| &rule.metrics);
+            self.shared.metrics.count_refusal(refusal, route);
         }
         ready
     }
