@@ -75,7 +75,7 @@ pub async fn install(client: &Client) -> Result<()> {
     install::apply(client, GATEWAY_MANIFEST).await
 }
 
-/// As [`install`] with all kinds of Gateway API's standard channel, and without a Gateway.
+/// As [`install()`] with all kinds of Gateway API's standard channel, and without a Gateway.
 pub async fn install_with_all_kinds(client: &Client) -> Result<()> {
     kinds(client, |_| true).await?;
     install::chart(client, "guard").await
