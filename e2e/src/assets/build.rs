@@ -23,58 +23,78 @@ pub(super) fn build(
     position: &str,
     progress: &impl Fn(&str),
 ) -> Result<()> {
-    let unfinished = cache.join(format!(".{binary}.unfinished"));
-    let log = cache.join(format!("{binary}.build.log"));
+    let mut command = Command::new("go");
+    command
+        .current_dir(MODULE_DIR)
+        .args(["build", "-trimpath", "-ldflags", &linker_flags(binary)]);
+    let made = Made {
+        name: binary.name(),
+        package: binary.package(),
+        what: &format!("{binary} ({position})"),
+    };
+    go(command, &made, cache, progress)
+}
+
+/// Something that Go makes.
+pub(super) struct Made<'a> {
+    /// Its file in the cache.
+    pub(super) name: &'a str,
+    /// What it is made of.
+    pub(super) package: &'a str,
+    /// For people.
+    pub(super) what: &'a str,
+}
+
+/// Makes something by a command of Go that lacks only the output and the package.
+pub(super) fn go(
+    mut command: Command,
+    made: &Made<'_>,
+    cache: &Path,
+    progress: &impl Fn(&str),
+) -> Result<()> {
+    let Made {
+        name,
+        package,
+        what,
+    } = made;
+    let unfinished = cache.join(format!(".{name}.unfinished"));
+    let log = cache.join(format!("{name}.build.log"));
     progress(&format!(
-        "building {binary} ({position}), once; minutes on a fresh machine"
+        "building {what}, once; minutes on a fresh machine"
     ));
     let started = Instant::now();
-    let mut child = start(binary, &unfinished, &log)?;
+    let said = File::create(&log).with_context(|| format!("create {}", log.display()))?;
+    let mut child = command
+        .env("CGO_ENABLED", "0")
+        .arg("-o")
+        .arg(&unfinished)
+        .arg(package)
+        .stdin(Stdio::null())
+        .stdout(said.try_clone()?)
+        .stderr(said)
+        .spawn()
+        .context("start go")?;
     let status = wait(&mut child, |elapsed| {
-        progress(&format!(
-            "building {binary} ({position}): {} s",
-            elapsed.as_secs()
-        ));
+        progress(&format!("building {what}: {} s", elapsed.as_secs()));
     })?;
     if !status.success() {
         let text = fs::read_to_string(&log).unwrap_or_default();
-        bail!("go build of {binary} failed ({status}):\n{}", text.trim());
+        bail!("building {what} failed ({status}):\n{}", text.trim());
     }
-    fs::rename(&unfinished, cache.join(binary.name())).context("put the new binary in place")?;
+    fs::rename(&unfinished, cache.join(name)).context("put what was built in place")?;
     fs::remove_file(&log).context("remove the log of a good build")?;
     progress(&format!(
-        "built {binary} in {} s",
+        "built {what} in {} s",
         started.elapsed().as_secs()
     ));
     Ok(())
 }
 
-fn start(binary: Binary, output: &Path, log: &Path) -> Result<Child> {
-    let log = File::create(log).with_context(|| format!("create {}", log.display()))?;
-    Command::new("go")
-        .current_dir(MODULE_DIR)
-        .env("CGO_ENABLED", "0")
-        .args([
-            "build",
-            "-trimpath",
-            "-ldflags",
-            &linker_flags(binary),
-            "-o",
-        ])
-        .arg(output)
-        .arg(binary.package())
-        .stdin(Stdio::null())
-        .stdout(log.try_clone()?)
-        .stderr(log)
-        .spawn()
-        .context("start go build")
-}
-
-pub(super) fn wait(child: &mut Child, progress: impl Fn(Duration)) -> Result<ExitStatus> {
+fn wait(child: &mut Child, progress: impl Fn(Duration)) -> Result<ExitStatus> {
     let started = Instant::now();
     let mut next = PROGRESS_EVERY;
     loop {
-        if let Some(status) = child.try_wait().context("wait for go build")? {
+        if let Some(status) = child.try_wait().context("wait for go")? {
             return Ok(status);
         }
         if started.elapsed() >= next {

@@ -137,7 +137,7 @@ impl Adaptive {
     /// From now on others let requests in to the same target as well, or nobody does any more.
     ///
     /// Then all of them have to ask with fewer requests in flight at the same time, or the queue of the
-    /// others passes for the target's latency; so their clocks must agree within [`SHARED_CYCLE`].
+    /// others passes for the target's latency: see [`SHARED_CYCLE`] for what their clocks must agree on.
     pub fn share(&mut self, is_shared: bool) {
         match (is_shared, &self.together) {
             (true, None) => self.together = Some(Together::default()),
@@ -268,12 +268,7 @@ impl Adaptive {
             } else {
                 f64::midpoint(expected, latency)
             });
-            let failing = seen.failing().min(FAILING_MAX);
-            self.failing = if (failing - self.failing).abs() > FAILING_MOVED {
-                failing
-            } else {
-                f64::midpoint(self.failing, failing)
-            };
+            self.follow_failing(seen);
         }
         self.aim(self.rates.highest());
         self.proof = Proof {
@@ -282,6 +277,16 @@ impl Adaptive {
             missing: doubtful,
         };
         self.window = Window::new(now);
+    }
+
+    /// Takes over how many failed in a probe, at which nothing waited.
+    fn follow_failing(&mut self, seen: &Window) {
+        let failing = seen.failing().min(FAILING_MAX);
+        self.failing = if (failing - self.failing).abs() > FAILING_MOVED {
+            failing
+        } else {
+            f64::midpoint(self.failing, failing)
+        };
     }
 }
 

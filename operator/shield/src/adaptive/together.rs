@@ -8,16 +8,17 @@ use std::time::Duration;
 
 use super::probe::{self, Probe};
 use super::window::Window;
-use super::{Adaptive, FAILING_MAX, FAILING_MOVED, MOVED};
+use super::{Adaptive, MOVED};
 use crate::Time;
+use crate::time::nanos;
 
-/// Clocks of guards before one target must stand at about the same moment of this: their probes last a quarter
-/// of a second at least, so that a twentieth does no harm.
+/// Clocks of guards before one target must stand at the same moment of this, to some 50 ms: a probe lasts 250 ms
+/// at least, and most of it is then one of all guards.
 pub const SHARED_CYCLE: Duration = Duration::from_secs(8);
 
-/// Nanoseconds between two marks, of which two make a cycle. A probe lasts a quarter of a second, or some
-/// latencies: with latencies of half a second there is still time between two.
-const MARKS: u64 = 4_000_000_000;
+/// Marks in a cycle: one of a deep probe, one of another. A probe lasts a quarter of a second, or some latencies:
+/// with latencies of half a second there is still time between two.
+const MARKS: u64 = 2;
 
 /// What a probe lets in of what the target works on for this guard: the queue drains as long as the floor is
 /// less than a sixth too high, and most of what matters still passes.
@@ -46,9 +47,15 @@ const ROOTS: f64 = 2.25;
 ///
 /// By a multiple any division of the target among guards would stay as chance made it, since who has more
 /// in flight is served more. What is added to all of them alike makes the small ones grow and the large ones
-/// shrink. It has to be much: a tenth more of it would outweigh a floor that is measured a twentieth too high.
+/// shrink. It has to be much: so, a guard that takes the floor for a twentieth too high has a tenth more than
+/// the others; with the root alone beside one and a half of what is worked on, it would have a third more.
 pub(super) fn wanted(works_on: f64, limit: f64) -> f64 {
     works_on + ROOTS * limit.sqrt()
+}
+
+/// How many marks the clock has passed.
+fn mark(now: Time) -> u64 {
+    now.as_nanos() / (nanos(SHARED_CYCLE) / MARKS)
 }
 
 /// What a guard knows of its last window.
@@ -73,14 +80,14 @@ impl Adaptive {
         let Some(together) = &mut self.together else {
             return false;
         };
-        let mark = now.as_nanos() / MARKS;
+        let mark = mark(now);
         let is_new = mark != std::mem::replace(&mut together.mark, mark);
         let (true, Some(latency), Some(floor)) = (is_new, together.held_back, self.floor) else {
             return false;
         };
         let rate = self.rates.highest();
-        // A floor that is far too low must not stop the traffic, as in a probe alone.
-        let share = if mark.is_multiple_of(2) {
+        // A floor that is far too low must not stop the traffic.
+        let share = if mark.is_multiple_of(MARKS) {
             SHARE_DEEP
         } else {
             SHARE
@@ -98,7 +105,7 @@ impl Adaptive {
             return;
         };
         // A mark that went by meanwhile went by for the others too, or they are as late.
-        together.mark = now.as_nanos() / MARKS;
+        together.mark = mark(now);
         let before = together.held_back.take();
         if let (Some(latency), Some(floor), Some(before)) = (seen.latency(), self.floor, before) {
             let is_still = latency >= before * STILL;
@@ -113,12 +120,7 @@ impl Adaptive {
                 FOLLOW
             };
             self.floor = Some(floor + (latency - floor) * follow);
-            let failing = seen.failing().min(FAILING_MAX);
-            self.failing = if (failing - self.failing).abs() > FAILING_MOVED {
-                failing
-            } else {
-                f64::midpoint(self.failing, failing)
-            };
+            self.follow_failing(seen);
         }
         self.aim(self.rates.highest());
         self.proof.at = now;

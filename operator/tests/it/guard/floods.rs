@@ -165,8 +165,8 @@ async fn by_citizen(keys: u32) -> Served {
 
 fn asks(citizen: &[u8], last: bool) -> Vec<u8> {
     let connection = if last { "close" } else { "keep-alive" };
-    let mut all = format!("GET / HTTP/1.1\r\nHost: a\r\nConnection: {connection}\r\nX-Citizen: ");
-    let mut all = std::mem::take(&mut all).into_bytes();
+    let head = format!("GET / HTTP/1.1\r\nHost: a\r\nConnection: {connection}\r\nX-Citizen: ");
+    let mut all = head.into_bytes();
     all.extend(citizen);
     all.extend(b"\r\n\r\n");
     all

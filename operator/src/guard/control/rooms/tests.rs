@@ -207,7 +207,7 @@ fn two_guards_let_in_together_what_may_come_in_a_minute_and_who_came_first_is_fi
         fleet.pass(500);
     }
     let came = inside(&people) - first;
-    // Never more; at ten a second, of which a beat has one and a half, up to a tenth less.
+    // Never more; up to a tenth less was seen, which is on the safe side.
     assert!(
         (270..=305).contains(&came),
         "{came} in 30 s of 600 a minute"
