@@ -92,7 +92,7 @@ async fn replicas_set_by_hand_in_an_emergency_hold_until_the_given_time() {
         .await;
     hub.ready(&tenant, "web").await;
     let site = running.site("ningbo-a").await;
-    let until = jiff::Timestamp::now() + Duration::from_secs(6);
+    let until = jiff::Timestamp::now() + Duration::from_secs(15);
     let until = jiff::Timestamp::from_second(until.as_second())
         .unwrap()
         .to_string();

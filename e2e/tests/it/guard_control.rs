@@ -27,8 +27,8 @@ use crate::{
 const SOON: Duration = Duration::from_secs(1);
 /// A guard that starts while all else is away serves after this.
 const RESTART: Duration = Duration::from_secs(5);
-/// Changes of which the fastest is judged: a busy machine makes some of them late.
-const ROUNDS: usize = 5;
+/// So often at most, until each change held that soon: a busy machine makes some of them late.
+const ROUNDS: usize = 20;
 
 /// A cluster with two guards, for one test at a time: its processes may be ended and are started again.
 struct Region {
@@ -233,7 +233,11 @@ async fn what_is_applied_holds_within_a_second() {
     let guard = &region.guards.guards[0];
     region.deploy(&site, namespace).await;
     let mut took: [Vec<Duration>; 3] = Default::default();
+    let soon = |times: &Vec<Duration>| times.iter().any(|time| *time < SOON);
     for _ in 0..ROUNDS {
+        if took.iter().all(soon) {
+            break;
+        }
         site.create(&route(namespace)).await;
         let applied = Instant::now();
         until(async || passes_all(guard, namespace).await).await;
@@ -254,11 +258,8 @@ async fn what_is_applied_holds_within_a_second() {
         site.delete("HTTPRoute", namespace, "web").await;
         until(async || (ask(guard, namespace).await?.0 == 404).then_some(())).await;
     }
-    let fastest = took.each_ref().map(|times| times.iter().min());
     assert!(
-        fastest
-            .iter()
-            .all(|time| time.is_some_and(|time| *time < SOON)),
+        took.iter().all(soon),
         "a route, a policy, a policy's end: {took:?}"
     );
     site.delete("Namespace", "", namespace).await;
