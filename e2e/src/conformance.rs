@@ -97,7 +97,7 @@ pub async fn run(options: Options) -> Result<()> {
     fleet.stop().await?;
     let tests =
         ran.with_context(|| format!("the suite did not end in {} min", RUN_MAX.as_secs() / 60))??;
-    let results = Results::of(tests)?;
+    let results = Results::of(tests, options.test.as_deref())?;
     let mut out = io::stdout().lock();
     write!(out, "{results}")?;
     if options.test.is_none() {

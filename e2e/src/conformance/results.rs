@@ -63,14 +63,16 @@ pub(super) struct Results {
 }
 
 impl Results {
-    pub(super) fn of(tests: Vec<Test>) -> Result<Self> {
+    /// Of all tests, or of the one that was chosen: the suite skips the others then, whatever is claimed.
+    pub(super) fn of(tests: Vec<Test>, only: Option<&str>) -> Result<Self> {
         let reasons = serde_saphyr::from_str(SKIPPED).context("conformance/skipped.yaml")?;
         let mut results = Self {
             claimed: BTreeMap::new(),
             unclaimed: BTreeMap::new(),
             reasons,
         };
-        for test in tests {
+        let chosen = |test: &Test| only.is_none_or(|only| test.name == only);
+        for test in tests.into_iter().filter(chosen) {
             if let (Outcome::Skipped, Some(feature)) = (test.outcome, test.unclaimed.first()) {
                 let known = results.reason(feature);
                 let name = known.map_or(feature.as_str(), |(name, _)| name).to_owned();
@@ -189,7 +191,7 @@ mod tests {
 
     #[test]
     fn tests_are_counted_by_what_they_are_about_and_skips_have_reasons() {
-        let results = Results::of(read(LINES).expect("good lines")).expect("good reasons");
+        let results = Results::of(read(LINES).expect("good lines"), None).expect("good reasons");
         let names: Vec<_> = results.claimed.keys().map(String::as_str).collect();
         assert_eq!(names, ["HTTPRoute", "HTTPRoutePathRewrite"]);
         let text = results.to_string();
@@ -200,8 +202,27 @@ mod tests {
     }
 
     #[test]
+    fn where_one_test_was_chosen_the_others_are_not_spoken_of() {
+        let of =
+            |only| Results::of(read(LINES).expect("good lines"), Some(only)).expect("good reasons");
+        let text = of("Simple").to_string();
+        assert!(
+            text.contains("HTTPRoute ") && !text.contains("Rewrite") && !text.contains("Mirror"),
+            "{text}"
+        );
+        of("Simple").verdict(Some("Simple")).expect("it passed");
+        let text = of("Mirror").to_string();
+        assert!(
+            text.contains("Mirror") && !text.contains("no reason"),
+            "{text}"
+        );
+    }
+
+    #[test]
     fn a_failure_and_a_skip_without_a_reason_are_errors() {
-        let of = |lines: &str| Results::of(read(lines).expect("good lines")).expect("good reasons");
+        let of = |lines: &str| {
+            Results::of(read(lines).expect("good lines"), None).expect("good reasons")
+        };
         let failed = of(LINES).verdict(None).expect_err("one failed");
         assert!(
             failed.to_string().contains("1 of 2 tests failed: Rewrite"),

@@ -112,8 +112,8 @@ struct State {
     /// Newcomers let in without a queue since the last word, and between the two before it: those
     /// may have come after the reports that the last word is based on.
     let_in: [u64; 2],
-    /// Newcomers who wait since the last word.
-    joined: u64,
+    /// Newcomers who wait since the last word and, before it, since the word before, for the same reason.
+    joined: [u64; 2],
 }
 
 /// What the state decides, before a ticket is signed.
@@ -158,7 +158,7 @@ impl Room {
             told: None,
             alone,
             let_in: [0; 2],
-            joined: 0,
+            joined: [0; 2],
             settings,
         };
         Self {
@@ -288,7 +288,7 @@ impl Room {
             return state.let_in(ticket, wall);
         }
         state.crowd.join(ticket.place);
-        state.joined += 1;
+        state.joined[0] += 1;
         state.wait(ticket, u32::MAX, wall)
     }
 }
@@ -415,9 +415,8 @@ impl State {
             before = *point;
         }
         let guards = u64::from(self.word.guards.get());
-        let people = people
-            .unwrap_or(before.people + self.joined * guards)
-            .max(1);
+        let joined: u64 = self.joined.iter().sum();
+        let people = people.unwrap_or(before.people + joined * guards).max(1);
         let people = u32::try_from(people).unwrap_or(u32::MAX);
         let believed = shown.saturating_add(shown / 4).saturating_add(100);
         if people <= believed {
@@ -442,7 +441,7 @@ impl State {
         let admitted = word.admitted.max(self.word.admitted);
         self.word = Watermark { admitted, ..word };
         self.let_in = [0, self.let_in[0]];
-        self.joined = 0;
+        self.joined = [0, self.joined[0]];
     }
 
     fn sum_up(&self, guard: GuardId, at: Wall) -> Summary {

@@ -152,7 +152,7 @@ impl Guard {
     /// A guard without a configuration, which listens on nothing.
     pub fn new(settings: &Settings, registry: &prometheus::Registry) -> Result<Self, SetupError> {
         let metrics = Metrics::register(registry)?;
-        let serving = Serving::nothing(settings.dial, settings.seed);
+        let serving = Serving::nothing(settings.dial, settings.seed, metrics.tokens.clone());
         let clock = serving.policies.clock;
         let observing = &settings.observing;
         let log = AccessLog::open(

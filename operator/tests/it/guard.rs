@@ -4,6 +4,7 @@ mod attacks;
 mod changes;
 mod cluster;
 mod control;
+mod endings;
 mod floods;
 mod keys;
 mod observed;

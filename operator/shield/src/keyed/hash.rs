@@ -20,11 +20,11 @@ impl KeySeed {
     /// Every part goes in with its length, so `["ab", "c"]`, `["a", "bc"]` and `["abc"]` are three
     /// keys.
     pub fn hash<P: AsRef<[u8]>>(&self, parts: impl IntoIterator<Item = P>) -> KeyHash {
-        let mut hasher = SipHasher13::new_with_key(&self.0);
+        let mut gathered = Gathered::new(self);
         for part in parts {
-            add(&mut hasher, part.as_ref());
+            gathered.add(part.as_ref());
         }
-        KeyHash(hasher.finish())
+        gathered.hash()
     }
 
     /// The same; none if one of the parts is missing.
@@ -32,17 +32,60 @@ impl KeySeed {
         &self,
         parts: impl IntoIterator<Item = Option<P>>,
     ) -> Option<KeyHash> {
-        let mut hasher = SipHasher13::new_with_key(&self.0);
+        let mut gathered = Gathered::new(self);
         for part in parts {
-            add(&mut hasher, part?.as_ref());
+            gathered.add(part?.as_ref());
         }
-        Some(KeyHash(hasher.finish()))
+        Some(gathered.hash())
     }
 }
 
-fn add(hasher: &mut SipHasher13, part: &[u8]) {
-    hasher.write(&part.len().to_le_bytes());
-    hasher.write(part);
+/// Bytes of a key that are hashed in one go, which takes half of the time; nearly all keys are shorter.
+const AT_ONCE: usize = 96;
+
+/// The parts of a key, one after the other.
+struct Gathered<'a> {
+    seed: &'a KeySeed,
+    bytes: [u8; AT_ONCE],
+    used: usize,
+    /// What became of them when they got too many.
+    hasher: Option<SipHasher13>,
+}
+
+impl<'a> Gathered<'a> {
+    fn new(seed: &'a KeySeed) -> Self {
+        Self {
+            seed,
+            bytes: [0; AT_ONCE],
+            used: 0,
+            hasher: None,
+        }
+    }
+
+    fn add(&mut self, part: &[u8]) {
+        let length = part.len().to_le_bytes();
+        let text = self.used + length.len();
+        let end = text + part.len();
+        if self.hasher.is_none() && end <= AT_ONCE {
+            self.bytes[self.used..text].copy_from_slice(&length);
+            self.bytes[text..end].copy_from_slice(part);
+            self.used = end;
+            return;
+        }
+        let hasher = self.hasher.get_or_insert_with(|| {
+            let mut hasher = SipHasher13::new_with_key(&self.seed.0);
+            hasher.write(&self.bytes[..self.used]);
+            hasher
+        });
+        hasher.write(&length);
+        hasher.write(part);
+    }
+
+    fn hash(&self) -> KeyHash {
+        let at_once = || SipHasher13::new_with_key(&self.seed.0).hash(&self.bytes[..self.used]);
+        let streamed = self.hasher.as_ref().map(Hasher::finish);
+        KeyHash(streamed.unwrap_or_else(at_once))
+    }
 }
 
 impl fmt::Debug for KeySeed {
@@ -94,6 +137,23 @@ mod tests {
         hashes.sort();
         hashes.dedup();
         assert_eq!(hashes.len(), keys.len());
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn a_hash_is_the_same_however_many_bytes_go_in_at_once(
+            parts in proptest::collection::vec(proptest::collection::vec(0_u8.., 0..70), 0..4),
+        ) {
+            let mut streamed = SipHasher13::new_with_key(&[7; 16]);
+            for part in &parts {
+                streamed.write(&part.len().to_le_bytes());
+                streamed.write(part);
+            }
+            let seed = KeySeed::new([7; 16]);
+            let hash = KeyHash(streamed.finish());
+            proptest::prop_assert_eq!(seed.hash(&parts), hash);
+            proptest::prop_assert_eq!(seed.hash_all(parts.iter().map(Some)), Some(hash));
+        }
     }
 
     #[test]

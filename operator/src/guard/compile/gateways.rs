@@ -192,6 +192,14 @@ fn pending(name: &ObjectName) -> Refusal {
     Refusal::new("Pending", message)
 }
 
+fn unaddressed(reason: &'static str, name: &ObjectName) -> Refusal {
+    let message = format!(
+        "Gateway {name}: the guard has no address for it; see whether its Service was given one, or whether other \
+         Gateways have all of its --addresses"
+    );
+    Refusal::new(reason, message)
+}
+
 fn programmed(gateway: &ReadGateway<'_>, is_served: bool) -> Wanted {
     const KIND: &str = "Programmed";
     let name = &gateway.name;
@@ -203,11 +211,7 @@ fn programmed(gateway: &ReadGateway<'_>, is_served: bool) -> Wanted {
         return Wanted::no(KIND, refusal);
     }
     if gateway.addresses.is_empty() {
-        let message = format!(
-            "Gateway {name}: the guard has no address for it; see whether its Service was given one, or whether other \
-             Gateways have all of its --addresses"
-        );
-        return Wanted::no(KIND, &Refusal::new("AddressNotAssigned", message));
+        return Wanted::no(KIND, &unaddressed("AddressNotAssigned", name));
     }
     if !gateway
         .listeners
@@ -246,7 +250,9 @@ fn listener_conditions(
         wanted.push(Wanted::alarm("OverlappingTLSConfig", refusal));
     }
     let served = listener.serves().is_some() && gateway.refused.is_none();
-    wanted.push(if served && is_served {
+    wanted.push(if served && gateway.addresses.is_empty() {
+        Wanted::no("Programmed", &unaddressed("Pending", &gateway.name))
+    } else if served && is_served {
         Wanted::yes("Programmed", "Programmed", "")
     } else if served {
         Wanted::no("Programmed", &pending(&gateway.name))

@@ -3,15 +3,21 @@
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use http_body_util::Full;
 use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
+use shield::EndpointResult;
 use tokio::time::{Instant, Sleep};
 
 use super::endpoint::Flight;
 use super::pool::Lent;
 use super::protection::Guarded;
 use super::record::{Record, Why};
+
+/// An endpoint that still sends after this has done well: a stream may last for hours, and neither a trial of
+/// the endpoint nor that of a breaker waits for its end.
+const WELL_AFTER: Duration = Duration::from_secs(1);
 
 /// Why a body ended before its end.
 #[derive(Debug, thiserror::Error)]
@@ -49,9 +55,11 @@ pub(super) struct Passed {
     has_ended: bool,
     lent: Option<Lent>,
     overdue: Option<Pin<Box<Sleep>>>,
-    _flight: Flight,
+    /// Since when nobody was told how the endpoint did; none where it is told.
+    untold: Option<Instant>,
+    flight: Flight,
     /// Its place among those under way is free when the body ended.
-    _guarded: Option<Guarded>,
+    guarded: Option<Guarded>,
     record: Option<Box<Record>>,
 }
 
@@ -69,8 +77,9 @@ impl Passed {
             has_ended: false,
             lent,
             overdue,
-            _flight: flight,
-            _guarded: guarded,
+            untold: Some(Instant::now()),
+            flight,
+            guarded,
             record: None,
         }
     }
@@ -129,9 +138,16 @@ impl Passed {
                 if let (Some(record), Some(data)) = (&mut self.record, frame.data_ref()) {
                     record.bytes_out += data.len() as u64;
                 }
+                if self
+                    .untold
+                    .is_some_and(|since| since.elapsed() >= WELL_AFTER)
+                {
+                    self.tell(EndpointResult::Good);
+                }
                 Poll::Ready(Some(Ok(frame)))
             }
             Poll::Ready(Some(Err(error))) => {
+                self.tell(EndpointResult::Failed);
                 self.broke(Why::EndpointBroke);
                 Poll::Ready(Some(Err(BodyError::Cut(error))))
             }
@@ -144,6 +160,7 @@ impl Passed {
                     return Poll::Pending;
                 };
                 ready!(overdue.as_mut().poll(context));
+                self.tell(EndpointResult::Failed);
                 self.broke(Why::EndpointTimeout);
                 Poll::Ready(Some(Err(BodyError::Overdue)))
             }
@@ -152,6 +169,17 @@ impl Passed {
 }
 
 impl Passed {
+    /// How the endpoint did; the first word counts.
+    fn tell(&mut self, result: EndpointResult) {
+        if self.untold.take().is_none() {
+            return;
+        }
+        self.flight.report(result);
+        if let Some(guarded) = &mut self.guarded {
+            guarded.ended(result == EndpointResult::Failed);
+        }
+    }
+
     /// It broke off; what was said first about why stays.
     fn broke(&mut self, why: Why) {
         if let Some(record) = &mut self.record {
@@ -162,6 +190,8 @@ impl Passed {
 
 impl Drop for Passed {
     fn drop(&mut self) {
+        // It came whole, or the client left one that went well so far.
+        self.tell(EndpointResult::Good);
         // A body of known length is not asked again after its last byte.
         if self.has_ended || self.inner.is_end_stream() {
             if let Some(lent) = self.lent.take() {

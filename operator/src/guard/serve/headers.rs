@@ -103,6 +103,11 @@ pub(super) fn host(uri: &http::Uri, headers: &HeaderMap, version: Version) -> Op
     if named.next().is_some() {
         return None;
     }
+    if let (None, Some(host)) = (uri.authority(), first)
+        && let Some(plain) = plain(host)
+    {
+        return Some(plain.to_owned());
+    }
     let host = match (uri.authority(), first) {
         // In HTTP/2 they must agree if both are given.
         (Some(authority), Some(host)) if version == Version::HTTP_2 => {
@@ -116,6 +121,18 @@ pub(super) fn host(uri: &http::Uri, headers: &HeaderMap, version: Version) -> Op
         return None;
     }
     Some(host.host().trim_end_matches('.').to_ascii_lowercase())
+}
+
+/// The name in a `Host` that is written as nearly all are: in small letters, with or without a port. All else
+/// takes a parser.
+fn plain(host: &HeaderValue) -> Option<&str> {
+    let text = host.to_str().ok()?;
+    let (name, port) = text.rsplit_once(':').unwrap_or((text, "0"));
+    let is_plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    let mut labels = name.split('.');
+    let is_name = labels.all(|label| !label.is_empty() && label.bytes().all(is_plain));
+    let is_port = (1..=5).contains(&port.len()) && port.bytes().all(|byte| byte.is_ascii_digit());
+    (is_name && is_port).then_some(name)
 }
 
 fn text(text: &str) -> HeaderValue {
@@ -213,12 +230,24 @@ mod tests {
         assert_eq!(all["x-forwarded-proto"], "http");
     }
 
+    proptest::proptest! {
+        #[test]
+        fn a_host_that_needs_no_parser_is_what_a_parser_makes_of_it(text in "[a-b0-1A.:_@+-]{0,10}") {
+            let value = HeaderValue::from_str(&text).unwrap();
+            if let Some(plain) = plain(&value) {
+                let parsed: http::uri::Authority = text.parse().unwrap();
+                proptest::prop_assert_eq!(plain, parsed.host());
+            }
+        }
+    }
+
     #[test]
     fn a_request_has_exactly_one_host() {
         let uri = "/x".parse().unwrap();
         let of = |pairs: &[(&str, &str)]| host(&uri, &headers(pairs), Version::HTTP_11);
         assert_eq!(of(&[("host", "A.Example:8080")]).unwrap(), "a.example");
         assert_eq!(of(&[("host", "[::1]:80")]).unwrap(), "[::1]");
+        assert_eq!(of(&[("host", "a.example.")]).unwrap(), "a.example");
         for bad in [
             &[][..],
             &[("host", "a"), ("host", "b")],

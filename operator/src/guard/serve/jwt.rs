@@ -31,12 +31,13 @@ use ring::hmac;
 use serde_json::{Map, Value};
 use shield::PolicySettings;
 use shield::policy::KeyPart;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use self::keys::KeyId;
 pub(in crate::guard) use self::keys::{KeySet, KeysError};
 use self::token::{Token, bearer};
 use self::verified::{Tag, Verified};
+use super::metrics::TokenMetrics;
 use crate::guard::config::Tokens;
 
 /// How long a token waits to be verified. One takes less than a tenth of a millisecond (of P-384 two), so who
@@ -63,6 +64,7 @@ pub(super) struct Desk {
     pseudonyms: hmac::Key,
     waiting: Semaphore,
     turns: Semaphore,
+    metrics: TokenMetrics,
 }
 
 /// Verifies the tokens of one issuer for one policy.
@@ -121,7 +123,7 @@ fn claim_of(part: &KeyPart) -> Option<&str> {
 
 impl Desk {
     /// `seed` is random, and nobody else knows it.
-    pub(super) fn new(seed: [u8; 16]) -> Arc<Self> {
+    pub(super) fn new(seed: [u8; 16], metrics: TokenMetrics) -> Arc<Self> {
         let seed = hmac::Key::new(hmac::HMAC_SHA256, &seed);
         let secret = |purpose: &[u8]| {
             let derived = hmac::sign(&seed, purpose);
@@ -135,7 +137,15 @@ impl Desk {
             waiting: Semaphore::new(WAITING_MAX),
             // The other half of the threads go on whatever tokens come.
             turns: Semaphore::new(threads.div_ceil(2)),
+            metrics,
         })
+    }
+
+    /// Waits for the turn of a token to be verified; none where too many others wait.
+    async fn turn(&self) -> Option<SemaphorePermit<'_>> {
+        let _place = self.waiting.try_acquire().ok()?;
+        let turn = tokio::time::timeout(TURN_MAX, self.turns.acquire());
+        turn.await.ok()?.ok()
     }
 
     /// A name for the value of a claim by which nobody finds it out. Numbers are the same as their text.
@@ -206,21 +216,32 @@ impl Verifier {
         if let Some(known) = self.known(&tag, now) {
             return Some(known);
         }
-        let token = Token::read(token, &self.wanted, now)?;
+        let metrics = &self.desk.metrics;
+        let Some(token) = Token::read(token, &self.wanted, now) else {
+            metrics.invalid.inc();
+            return None;
+        };
         if !self.keys.fits(token.algorithm, token.key.as_deref()) {
+            metrics.forged.inc();
             return None;
         }
-        let _place = self.desk.waiting.try_acquire().ok()?;
-        let turn = tokio::time::timeout(TURN_MAX, self.desk.turns.acquire());
-        let _turn = turn.await.ok()?.ok()?;
+        let Some(_turn) = self.desk.turn().await else {
+            metrics.overloaded.inc();
+            return None;
+        };
         // Requests of one citizen come together; one of them was first.
         if let Some(known) = self.known(&tag, now) {
             return Some(known);
         }
         let name = token.key.as_deref();
+        let signature = &token.signature;
         let key = self
             .keys
-            .verify(token.algorithm, name, token.message, &token.signature)?;
+            .verify(token.algorithm, name, token.message, signature);
+        let Some(key) = key else {
+            metrics.forged.inc();
+            return None;
+        };
         let claims = Arc::new(Claims {
             until: token.until,
             key,

@@ -2,6 +2,7 @@
 //! by labels for each request would cost more than the decision.
 
 mod rooms;
+mod tokens;
 
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use prometheus::{
 use super::access_log::Dropped;
 use super::answer::Refusal;
 pub(super) use rooms::RoomMetrics;
+pub(super) use tokens::TokenMetrics;
 
 /// From a refusal's microseconds to the longest that clients wait.
 const SECONDS: [f64; 14] = [
@@ -47,6 +49,7 @@ pub(super) struct Metrics {
     pub(super) log_dropped: Dropped,
     retries: IntCounterVec,
     pub(super) rooms: RoomMetrics,
+    pub(super) tokens: TokenMetrics,
     without_route: RouteMetrics,
 }
 
@@ -161,6 +164,7 @@ impl Metrics {
         registry.register(Box::new(connections.clone()))?;
         registry.register(Box::new(connections_refused.clone()))?;
         let rooms = RoomMetrics::register(registry)?;
+        let tokens = TokenMetrics::register(registry)?;
         let without_route = route(NO_ROUTE, &requests, &refused, &seconds);
         Ok(Self {
             requests,
@@ -175,6 +179,7 @@ impl Metrics {
             },
             retries,
             rooms,
+            tokens,
             without_route,
         })
     }

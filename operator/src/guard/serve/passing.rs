@@ -96,7 +96,7 @@ impl Passing<'_> {
         if let Some(guarded) = &mut guarded
             && let Some(is_error) = is_error(&sent)
         {
-            guarded.answered(is_error);
+            guarded.heard(is_error);
         }
         Ok(self.answered(sent?, guarded, client, end, record))
     }
@@ -288,16 +288,14 @@ impl Course<'_> {
         }
     }
 
-    /// What it says about the endpoint; none if it is the client's fault, or the endpoint goes away in
-    /// good order.
+    /// What it says about the endpoint; none if it is the client's fault, if the endpoint goes away in good
+    /// order, or if only the end of the answer's body will tell.
     fn result(&self, brought: &Brought) -> Option<EndpointResult> {
         if self.intake.fault().is_some() {
             return None;
         }
         match brought {
-            Brought::Answer(sent) if Failure::of_status(sent.response.status()).is_none() => {
-                Some(EndpointResult::Good)
-            }
+            Brought::Answer(sent) if Failure::of_status(sent.response.status()).is_none() => None,
             Brought::Error(SendError::Refused { .. }, _) => None,
             Brought::Answer(_) | Brought::Error(..) | Brought::TimedOut => {
                 Some(EndpointResult::Failed)

@@ -10,12 +10,12 @@ use super::by_host::ByHost;
 use super::dial::Dial;
 use super::endpoint::{Endpoints, Services};
 use super::matching::{Asked, Matcher};
-use super::metrics::{Metrics, RouteMetrics};
+use super::metrics::{Metrics, RouteMetrics, TokenMetrics};
 use super::protection::{Policies, Protection};
 use super::ready::Refusals;
 use super::retry::{Budgets, Retrying};
 use super::room::{Common, Room, RoomFault, Rooms};
-use super::tls::Certificates;
+use super::tls::{Certificates, expiries};
 use crate::guard::config::{self, Configuration, Filter, Opening, PathChange, Redirect, Rewrite};
 
 /// Why a configuration cannot be served. The one before it stays.
@@ -102,6 +102,8 @@ pub(super) struct Serving {
     pub(super) rules: Vec<Arc<Rule>>,
     budgets: Budgets,
     pub(super) rooms: Rooms,
+    /// When certificates end, in seconds since 1970, by name.
+    pub(super) expiries: BTreeMap<String, i64>,
 }
 
 #[derive(Debug)]
@@ -187,8 +189,8 @@ pub(super) enum NotFound {
 
 impl Serving {
     /// What there is before the first configuration: nothing.
-    pub(super) fn nothing(dial: Dial, seed: [u8; 16]) -> Self {
-        let policies = Policies::new(seed);
+    pub(super) fn nothing(dial: Dial, seed: [u8; 16], tokens: TokenMetrics) -> Self {
+        let policies = Policies::new(seed, tokens);
         Self {
             revision: String::new(),
             ports: BTreeMap::new(),
@@ -197,6 +199,7 @@ impl Serving {
             rooms: Rooms::new(Arc::new(Common::start())),
             rules: Vec::new(),
             budgets: Budgets::default(),
+            expiries: BTreeMap::new(),
         }
     }
 
@@ -234,6 +237,7 @@ impl Serving {
             rules,
             budgets,
             rooms,
+            expiries: expiries(&wanted.certificates),
         })
     }
 }

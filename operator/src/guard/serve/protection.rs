@@ -15,6 +15,7 @@ use tokio::sync::oneshot;
 
 use super::jwt::{self, Claims, Desk, Verifier};
 use super::matching::parameter;
+use super::metrics::TokenMetrics;
 use super::prepare::PrepareError;
 use super::queued::Queued;
 use crate::guard::config::Tokens;
@@ -81,6 +82,8 @@ pub(super) struct Guarded {
     permit: Option<Permit>,
     since: Time,
     is_sent: bool,
+    /// How long the answer took to begin, while it has not ended.
+    heard: Option<Duration>,
     outcome: concurrency::Outcome,
 }
 
@@ -134,11 +137,11 @@ impl Clock {
 }
 
 impl Policies {
-    pub(super) fn new(seed: [u8; 16]) -> Self {
+    pub(super) fn new(seed: [u8; 16], tokens: TokenMetrics) -> Self {
         Self {
             by_name: BTreeMap::new(),
             tokens: BTreeMap::new(),
-            desk: Desk::new(seed),
+            desk: Desk::new(seed, tokens),
             seed: KeySeed::new(seed),
             clock: Clock::start(),
         }
@@ -283,6 +286,7 @@ impl Protection {
             permit: None,
             since: now,
             is_sent: false,
+            heard: None,
             outcome: concurrency::Outcome::Dropped,
         };
         if wait.is_zero() {
@@ -368,17 +372,29 @@ impl Guarded {
         self.is_sent = true;
     }
 
-    /// The endpoint answered, or failed to: breakers hear of it now.
-    pub(super) fn answered(&mut self, is_error: bool) {
-        let now = self.protection.clock.now();
+    /// The endpoint began to answer, or failed to. Breakers hear of a failure now, of an answer that begins
+    /// well when it has ended; how long its body takes is also up to the client, and counts for nothing.
+    pub(super) fn heard(&mut self, is_error: bool) {
+        let elapsed = self.protection.clock.now().since(self.since);
+        self.heard = Some(elapsed);
+        if is_error {
+            self.ended(true);
+        }
+    }
+
+    /// The answer ended, or broke off.
+    pub(super) fn ended(&mut self, is_error: bool) {
+        let Some(elapsed) = self.heard.take() else {
+            return;
+        };
         self.outcome = if is_error {
             concurrency::Outcome::Failure
         } else {
             concurrency::Outcome::Success
         };
         if let Some(admission) = self.admission.take() {
-            let elapsed = now.since(self.since);
             let outcome = breaker::Outcome { elapsed, is_error };
+            let now = self.protection.clock.now();
             self.protection.policy.finish(admission, outcome, now);
         }
     }
@@ -395,6 +411,7 @@ impl Guarded {
 
 impl Drop for Guarded {
     fn drop(&mut self) {
+        self.ended(false);
         let now = self.protection.clock.now();
         let policy = &self.protection.policy;
         if let Some(admission) = self.admission.take() {

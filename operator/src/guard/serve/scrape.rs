@@ -33,6 +33,7 @@ struct Families {
     rates: GaugeVec,
     shadowed: IntCounterVec,
     ejected: IntGaugeVec,
+    expiries: IntGaugeVec,
 }
 
 impl Scrape {
@@ -98,16 +99,22 @@ impl Families {
                 "Endpoints of a route's services that get no requests now since they fail.",
                 &["route"],
             )?,
+            expiries: integers(
+                "jiuzhou_certificate_expiry_timestamp_seconds",
+                "When a certificate that is shown to clients ends, or one that it stands by.",
+                &["certificate"],
+            )?,
         })
     }
 
-    fn all(&self) -> [&dyn Collector; 5] {
+    fn all(&self) -> [&dyn Collector; 6] {
         [
             &self.breakers,
             &self.hot_keys,
             &self.rates,
             &self.shadowed,
             &self.ejected,
+            &self.expiries,
         ]
     }
 
@@ -117,6 +124,7 @@ impl Families {
         self.rates.reset();
         self.shadowed.reset();
         self.ejected.reset();
+        self.expiries.reset();
         let serving = shared.current.load();
         let all = standing(shared);
         for policy in &all.policies {
@@ -126,6 +134,9 @@ impl Families {
         }
         for (route, ejected) in ejected(&serving) {
             self.ejected.with_label_values(&[route]).set(ejected);
+        }
+        for (name, end) in &serving.expiries {
+            self.expiries.with_label_values(&[name]).set(*end);
         }
     }
 

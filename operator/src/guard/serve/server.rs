@@ -4,12 +4,15 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::task::{Context, Waker};
 use std::time::Duration;
 
+use futures::stream::FuturesUnordered;
+use futures::{FutureExt as _, StreamExt as _};
 use http::Request;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -52,6 +55,32 @@ pub(super) struct Ports {
     pub(super) tracker: TaskTracker,
     /// Connections finish what is under way and end.
     pub(super) drain: CancellationToken,
+}
+
+/// How a connection has to end.
+enum End {
+    /// What is under way is answered before.
+    Graceful,
+    AtOnce,
+}
+
+/// Runs what answers a request of HTTP/2, in a task of its own only if it has to wait: a refusal is there at
+/// once, and goes out with what else the connection has to say.
+#[derive(Clone, Copy, Debug)]
+struct AtOnceOrApart;
+
+impl<F> hyper::rt::Executor<F> for AtOnceOrApart
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    fn execute(&self, future: F) {
+        let mut future = Box::pin(future);
+        // Whoever spawns it polls it again, and wakes the task then.
+        let mut context = Context::from_waker(Waker::noop());
+        if future.as_mut().poll(&mut context).is_pending() {
+            tokio::spawn(future);
+        }
+    }
 }
 
 /// When something last happened on a connection.
@@ -147,24 +176,36 @@ impl Ports {
         let builder = builder();
         let serving = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
         let mut serving = std::pin::pin!(serving);
-        let mut looks = tokio::time::interval(LOOK);
-        looks.tick().await;
-        let mut is_ending = false;
+        // Kept apart, so that it is looked at when it has something to say and not at every packet.
+        let mut ending = FuturesUnordered::from_iter([self.ending(&pulse).left_future()]);
         loop {
             tokio::select! {
+                biased;
                 // What a client breaks is its own business.
                 _ended = serving.as_mut() => return,
-                () = self.drain.cancelled(), if !is_ending => {
-                    is_ending = true;
-                    serving.as_mut().graceful_shutdown();
+                Some(end) = ending.next() => match end {
+                    End::AtOnce => return,
+                    End::Graceful => {
+                        serving.as_mut().graceful_shutdown();
+                        ending.push(mute(&pulse).right_future());
+                    }
                 }
+            }
+        }
+    }
+
+    /// Waits until a connection has to end whatever its client does.
+    async fn ending(&self, pulse: &Pulse) -> End {
+        let mut looks = tokio::time::interval(LOOK);
+        loop {
+            tokio::select! {
+                () = self.drain.cancelled() => return End::Graceful,
                 _ = looks.tick() => {
                     if pulse.is_mute() {
-                        return;
+                        return End::AtOnce;
                     }
-                    if pulse.is_idle() && !is_ending {
-                        is_ending = true;
-                        serving.as_mut().graceful_shutdown();
+                    if pulse.is_idle() {
+                        return End::Graceful;
                     }
                 }
             }
@@ -172,8 +213,17 @@ impl Ports {
     }
 }
 
-fn builder() -> auto::Builder<TokioExecutor> {
-    let mut builder = auto::Builder::new(TokioExecutor::new());
+/// Waits until a connection that was told to end must not be waited for.
+async fn mute(pulse: &Pulse) -> End {
+    let mut looks = tokio::time::interval(LOOK);
+    while !pulse.is_mute() {
+        looks.tick().await;
+    }
+    End::AtOnce
+}
+
+fn builder() -> auto::Builder<AtOnceOrApart> {
+    let mut builder = auto::Builder::new(AtOnceOrApart);
     builder
         .http1()
         .timer(TokioTimer::new())

@@ -71,6 +71,23 @@ where
     }
 }
 
+/// When each certificate ends, in seconds since 1970: it or the first of those that it stands by.
+pub(super) fn expiries(all: &BTreeMap<String, Certificate>) -> BTreeMap<String, i64> {
+    let end = |certificate: &Certificate| {
+        let chain = CertificateDer::pem_slice_iter(certificate.chain.as_bytes());
+        let ends = chain.filter_map(|one| {
+            let one = one.ok()?;
+            let (_, read) = x509_parser::parse_x509_certificate(&one).ok()?;
+            Some(read.validity().not_after.timestamp())
+        });
+        ends.min()
+    };
+    let named = all
+        .iter()
+        .map(|(name, one)| Some((name.clone(), end(one)?)));
+    named.flatten().collect()
+}
+
 /// What connections are accepted with.
 pub(super) fn server(resolver: Arc<dyn ResolvesServerCert>) -> Arc<ServerConfig> {
     let mut server = ServerConfig::builder()

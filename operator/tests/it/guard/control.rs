@@ -18,7 +18,7 @@ use operator::runtime::lease::Timing;
 use operator::runtime::metrics::Metrics;
 use operator::runtime::serve::Health;
 use operator::runtime::watch::Freshness;
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, date_time_ymd};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
@@ -46,8 +46,14 @@ impl Folder {
     }
 
     fn files(&self, name: &str) -> Files {
+        self.files_until(name, 2100)
+    }
+
+    fn files_until(&self, name: &str, year: i32) -> Files {
         let key = KeyPair::generate().unwrap();
-        let params = CertificateParams::new(vec!["localhost".into()]).unwrap();
+        let mut params = CertificateParams::new(vec!["localhost".into()]).unwrap();
+        params.not_before = date_time_ymd(2019, 1, 1);
+        params.not_after = date_time_ymd(year, 1, 1);
         let certificate = params.signed_by(&key, &self.authority).unwrap();
         let file = |kind: &str| self.path.join(format!("{name}-{kind}.pem"));
         std::fs::write(file("certificate"), certificate.pem()).unwrap();
@@ -276,6 +282,30 @@ async fn who_is_certified_by_others_is_told_nothing() {
     })
     .await;
     assert_eq!(stranger.guard.revision(), "");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_guard_whose_certificate_has_expired_is_told_nothing_until_it_is_renewed() {
+    let folder = Folder::new("expired");
+    let (cluster, port) = (Cluster::new(), free_port());
+    apply(&cluster, port, mirror().await);
+    let running = control(&cluster, folder.files("control")).await;
+    let expired = folder.files_until("guard", 2020);
+    let own = folder.path.join("late");
+    std::fs::create_dir_all(&own).unwrap();
+    let (control, address) = (running.at.port(), Ipv4Addr::new(127, 0, 0, 2));
+    let late = follow_as("late", address, control, expired, &own);
+    let friend = follow(control, folder.files("friend"), &folder.path);
+    until("the friend serves", async || {
+        !friend.guard.revision().is_empty()
+    })
+    .await;
+    assert_eq!(late.guard.revision(), "");
+    folder.files("guard");
+    until("it serves as well", async || {
+        late.guard.revision() == friend.guard.revision()
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

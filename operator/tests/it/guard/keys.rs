@@ -11,7 +11,7 @@ use ring::rand::SystemRandom;
 use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
 use serde_json::{Value, json};
 
-use super::support::{mirror, routes, say, serve, serve_with, settings, status, to};
+use super::support::{metric, mirror, routes, say, serve, serve_with, settings, status, to};
 
 struct Issuer(EcdsaKeyPair);
 
@@ -193,6 +193,8 @@ async fn a_flood_of_forged_tokens_takes_nothing_from_citizens() {
     }
     flood.await.unwrap();
     assert_eq!(with_token(at, &issuer.token("one")).await, 200);
+    let refused = metric(&served, "jiuzhou_tokens_refused_total", &[]);
+    assert!((refused - 300.0).abs() < 0.5, "{refused}");
 }
 
 async fn behind(hops: u8) -> super::support::Served {

@@ -40,7 +40,11 @@ async fn patient() -> Patient {
     Patient { at, is_sick, asked }
 }
 
-fn ejecting(endpoints: &[SocketAddr], failures: u32, eject_for: Duration) -> Configuration {
+pub(super) fn ejecting(
+    endpoints: &[SocketAddr],
+    failures: u32,
+    eject_for: Duration,
+) -> Configuration {
     let mut configuration = simple(endpoints);
     let service = configuration.services.get_mut("ns/app:80").unwrap();
     service.outliers = OutlierSettings {

@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 
 use super::support::{Served, endpoint, get, mirror, routes, say, serve, status, text, to, within};
 
-fn protected(endpoint: SocketAddr, policy: &Value) -> Configuration {
+pub(super) fn protected(endpoint: SocketAddr, policy: &Value) -> Configuration {
     let rule = Rule {
         policy: Some("ns/policy".into()),
         ..to("ns/app:80")

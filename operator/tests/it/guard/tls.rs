@@ -10,13 +10,25 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use super::support::{mirror, say, serve, simple, status, within};
+use super::support::{metric, mirror, say, serve, simple, status, within};
 
 fn certificate(name: &str) -> Certificate {
     let made = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
     Certificate {
         chain: made.cert.pem(),
         key: made.signing_key.serialize_pem(),
+    }
+}
+
+/// One that ended long ago.
+fn expired(name: &str) -> Certificate {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let mut params = rcgen::CertificateParams::new([name.to_owned()]).unwrap();
+    params.not_before = rcgen::date_time_ymd(2019, 1, 1);
+    params.not_after = rcgen::date_time_ymd(2020, 1, 1);
+    Certificate {
+        chain: params.self_signed(&key).unwrap().pem(),
+        key: key.serialize_pem(),
     }
 }
 
@@ -126,6 +138,41 @@ async fn a_renewed_certificate_is_shown_to_the_next_connection_and_a_broken_one_
         ),
         200
     );
+}
+
+#[tokio::test]
+async fn an_expired_certificate_is_told_hurts_no_other_name_and_is_renewed_at_once() {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let mut configuration = with_tls(&["a.example", "b.example"]).await;
+    let old = expired("a.example");
+    let name = "ns/a.example";
+    configuration.certificates.insert(name.into(), old.clone());
+    let served = serve(&configuration).await;
+    let ends = || {
+        let labels = [("certificate", name)];
+        metric(
+            &served,
+            "jiuzhou_certificate_expiry_timestamp_seconds",
+            &labels,
+        )
+    };
+    // The first of January 2020.
+    assert!((ends() - 1_577_836_800.0).abs() < 1.0, "{}", ends());
+    let refused = ask(served.at, &old, "a.example", "a.example").await;
+    let refused = refused.unwrap_err().to_string();
+    assert!(refused.contains("expired"), "{refused}");
+    let other = &configuration.certificates["ns/b.example"];
+    let answer = ask(served.at, other, "b.example", "b.example").await;
+    assert_eq!(status(&answer.unwrap()), 200);
+
+    let renewed = certificate("a.example");
+    configuration
+        .certificates
+        .insert(name.into(), renewed.clone());
+    served.guard.apply(&configuration).await.unwrap();
+    let answer = ask(served.at, &renewed, "a.example", "a.example").await;
+    assert_eq!(status(&answer.unwrap()), 200);
+    assert!(ends() > 1_800_000_000.0, "{}", ends());
 }
 
 #[tokio::test]

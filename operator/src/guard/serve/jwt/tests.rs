@@ -81,12 +81,17 @@ fn tokens(jwks: String) -> Tokens {
     }
 }
 
+fn desk(seed: u8) -> Arc<Desk> {
+    let metrics = TokenMetrics::register(&prometheus::Registry::new()).unwrap();
+    Desk::new([seed; 16], metrics)
+}
+
 fn verifier_at(desk: &Arc<Desk>, jwks: String) -> Verifier {
     Verifier::new(&tokens(jwks), &BTreeSet::from(["sub"]), desk).unwrap()
 }
 
 fn verifier(jwks: String) -> Verifier {
-    verifier_at(&Desk::new([7; 16]), jwks)
+    verifier_at(&desk(7), jwks)
 }
 
 /// The key for `sub`.
@@ -112,7 +117,7 @@ async fn a_good_token_gives_a_key_that_names_nobody() {
     assert_eq!(one.len(), PSEUDONYM);
     assert!(!one.contains(CITIZEN) && !format!("{verifier:?}").contains(CITIZEN));
     // Another guard, or this one after a start, has other names for the same citizens.
-    let elsewhere = verifier_at(&Desk::new([8; 16]), verifier.wanted.jwks.clone());
+    let elsewhere = verifier_at(&desk(8), verifier.wanted.jwks.clone());
     assert_ne!(key(&elsewhere, &issuer.token(&claims())).await, Some(one));
 }
 
@@ -287,7 +292,7 @@ async fn names_of_keys_may_be_left_out_by_either_side() {
 #[tokio::test]
 async fn a_key_that_is_taken_away_ends_its_tokens_at_once_and_no_others() {
     let (old, new) = (Issuer::new(), Issuer::new());
-    let desk = Desk::new([7; 16]);
+    let desk = desk(7);
     let both = verifier_at(&desk, set(&[old.jwk(Some("a")), new.jwk(Some("b"))]));
     let of_old = old.token(&claims());
     let of_new = new.signed(&json!({"alg": "ES256", "kid": "b"}), &claims());
@@ -302,7 +307,7 @@ async fn a_key_that_is_taken_away_ends_its_tokens_at_once_and_no_others() {
 #[tokio::test]
 async fn what_is_known_ends_with_the_token_and_is_known_only_to_who_asks_the_same() {
     let issuer = Issuer::new();
-    let desk = Desk::new([7; 16]);
+    let desk = desk(7);
     let jwks = set(&[issuer.jwk(Some("a"))]);
     let one = verifier_at(&desk, jwks.clone());
     let token = issuer.token(&claims());
