@@ -11,14 +11,17 @@
 
 mod access_log;
 mod answer;
+mod answers;
 mod body;
 mod by_host;
 mod client;
 mod dial;
 mod endpoint;
 pub mod fetch;
+mod given;
 mod headers;
 pub(super) mod jwt;
+mod keys;
 mod listening;
 mod matching;
 mod metrics;
@@ -42,6 +45,7 @@ mod tls;
 mod trace;
 mod tunnel;
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::atomic::AtomicUsize;
@@ -213,7 +217,18 @@ impl Guard {
                 .call_once(|| drop(tokio::spawn(room::tend(shared))));
         }
         self.listening.listen(&wanted).await;
+        self.forget(&before);
         Ok(())
+    }
+
+    /// Drops the series of routes that are no more.
+    fn forget(&self, before: &Serving) {
+        let now = self.ports.shared.current.load();
+        let mut gone: BTreeSet<&str> = before.routes().collect();
+        for route in now.routes() {
+            gone.remove(route);
+        }
+        self.ports.shared.metrics.forget(&gone);
     }
 
     /// Lets somebody else coordinate waiting rooms over so many guards; until then this guard does so

@@ -12,6 +12,7 @@ mod outlier;
 mod passing;
 mod protecting;
 mod retries;
+mod slow_clients;
 mod support;
 mod tls;
 mod upgrades;

@@ -3,21 +3,12 @@
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use http_body_util::Full;
-use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
-use shield::EndpointResult;
-use tokio::time::{Instant, Sleep};
+use hyper::body::{Body, Bytes, Frame, SizeHint};
 
-use super::endpoint::Flight;
-use super::pool::Lent;
-use super::protection::Guarded;
+use super::answers::Taken;
 use super::record::{Record, Why};
-
-/// An endpoint that still sends after this has done well: a stream may last for hours, and neither a trial of
-/// the endpoint nor that of a breaker waits for its end.
-const WELL_AFTER: Duration = Duration::from_secs(1);
 
 /// Why a body ended before its end.
 #[derive(Debug, thiserror::Error)]
@@ -31,6 +22,9 @@ pub(super) enum BodyError {
     /// The time for the whole request is over.
     #[error("the time for the request is over")]
     Overdue,
+    /// The client took nothing for too long.
+    #[error("the client takes nothing of the answer")]
+    NotTaken,
     /// It is being sent to another endpoint instead.
     #[error("the request is sent elsewhere")]
     Stale,
@@ -51,35 +45,16 @@ pub(super) enum Answer {
 /// What an endpoint says.
 #[derive(Debug)]
 pub(super) struct Passed {
-    inner: Incoming,
+    taken: Taken,
     has_ended: bool,
-    lent: Option<Lent>,
-    overdue: Option<Pin<Box<Sleep>>>,
-    /// Since when nobody was told how the endpoint did; none where it is told.
-    untold: Option<Instant>,
-    flight: Flight,
-    /// Its place among those under way is free when the body ended.
-    guarded: Option<Guarded>,
     record: Option<Box<Record>>,
 }
 
 impl Passed {
-    pub(super) fn new(
-        inner: Incoming,
-        lent: Option<Lent>,
-        flight: Flight,
-        end: Option<Instant>,
-        guarded: Option<Guarded>,
-    ) -> Self {
-        let overdue = end.map(|end| Box::pin(tokio::time::sleep_until(end)));
+    pub(super) fn new(taken: Taken) -> Self {
         Self {
-            inner,
+            taken,
             has_ended: false,
-            lent,
-            overdue,
-            untold: Some(Instant::now()),
-            flight,
-            guarded,
             record: None,
         }
     }
@@ -119,65 +94,37 @@ impl Body for Answer {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Own(body) => body.is_end_stream(),
-            Self::Passed(passed) => passed.has_ended || passed.inner.is_end_stream(),
+            Self::Passed(passed) => passed.has_ended || passed.taken.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Own(body) => body.size_hint(),
-            Self::Passed(passed) => passed.inner.size_hint(),
+            Self::Passed(passed) => passed.taken.size_hint(),
         }
     }
 }
 
 impl Passed {
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        match Pin::new(&mut self.inner).poll_frame(context) {
-            Poll::Ready(Some(Ok(frame))) => {
+        let frame = ready!(self.taken.poll(context));
+        Poll::Ready(match frame {
+            Some(Ok(frame)) => {
                 if let (Some(record), Some(data)) = (&mut self.record, frame.data_ref()) {
                     record.bytes_out += data.len() as u64;
                 }
-                if self
-                    .untold
-                    .is_some_and(|since| since.elapsed() >= WELL_AFTER)
-                {
-                    self.tell(EndpointResult::Good);
-                }
-                Poll::Ready(Some(Ok(frame)))
+                Some(Ok(frame))
             }
-            Poll::Ready(Some(Err(error))) => {
-                self.tell(EndpointResult::Failed);
-                self.broke(Why::EndpointBroke);
-                Poll::Ready(Some(Err(BodyError::Cut(error))))
+            Some(Err((error, why))) => {
+                self.broke(why);
+                Some(Err(error))
             }
-            Poll::Ready(None) => {
+            None => {
                 self.has_ended = true;
-                Poll::Ready(None)
+                None
             }
-            Poll::Pending => {
-                let Some(overdue) = &mut self.overdue else {
-                    return Poll::Pending;
-                };
-                ready!(overdue.as_mut().poll(context));
-                self.tell(EndpointResult::Failed);
-                self.broke(Why::EndpointTimeout);
-                Poll::Ready(Some(Err(BodyError::Overdue)))
-            }
-        }
-    }
-}
-
-impl Passed {
-    /// How the endpoint did; the first word counts.
-    fn tell(&mut self, result: EndpointResult) {
-        if self.untold.take().is_none() {
-            return;
-        }
-        self.flight.report(result);
-        if let Some(guarded) = &mut self.guarded {
-            guarded.ended(result == EndpointResult::Failed);
-        }
+        })
     }
 
     /// It broke off; what was said first about why stays.
@@ -190,15 +137,11 @@ impl Passed {
 
 impl Drop for Passed {
     fn drop(&mut self) {
-        // It came whole, or the client left one that went well so far.
-        self.tell(EndpointResult::Good);
         // A body of known length is not asked again after its last byte.
-        if self.has_ended || self.inner.is_end_stream() {
-            if let Some(lent) = self.lent.take() {
-                lent.give_back();
-            }
+        if self.has_ended || self.taken.is_end_stream() {
+            self.taken.give_back();
         } else {
-            self.broke(Why::ClientGone);
+            self.broke(self.taken.why());
         }
     }
 }

@@ -46,6 +46,7 @@ pub(super) fn of_request(connection: &Arc<Connection>, headers: &HeaderMap) -> A
         // A proxy that ends TLS has a port of its own, which nobody tells.
         shown_port: seen.is_tls.map_or(connection.shown_port, |_| usual),
         is_tls,
+        answers: Arc::clone(&connection.answers),
         room: Arc::clone(&connection.room),
     })
 }

@@ -15,6 +15,8 @@ const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 pub(super) const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
 const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
+const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
+const WEBSOCKET: &[u8] = b"websocket";
 const TRAILERS: HeaderValue = HeaderValue::from_static("trailers");
 
 /// Whose request it is.
@@ -38,7 +40,9 @@ pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap) -> Option<HeaderValue> {
     if headers.contains_key(CONNECTION) {
         let named: Vec<HeaderName> = headers.get_all(CONNECTION).iter().flat_map(names).collect();
         if named.contains(&UPGRADE) {
-            upgrade = headers.remove(UPGRADE);
+            // Nothing else: what speaks HTTP itself, as h2c does, would carry requests past every rule.
+            let asked = headers.remove(UPGRADE);
+            upgrade = asked.filter(|asked| asked.as_bytes().eq_ignore_ascii_case(WEBSOCKET));
         }
         for name in named {
             headers.remove(name);
@@ -54,6 +58,7 @@ pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap) -> Option<HeaderValue> {
         TRAILER,
         TRANSFER_ENCODING,
         UPGRADE,
+        HTTP2_SETTINGS,
     ] {
         headers.remove(name);
     }

@@ -4,9 +4,12 @@
 mod rooms;
 mod tokens;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use http::StatusCode;
+use prometheus::core::Collector as _;
+use prometheus::proto::{Metric, MetricFamily};
 use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
 };
@@ -210,11 +213,46 @@ impl Metrics {
         of.seconds.observe(took.as_secs_f64());
     }
 
+    /// Drops the series of routes that are gone.
+    pub(super) fn forget(&self, routes: &BTreeSet<&str>) {
+        for route in routes {
+            for outcome in ["Passed", "Failed", "Refused", "ClientGone"] {
+                // What was never counted has no series.
+                let _ = self.requests.remove_label_values(&[route, outcome]);
+            }
+            for outcome in ["Recovered", "Failed", "OverBudget", "TooLong"] {
+                let _ = self.retries.remove_label_values(&[route, outcome]);
+            }
+            let _ = self.seconds.remove_label_values(&[route]);
+        }
+        for [route, rule, reason] in refused_series(&self.refused) {
+            if routes.contains(route.as_str()) {
+                let _ = self.refused.remove_label_values(&[&route, &rule, &reason]);
+            }
+        }
+    }
+
     /// Counts a refusal of which nothing is known before.
     pub(super) fn count_refusal(&self, refusal: &Refusal, of: Option<&RouteMetrics>) {
         let of = of.unwrap_or(&self.without_route);
         of.refused_by(refusal.rule(), refusal.name()).inc();
     }
+}
+
+/// Route, rule and reason of each series.
+fn refused_series(refused: &IntCounterVec) -> Vec<[String; 3]> {
+    let families = refused.collect();
+    let series = families.iter().flat_map(MetricFamily::get_metric);
+    let labels = |metric: &Metric| {
+        ["route", "rule", "reason"].map(|wanted| {
+            let mut all = metric.get_label().iter();
+            let label = all.find(|label| label.name() == wanted);
+            label
+                .map(|label| label.value().to_owned())
+                .unwrap_or_default()
+        })
+    };
+    series.map(labels).collect()
 }
 
 fn route(

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use http::HeaderMap;
 use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep};
 
 use super::body::BodyError;
 
@@ -66,6 +66,8 @@ struct Source {
     trailers: Option<HeaderMap>,
     /// Runs while nothing comes.
     pause: Option<Pin<Box<Sleep>>>,
+    /// When something came last.
+    last: Option<Instant>,
     kept: Option<Kept>,
     fault: Option<Fault>,
     turn: u32,
@@ -98,6 +100,7 @@ impl Intake {
             has_ended: false,
             trailers: None,
             pause: None,
+            last: None,
             kept,
             fault: None,
             turn: 0,
@@ -138,6 +141,22 @@ impl Intake {
         if let Some(source) = &self.0 {
             lock(source).kept = None;
         }
+    }
+
+    /// When the client said its last word so far; none where there is no body.
+    pub(super) fn last(&self) -> Option<Instant> {
+        self.0.as_ref().and_then(|source| lock(source).last)
+    }
+
+    /// The time is over while the client was still to send: it is too slow, and the endpoint waited as well.
+    pub(super) fn is_late(&self) -> bool {
+        self.0.as_ref().is_some_and(|source| {
+            let mut state = lock(source);
+            if state.pause.is_some() && !state.has_ended {
+                state.fault.get_or_insert(Fault::TooSlow);
+            }
+            state.fault == Some(Fault::TooSlow)
+        })
     }
 
     /// How the client broke it off.
@@ -196,6 +215,7 @@ impl Source {
         match Pin::new(&mut self.inner).poll_frame(context) {
             Poll::Ready(Some(Ok(frame))) => {
                 self.pause = None;
+                self.last = Some(Instant::now());
                 Poll::Ready(Some(self.take(frame)))
             }
             Poll::Ready(Some(Err(error))) => {
@@ -203,6 +223,8 @@ impl Source {
                 Poll::Ready(Some(Err(BodyError::Cut(error))))
             }
             Poll::Ready(None) => {
+                self.pause = None;
+                self.last = Some(Instant::now());
                 self.has_ended = true;
                 Poll::Ready(None)
             }

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use super::answer::Reason;
 use super::body::{Answer, Passed};
 use super::endpoint::{Endpoints, Flight};
+use super::given::Given;
 use super::headers::{Client, drop_underscores, forwarded, strip_hop_by_hop};
 use super::outgoing::{Fault, Intake, Outgoing};
 use super::pool::{Pool, SendError, Sent, Unsent};
@@ -76,7 +77,7 @@ impl Passing<'_> {
         }
         let upgrade = strip_hop_by_hop(request.headers_mut());
         let client = upgrade.is_some().then(|| hyper::upgrade::on(&mut request));
-        self.change(&mut request, record);
+        self.change(&mut request, record)?;
         if let Some(protocol) = &upgrade {
             let headers = request.headers_mut();
             headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
@@ -91,12 +92,15 @@ impl Passing<'_> {
         if let Some(guarded) = &mut guarded {
             guarded.sent();
         }
+        let sending = intake.clone();
         let course = self.course(&request, intake, is_kept, end, record);
         let sent = course.run(request).await;
+        let sent = sent.and_then(|got| asked_for(got, upgrade.is_some()));
+        let last = sending.last();
         if let Some(guarded) = &mut guarded
             && let Some(is_error) = is_error(&sent)
         {
-            guarded.heard(is_error);
+            guarded.heard(is_error, last);
         }
         Ok(self.answered(sent?, guarded, client, end, record))
     }
@@ -130,7 +134,7 @@ impl Passing<'_> {
     }
 
     /// Makes the request what the endpoint shall see.
-    fn change(&self, request: &mut Request<Incoming>, record: &Record) {
+    fn change(&self, request: &mut Request<Incoming>, record: &Record) -> Result<(), Reason> {
         let connection = self.connection;
         let (host, port) = (record.host.as_str(), connection.shown_port);
         let rewrites = [&self.rule.changes, &self.backend.changes];
@@ -146,9 +150,8 @@ impl Passing<'_> {
         };
         let shown = rewrite.and_then(|rewrite| rewrite.hostname.clone());
         let authority = original_authority(request);
-        *request.uri_mut() = PathAndQuery::try_from(target)
-            .map(Uri::from)
-            .unwrap_or_default();
+        let target = PathAndQuery::try_from(target).map_err(|_| Reason::BrokenRoute)?;
+        *request.uri_mut() = Uri::from(target);
         let headers = request.headers_mut();
         headers.remove(EXPECT);
         drop_underscores(headers);
@@ -170,6 +173,7 @@ impl Passing<'_> {
         for changes in rewrites {
             changes.request.apply(headers);
         }
+        Ok(())
     }
 
     fn answered(
@@ -185,8 +189,11 @@ impl Passing<'_> {
         let is_upgrade = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         let server = is_upgrade.then(|| hyper::upgrade::on(&mut response));
         *response.version_mut() = Version::default();
-        let mut response = response
-            .map(|body| Answer::Passed(Box::new(Passed::new(body, lent, flight, end, guarded))));
+        let mut response = response.map(|body| {
+            let given = Given::new(body, lent, flight, end, guarded);
+            let taken = self.connection.answers.begin(given);
+            Answer::Passed(Box::new(Passed::new(taken)))
+        });
         let headers = response.headers_mut();
         for changes in [&self.rule.changes, &self.backend.changes] {
             changes.response.apply(headers);
@@ -248,7 +255,7 @@ impl Course<'_> {
                 Ok((next, back)) => (flight, request) = (next, back),
                 Err(Brought::Answer(sent)) => return Ok((flight, sent)),
                 Err(Brought::Error(error, _)) => return Err(self.reason(&error)),
-                Err(Brought::TimedOut) => return Err(Reason::EndpointTimeout),
+                Err(Brought::TimedOut) => return Err(self.late()),
             }
         }
     }
@@ -274,7 +281,11 @@ impl Course<'_> {
         let sent = match self.end.into_iter().chain(backend).min() {
             Some(deadline) => match tokio::time::timeout_at(deadline, sending).await {
                 Ok(sent) => sent,
-                Err(_) => return Brought::TimedOut,
+                Err(_) => {
+                    // Found out now: what the client sends later is no excuse for the endpoint.
+                    self.intake.is_late();
+                    return Brought::TimedOut;
+                }
             },
             None => sending.await,
         };
@@ -349,16 +360,21 @@ impl Course<'_> {
         Ok((flight, request))
     }
 
+    /// Whose fault it is that the time is over.
+    fn late(&self) -> Reason {
+        let fault = self.intake.fault().map(of_client);
+        fault.unwrap_or(Reason::EndpointTimeout)
+    }
+
     fn reason(&self, error: &SendError) -> Reason {
-        match (self.intake.fault(), error) {
-            (Some(Fault::TooLong), _) => Reason::BodyTooLong,
-            (Some(Fault::TooSlow), _) => Reason::BodyTooSlow,
-            (Some(Fault::Cut), _) => Reason::BodyCut,
-            (None, SendError::Connect { .. }) => Reason::ConnectFailure,
-            (
-                None,
-                SendError::Handshake { .. } | SendError::Refused { .. } | SendError::Broken { .. },
-            ) => Reason::EndpointBroke,
+        if let Some(fault) = self.intake.fault() {
+            return of_client(fault);
+        }
+        match error {
+            SendError::Connect { .. } => Reason::ConnectFailure,
+            SendError::Handshake { .. } | SendError::Refused { .. } | SendError::Broken { .. } => {
+                Reason::EndpointBroke
+            }
         }
     }
 }
@@ -375,6 +391,23 @@ impl Spare {
         *request.version_mut() = self.version;
         request.headers_mut().clone_from(&self.headers);
         Some(request)
+    }
+}
+
+/// Nobody changes to another protocol that the client did not ask for.
+fn asked_for((flight, sent): (Flight, Sent), is_asked: bool) -> Result<(Flight, Sent), Reason> {
+    let is_upgrade = sent.response.status() == StatusCode::SWITCHING_PROTOCOLS;
+    if is_upgrade && !is_asked {
+        return Err(Reason::EndpointBroke);
+    }
+    Ok((flight, sent))
+}
+
+fn of_client(fault: Fault) -> Reason {
+    match fault {
+        Fault::TooLong => Reason::BodyTooLong,
+        Fault::TooSlow => Reason::BodyTooSlow,
+        Fault::Cut => Reason::BodyCut,
     }
 }
 

@@ -27,6 +27,11 @@ const IDLE_COUNT_MAX: usize = 256;
 /// A kept connection may have ended unseen; so many of them are tried before the request is given up.
 const STALE_MAX: usize = 3;
 
+/// A connection that many requests share is asked whether it still lives while any of them waits, and is given
+/// up where it says nothing: a network that lost it would let all of them hang for a quarter of an hour.
+const PING_EVERY: Duration = Duration::from_secs(10);
+const PING_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// Why an endpoint gave no answer.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum SendError {
@@ -75,7 +80,15 @@ pub(super) struct Pool {
     protocol: Protocol,
     in_flight: AtomicUsize,
     idle: Mutex<Vec<(http1::SendRequest<Outgoing>, Instant)>>,
-    shared: tokio::sync::Mutex<Option<http2::SendRequest<Outgoing>>>,
+    shared: tokio::sync::Mutex<Shared>,
+}
+
+/// The one connection of HTTP/2.
+#[derive(Debug, Default)]
+struct Shared {
+    sender: Option<http2::SendRequest<Outgoing>>,
+    /// When none could be made, and why: who waited for that attempt need not make it again.
+    failed: Option<(Instant, std::io::ErrorKind)>,
 }
 
 /// A connection that is in use for one request.
@@ -261,14 +274,31 @@ impl Pool {
         &self,
         is_new: &mut bool,
     ) -> Result<http2::SendRequest<Outgoing>, SendError> {
+        let asked = Instant::now();
         let mut shared = self.shared.lock().await;
-        if let Some(sender) = shared.as_ref().filter(|sender| !sender.is_closed()) {
+        if let Some(sender) = shared.sender.as_ref().filter(|sender| !sender.is_closed()) {
             return Ok(sender.clone());
         }
         *is_new = true;
-        let stream = self.connect().await?;
+        if let Some((_, kind)) = shared.failed.filter(|(since, _)| *since >= asked) {
+            return Err(SendError::Connect {
+                at: self.at,
+                source: kind.into(),
+            });
+        }
+        let stream = match self.connect().await {
+            Ok(stream) => stream,
+            Err(error) => {
+                if let SendError::Connect { source, .. } = &error {
+                    shared.failed = Some((Instant::now(), source.kind()));
+                }
+                return Err(error);
+            }
+        };
         let shaken = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
+            .keep_alive_interval(PING_EVERY)
+            .keep_alive_timeout(PING_TIMEOUT)
             .handshake(stream)
             .await;
         let (sender, connection) = shaken.map_err(|source| SendError::Handshake {
@@ -276,7 +306,7 @@ impl Pool {
             source,
         })?;
         tokio::spawn(connection);
-        *shared = Some(sender.clone());
+        shared.sender = Some(sender.clone());
         Ok(sender)
     }
 }

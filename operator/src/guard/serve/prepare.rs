@@ -203,6 +203,11 @@ impl Serving {
         }
     }
 
+    /// The routes that have rules, some more than once.
+    pub(super) fn routes(&self) -> impl Iterator<Item = &str> {
+        self.rules.iter().map(|rule| rule.route.as_str())
+    }
+
     /// Endpoints that were there before are kept with their connections.
     pub(super) fn prepare(
         wanted: &Configuration,

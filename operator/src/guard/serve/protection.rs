@@ -1,20 +1,16 @@
 //! The shield around a request: asked before it is sent, told how it went.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant, SystemTime};
 
-use http::HeaderMap;
-use http::header::COOKIE;
 use shield::concurrency::{self, Concurrency, Entered, Permit, Refusal, Turn};
 use shield::policy::{Admission, Denied, KeyPart};
 use shield::{ClassId, KeySeed, PolicySettings, SHARED_CYCLE, Time, breaker};
 use tokio::sync::oneshot;
 
 use super::jwt::{self, Claims, Desk, Verifier};
-use super::matching::parameter;
+use super::keys::Keys;
 use super::metrics::TokenMetrics;
 use super::prepare::PrepareError;
 use super::queued::Queued;
@@ -85,13 +81,6 @@ pub(super) struct Guarded {
     /// How long the answer took to begin, while it has not ended.
     heard: Option<Duration>,
     outcome: concurrency::Outcome,
-}
-
-/// What of a request keys are made of.
-pub(super) struct Keys<'a> {
-    pub(super) headers: &'a HeaderMap,
-    pub(super) query: Option<&'a str>,
-    pub(super) client: IpAddr,
 }
 
 /// Which rule refuses a request, why, and when to come again.
@@ -373,10 +362,12 @@ impl Guarded {
     }
 
     /// The endpoint began to answer, or failed to. Breakers hear of a failure now, of an answer that begins
-    /// well when it has ended; how long its body takes is also up to the client, and counts for nothing.
-    pub(super) fn heard(&mut self, is_error: bool) {
+    /// well when it has ended. How long bodies take is also up to the client, and counts for nothing: of the
+    /// request's, `last` is when something of it came last.
+    pub(super) fn heard(&mut self, is_error: bool, last: Option<tokio::time::Instant>) {
         let elapsed = self.protection.clock.now().since(self.since);
-        self.heard = Some(elapsed);
+        let waited = last.map_or(elapsed, |last| last.elapsed());
+        self.heard = Some(elapsed.min(waited));
         if is_error {
             self.ended(true);
         }
@@ -420,52 +411,16 @@ impl Drop for Guarded {
                 // Else a target that hangs would never be found out by clients that give up.
                 let is_error = true;
                 policy.finish(admission, breaker::Outcome { elapsed, is_error }, now);
-            } else {
+            } else if self.is_sent {
                 policy.forget(admission, now);
+            } else {
+                policy.undo(admission, now);
             }
         }
         if let Some(permit) = self.permit.take() {
             self.protection.leave(permit, self.outcome);
         }
     }
-}
-
-impl Keys<'_> {
-    fn read(&self, part: &KeyPart) -> Option<Cow<'_, [u8]>> {
-        match part {
-            KeyPart::Header(name) => {
-                let value = self.headers.get(name)?;
-                Some(Cow::Borrowed(value.as_bytes()))
-            }
-            KeyPart::Query(name) => {
-                let value = parameter(self.query?, name)?;
-                Some(match value {
-                    Cow::Borrowed(text) => Cow::Borrowed(text.as_bytes()),
-                    Cow::Owned(text) => Cow::Owned(text.into_bytes()),
-                })
-            }
-            KeyPart::Cookie(name) => {
-                let all = self.headers.get_all(COOKIE).iter();
-                all.flat_map(|value| value.as_bytes().split(|byte| *byte == b';'))
-                    .find_map(|pair| cookie(pair, name))
-                    .map(Cow::Borrowed)
-            }
-            KeyPart::ClientAddress => Some(Cow::Owned(match self.client {
-                IpAddr::V4(address) => address.octets().to_vec(),
-                // Whoever has one address of a household's network has all of them.
-                IpAddr::V6(address) => address.octets()[..8].to_vec(),
-            })),
-            // Only a token that was verified has claims; see `Protection::admit`.
-            KeyPart::JwtClaim(_) => None,
-        }
-    }
-}
-
-/// The value of one pair of a `Cookie` header, if it has this name.
-pub(super) fn cookie<'a>(pair: &'a [u8], name: &str) -> Option<&'a [u8]> {
-    let pair = pair.trim_ascii();
-    let value = pair.strip_prefix(name.as_bytes())?;
-    value.strip_prefix(b"=")
 }
 
 impl From<Denied> for Shed {

@@ -17,15 +17,17 @@ use tokio_util::task::TaskTracker;
 
 use super::access_log::AccessLog;
 use super::answer::{Reason, Refusal, redirect, refuse, wants_page};
+use super::answers::Answers;
 use super::body::Answer;
 use super::headers::host;
+use super::keys::Keys;
 use super::matching::Asked;
 use super::metrics::Metrics;
 use super::outgoing::Bounds;
 use super::passing::Passing;
 use super::path::normalise;
 use super::prepare::{NotFound, Rule, Serving};
-use super::protection::{Keys, Protection, Stage};
+use super::protection::{Protection, Stage};
 use super::record::Record;
 use super::room::{Entered, Pass};
 use super::trace::Tracing;
@@ -63,6 +65,8 @@ pub(super) struct Connection {
     /// The port that the client asked, as far as anybody knows.
     pub(super) shown_port: u16,
     pub(super) is_tls: bool,
+    /// Those of its answers that are on their way.
+    pub(super) answers: Arc<Answers>,
     /// Its place among all connections; one that changed to another protocol keeps it.
     pub(super) room: Arc<OwnedSemaphorePermit>,
 }

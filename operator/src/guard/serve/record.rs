@@ -55,6 +55,8 @@ pub(super) struct Record {
 pub(super) enum Why {
     /// The client closed its connection.
     ClientGone,
+    /// The client took nothing of the answer for too long.
+    ClientStalled,
     /// The endpoint did.
     EndpointBroke,
     /// The time for the whole request was over.
@@ -67,6 +69,7 @@ impl Why {
     fn name(self) -> &'static str {
         match self {
             Self::ClientGone => "ClientGone",
+            Self::ClientStalled => "ClientStalled",
             Self::EndpointBroke => "EndpointBroke",
             Self::EndpointTimeout => "EndpointTimeout",
             Self::Idle => "Idle",

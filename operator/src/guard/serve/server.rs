@@ -18,11 +18,12 @@ use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::Instant;
+use tokio::time::{Instant, Interval, MissedTickBehavior};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::answers::Answers;
 use super::client;
 use super::proxy::{Connection, Shared};
 use crate::guard::config::Opening;
@@ -33,8 +34,8 @@ const HEAD_MAX: Duration = Duration::from_secs(30);
 const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
 /// A connection on which nothing is under way ends after this.
 const IDLE_MAX: Duration = Duration::from_mins(2);
-/// How often connections are looked at.
-const LOOK: Duration = Duration::from_secs(10);
+/// How often connections are looked at, if nothing is to be found out sooner.
+const LOOK: Duration = Duration::from_secs(5);
 /// Memory for one head; servers behind take as much or less.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
 /// Headers of one request.
@@ -138,6 +139,7 @@ impl Ports {
             opening,
             shown_port: opening.port,
             is_tls: self.shared.speaks_tls(opening),
+            answers: Arc::new(Answers::new(self.shared.bounds.pause_max)),
             room: Arc::new(room),
         };
         if connection.is_tls {
@@ -177,7 +179,9 @@ impl Ports {
         let serving = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
         let mut serving = std::pin::pin!(serving);
         // Kept apart, so that it is looked at when it has something to say and not at every packet.
-        let mut ending = FuturesUnordered::from_iter([self.ending(&pulse).left_future()]);
+        let answers = &connection.answers;
+        let graceful = self.ending(&pulse, answers).left_future();
+        let mut ending = FuturesUnordered::from_iter([graceful]);
         loop {
             tokio::select! {
                 biased;
@@ -187,7 +191,7 @@ impl Ports {
                     End::AtOnce => return,
                     End::Graceful => {
                         serving.as_mut().graceful_shutdown();
-                        ending.push(mute(&pulse).right_future());
+                        ending.push(self.stuck(&pulse, answers).right_future());
                     }
                 }
             }
@@ -195,31 +199,40 @@ impl Ports {
     }
 
     /// Waits until a connection has to end whatever its client does.
-    async fn ending(&self, pulse: &Pulse) -> End {
-        let mut looks = tokio::time::interval(LOOK);
+    async fn ending(&self, pulse: &Pulse, answers: &Answers) -> End {
+        let mut looks = self.looks();
         loop {
             tokio::select! {
                 () = self.drain.cancelled() => return End::Graceful,
                 _ = looks.tick() => {
-                    if pulse.is_mute() {
+                    if pulse.is_stuck(answers) {
                         return End::AtOnce;
                     }
-                    if pulse.is_idle() {
+                    if pulse.is_idle() && answers.is_empty() {
                         return End::Graceful;
                     }
                 }
             }
         }
     }
-}
 
-/// Waits until a connection that was told to end must not be waited for.
-async fn mute(pulse: &Pulse) -> End {
-    let mut looks = tokio::time::interval(LOOK);
-    while !pulse.is_mute() {
-        looks.tick().await;
+    /// Waits until a connection that was told to end must not be waited for.
+    async fn stuck(&self, pulse: &Pulse, answers: &Answers) -> End {
+        let mut looks = self.looks();
+        loop {
+            looks.tick().await;
+            if pulse.is_stuck(answers) {
+                return End::AtOnce;
+            }
+        }
     }
-    End::AtOnce
+
+    fn looks(&self) -> Interval {
+        let every = LOOK.min(self.shared.bounds.pause_max);
+        let mut looks = tokio::time::interval_at(Instant::now() + every, every);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        looks
+    }
 }
 
 fn builder() -> auto::Builder<AtOnceOrApart> {
@@ -262,7 +275,13 @@ impl Pulse {
         Beat(Arc::clone(self))
     }
 
-    /// Connected long ago and never asked for anything whole: the way to hold connections for nothing.
+    /// The client holds the connection for nothing.
+    fn is_stuck(&self, answers: &Answers) -> bool {
+        let is_left = answers.look();
+        self.is_mute() || (is_left && self.under_way.load(Ordering::Relaxed) == 0)
+    }
+
+    /// Connected long ago and never asked for anything whole.
     fn is_mute(&self) -> bool {
         self.seen.load(Ordering::Relaxed) == 0 && self.start.elapsed() > HEAD_MAX
     }

@@ -294,6 +294,32 @@ async fn a_rule_that_is_gone_leaves_no_series() {
 }
 
 #[tokio::test]
+async fn a_route_that_is_gone_leaves_no_series() {
+    let limit = json!({"rate": {"requests": 1, "perSeconds": 3600}, "burst": 1});
+    let policy = json!({"name": "ns/policy", "rateLimits": [
+        {"name": "all", "scope": "Instance", "quota": limit}]});
+    let mut configuration = protected(mirror().await, &policy);
+    let served = serve(&configuration).await;
+    for _ in 0..3 {
+        get(served.at, "/").await;
+    }
+    let series = || {
+        let families = served.registry.gather();
+        let all = families.iter().flat_map(|family| family.get_metric());
+        let of_route = all.filter(|metric| {
+            let mut labels = metric.get_label().iter();
+            labels.any(|label| label.value() == "ns/route")
+        });
+        of_route.count()
+    };
+    assert!(series() > 5, "{}", series());
+    configuration.rules[0].route = "ns/other".into();
+    configuration.revision = "renamed".into();
+    served.guard.apply(&configuration).await.unwrap();
+    assert_eq!(series(), 0);
+}
+
+#[tokio::test]
 async fn a_port_that_is_taken_is_opened_as_soon_as_it_is_free() {
     let port = free_port();
     let taken = std::net::TcpListener::bind(("127.0.0.1", port)).unwrap();

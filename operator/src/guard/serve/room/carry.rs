@@ -6,7 +6,7 @@ use http::header::{CACHE_CONTROL, COOKIE, HeaderName, SET_COOKIE};
 use http::{HeaderMap, HeaderValue};
 use shield::ticket::RoomId;
 
-use crate::guard::serve::protection::cookie;
+use crate::guard::serve::keys::cookie;
 
 /// The header that apps carry tickets in, both ways.
 const TICKET: HeaderName = HeaderName::from_static("jiuzhou-ticket");

@@ -1,0 +1,55 @@
+//! Keys of limits, read from requests.
+
+use std::borrow::Cow;
+use std::net::IpAddr;
+
+use http::HeaderMap;
+use http::header::COOKIE;
+use shield::policy::KeyPart;
+
+use super::matching::parameter;
+
+/// What of a request keys are made of.
+pub(super) struct Keys<'a> {
+    pub(super) headers: &'a HeaderMap,
+    pub(super) query: Option<&'a str>,
+    pub(super) client: IpAddr,
+}
+
+impl Keys<'_> {
+    pub(super) fn read(&self, part: &KeyPart) -> Option<Cow<'_, [u8]>> {
+        match part {
+            KeyPart::Header(name) => {
+                let value = self.headers.get(name)?;
+                Some(Cow::Borrowed(value.as_bytes()))
+            }
+            KeyPart::Query(name) => {
+                let value = parameter(self.query?, name)?;
+                Some(match value {
+                    Cow::Borrowed(text) => Cow::Borrowed(text.as_bytes()),
+                    Cow::Owned(text) => Cow::Owned(text.into_bytes()),
+                })
+            }
+            KeyPart::Cookie(name) => {
+                let all = self.headers.get_all(COOKIE).iter();
+                all.flat_map(|value| value.as_bytes().split(|byte| *byte == b';'))
+                    .find_map(|pair| cookie(pair, name))
+                    .map(Cow::Borrowed)
+            }
+            KeyPart::ClientAddress => Some(Cow::Owned(match self.client {
+                IpAddr::V4(address) => address.octets().to_vec(),
+                // Whoever has one address of a household's network has all of them.
+                IpAddr::V6(address) => address.octets()[..8].to_vec(),
+            })),
+            // Only a token that was verified has claims; see `Protection::decide`.
+            KeyPart::JwtClaim(_) => None,
+        }
+    }
+}
+
+/// The value of one pair of a `Cookie` header, if it has this name.
+pub(super) fn cookie<'a>(pair: &'a [u8], name: &str) -> Option<&'a [u8]> {
+    let pair = pair.trim_ascii();
+    let value = pair.strip_prefix(name.as_bytes())?;
+    value.strip_prefix(b"=")
+}
