@@ -440,8 +440,11 @@ mod tests {
         let folder = folder("refusals");
         let dropped = dropped();
         let log = open_at(&folder.join("access.log"), &dropped);
+        let began = std::time::Instant::now();
         let logged = (0..10_000).filter(|_| log.wants(true)).count();
-        assert!((100..1_000).contains(&logged), "{logged}");
+        // The bound, and what comes free while they are asked for.
+        let meanwhile = usize::try_from(began.elapsed().as_millis() / 10).unwrap();
+        assert!((100..=101 + meanwhile).contains(&logged), "{logged}");
         assert_eq!(
             usize::try_from(dropped.refusals.get()).unwrap(),
             10_000 - logged

@@ -341,14 +341,16 @@ mod tests {
     #[test]
     fn clients_cannot_have_more_traced_than_the_bound() {
         let (tracing, _exporter, _provider) = tracing(0.0);
+        let began = std::time::Instant::now();
         let sampled = (0..10 * ASKED_PER_SECOND).filter(|_| {
             tracing
                 .begin(&Method::GET, &headers(&[PARENT]))
                 .is_sampled()
         });
         let count = sampled.count();
-        // The bound, and what a slow machine adds meanwhile.
-        assert!((50..250).contains(&count), "{count}");
+        // The bound, and what comes free while they are asked for.
+        let meanwhile = usize::try_from(began.elapsed().as_millis() / 20).unwrap();
+        assert!((50..=51 + meanwhile).contains(&count), "{count}");
     }
 
     #[test]

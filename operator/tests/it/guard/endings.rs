@@ -99,7 +99,7 @@ async fn a_client_that_leaves_an_answer_says_nothing_against_the_endpoint() {
 async fn a_trickle_is_passed_on_as_it_comes_until_the_requests_time_is_over() {
     let whole = b"HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\n";
     let rules = vec![
-        ("/body", bounded("body", Duration::from_millis(600))),
+        ("/body", bounded("body", Duration::from_secs(3))),
         ("/head", bounded("head", Duration::from_millis(300))),
         ("/other", to("other")),
     ];

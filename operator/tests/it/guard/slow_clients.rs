@@ -63,9 +63,9 @@ async fn uploads(at: SocketAddr, pause: Duration) -> Vec<u16> {
 async fn an_upload_that_outlasts_the_requests_time_says_nothing_against_the_target() {
     let policy = breaker(&json!({"errors": {"percent": 50}}));
     let mut configuration = protected(reading().await, &policy);
-    configuration.rules[0].request_timeout = Some(Duration::from_millis(300));
+    configuration.rules[0].request_timeout = Some(Duration::from_secs(1));
     let served = serve(&configuration).await;
-    let told = uploads(served.at, Duration::from_millis(200)).await;
+    let told = uploads(served.at, Duration::from_millis(700)).await;
     assert_eq!(told, vec![408; 8]);
     assert_eq!(status(&get(served.at, "/").await), 200);
     assert!(served.guard.standing().services[0].ejected.is_empty());
@@ -73,9 +73,9 @@ async fn an_upload_that_outlasts_the_requests_time_says_nothing_against_the_targ
 
 #[tokio::test]
 async fn the_time_that_an_upload_takes_is_not_the_targets() {
-    let slow = json!({"slowCalls": {"over": {"secs": 0, "nanos": 400_000_000}, "percent": 50}});
+    let slow = json!({"slowCalls": {"over": {"secs": 2, "nanos": 0}, "percent": 50}});
     let served = serve(&protected(reading().await, &breaker(&slow))).await;
-    let told = uploads(served.at, Duration::from_millis(150)).await;
+    let told = uploads(served.at, Duration::from_millis(650)).await;
     assert_eq!(told, vec![200; 8]);
     assert_eq!(status(&get(served.at, "/").await), 200);
 }
