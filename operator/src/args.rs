@@ -84,7 +84,7 @@ pub enum Command {
 /// Flags of commands that read the hub.
 #[derive(Debug, Args)]
 pub struct ReadArguments {
-    /// Kubeconfig of the hub; without it what kubectl would use.
+    /// Kubeconfig of the hub, or of a region for its guards; else what kubectl would use.
     ///
     /// That is KUBECONFIG, which may name several files, or ~/.kube/config.
     #[arg(long)]
@@ -179,7 +179,7 @@ pub struct ProtectionArguments {
     /// Service of the guards.
     ///
     /// Its port of the name metrics is asked.
-    #[arg(long, value_name = "NAMESPACE/NAME", default_value = "jiuzhou-guard/jiuzhou-guard", value_parser = object)]
+    #[arg(long, value_name = "NAMESPACE/NAME", default_value = "jiuzhou-guard/jiuzhou-guard-metrics", value_parser = object)]
     pub service: ObjectName,
     /// How to reach the cluster of the guards: by its own kubeconfig, not that of the hub.
     #[command(flatten)]
