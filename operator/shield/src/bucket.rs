@@ -66,11 +66,6 @@ impl Bucket {
             .map(|claim| claim.wait)
     }
 
-    /// What [`Bucket::take`] would answer, without taking: for rules that only watch.
-    pub fn would_take(&self, cost: u32, now: Time) -> Result<(), Refused> {
-        self.look(cost, Stretch::NONE, 0, now).map(|_| ())
-    }
-
     /// Returns tokens that were taken for a request which did not pass after all. The bucket never
     /// holds more than its burst.
     pub fn give_back(&self, cost: u32) {
@@ -136,22 +131,6 @@ impl Bucket {
                 Err(seen) => word = seen,
             }
         }
-    }
-
-    /// What [`Bucket::claim`] would answer.
-    pub(crate) fn look(
-        &self,
-        cost: u32,
-        stretch: Stretch,
-        patience: u64,
-        now: Time,
-    ) -> Result<Claim, Refused> {
-        let word = self.word.0.load(Ordering::Acquire);
-        if cost == 0 {
-            return Ok(nothing(word));
-        }
-        self.pace_of(word)
-            .claim(arrival_of(word), cost, stretch, patience, now)
     }
 
     /// Returns tokens that cost more than they should.

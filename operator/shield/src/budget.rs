@@ -95,11 +95,6 @@ impl RetryBudget {
         })
     }
 
-    /// Gives back a retry that was granted just now and refused by a later rule.
-    pub fn give_back(&self, now: Time) {
-        self.with(|counts| counts.take_back(now, [0, 1]));
-    }
-
     fn allowed(&self, requests: u64) -> u64 {
         let least = u64::from(self.settings.min_per_second) * BUDGET_WINDOW.as_secs();
         let share = requests.saturating_mul(u64::from(self.settings.percent)) / 100;
@@ -165,14 +160,6 @@ mod tests {
         let budget = budget(0, 0);
         budget.request(at(0));
         assert_eq!(retries(&budget, at(0)), 0);
-    }
-
-    #[test]
-    fn a_retry_given_back_can_be_spent_again() {
-        let budget = budget(0, 1);
-        assert_eq!(retries(&budget, at(0)), 10);
-        budget.give_back(at(0));
-        assert_eq!(retries(&budget, at(0)), 1);
     }
 
     #[test]

@@ -97,14 +97,6 @@ impl Keyed {
         Ok(claim.wait)
     }
 
-    /// What [`Keyed::take`] would answer, without taking.
-    pub fn would_take(&self, key: KeyHash, cost: u32, now: Time) -> Result<(), Refused> {
-        if cost == 0 {
-            return Ok(());
-        }
-        self.set_of(key).look(key.tag(), cost, now)
-    }
-
     /// Returns tokens of this key that were taken for a request which did not pass after all.
     pub fn give_back(&self, key: KeyHash, cost: u32) {
         self.set_of(key).give_back(key.tag(), cost);

@@ -91,13 +91,6 @@ impl WarmUp {
         Ok(claim.wait)
     }
 
-    /// What [`WarmUp::take`] would answer, without taking.
-    pub fn would_take(&self, cost: u32, now: Time) -> Result<(), Refused> {
-        self.bucket
-            .look(cost, self.stretch(now), 0, now)
-            .map(|_| ())
-    }
-
     /// Returns tokens that were taken for a request which did not pass after all, and the heat with
     /// them: what did not pass warmed nothing.
     pub fn give_back(&self, cost: u32, now: Time) {

@@ -65,20 +65,6 @@ impl<const COUNTERS: usize> Window<COUNTERS> {
         }
     }
 
-    /// Takes back what was counted just now, as far as it still is in the newest bucket.
-    pub fn take_back(&mut self, now: Time, less: [u64; COUNTERS]) {
-        self.advance(now);
-        for ((held, sum), less) in self.buckets[self.slot]
-            .iter_mut()
-            .zip(&mut self.sums)
-            .zip(less)
-        {
-            let less = less.min(*held);
-            *held -= less;
-            *sum -= less;
-        }
-    }
-
     /// What the window counts now.
     pub fn sums(&mut self, now: Time) -> [u64; COUNTERS] {
         self.advance(now);

@@ -58,7 +58,6 @@ fn a_refusal_writes_nothing() {
     let word = bucket.word.0.load(Ordering::Relaxed);
     bucket.take(2, at(SECOND)).unwrap_err();
     bucket.take(4, at(SECOND)).unwrap_err();
-    bucket.would_take(1, at(SECOND)).unwrap();
     bucket.take(0, at(SECOND)).unwrap();
     assert_eq!(bucket.word.0.load(Ordering::Relaxed), word);
 }
@@ -68,7 +67,7 @@ fn what_asks_for_more_than_the_burst_is_refused_for_ever() {
     let bucket = Bucket::full(pace(10.0, 3));
     let never = Refused::Never { burst: 3 };
     assert_eq!(bucket.take(4, at(0)), Err(never));
-    assert_eq!(bucket.would_take(4, at(u64::MAX)), Err(never));
+    assert_eq!(bucket.take(4, at(u64::MAX)), Err(never));
     assert_eq!(never.retry_after(), None);
     let patient = bucket.take_within(4, at(0), Duration::MAX);
     assert_eq!(patient, Err(never));
@@ -375,9 +374,8 @@ proptest! {
             model.pass_to(now);
             match step {
                 Step::Take(cost) => {
-                    let would = bucket.would_take(cost, at(now));
-                    prop_assert_eq!(bucket.take(cost, at(now)), would);
-                    prop_assert_eq!(model.take(cost, 0).map(|_| ()), would);
+                    let taken = bucket.take(cost, at(now));
+                    prop_assert_eq!(taken, model.take(cost, 0).map(|_| ()));
                 }
                 Step::TakeWithin(cost, wait) => {
                     let answer = bucket.take_within(cost, at(now), Duration::from_nanos(wait));

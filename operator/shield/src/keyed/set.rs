@@ -76,18 +76,6 @@ impl Set {
         Ok((claim, found.replaces_live))
     }
 
-    /// What taking would answer.
-    pub(super) fn look(&self, tag: u32, cost: u32, now: Time) -> Result<(), Refused> {
-        let version = self.version.load(Ordering::Acquire);
-        let mut found = self.find(tag, cost, 0, now);
-        if !self.unchanged(version) {
-            let writing = self.lock();
-            found = self.find(tag, cost, 0, now);
-            drop(writing);
-        }
-        found.claim.map(|_| ())
-    }
-
     /// Returns tokens of a key, if it still has its place.
     pub(super) fn give_back(&self, tag: u32, cost: u32) {
         let writing = self.lock();

@@ -53,7 +53,7 @@ fn a_refused_request_drains_no_other_key_and_writes_nothing() {
     let table = Keyed::new(pace(10.0, 3), 1).unwrap();
     let now = at(SECOND);
     passed(&table, key(0), 3, now);
-    let refused = table.would_take(key(0), 1, now);
+    let refused = table.take(key(0), 1, now);
     for _ in 0..1000 {
         assert_eq!(table.take(key(0), 1, now), refused);
     }
@@ -150,10 +150,7 @@ fn what_a_key_without_a_place_gives_back_is_given_to_no_other() {
         assert_eq!(passed(&table, *key, 5, now), 2);
     }
     table.give_back(keys[WAYS], 1);
-    assert!(
-        keys.iter()
-            .all(|key| table.would_take(*key, 1, now).is_err())
-    );
+    assert!(keys.iter().all(|key| table.take(*key, 1, now).is_err()));
 }
 
 #[test]
@@ -264,10 +261,8 @@ proptest! {
                     exact.values().for_each(|bucket| bucket.set(setting, at(now)));
                 }
                 2.. => {
-                    let would = table.would_take(key(number), cost, at(now));
-                    prop_assert_eq!(would, bucket.would_take(cost, at(now)));
-                    prop_assert_eq!(table.take(key(number), cost, at(now)), would);
-                    prop_assert_eq!(bucket.take(cost, at(now)), would);
+                    let taken = table.take(key(number), cost, at(now));
+                    prop_assert_eq!(taken, bucket.take(cost, at(now)));
                 }
                 ..0 => unreachable!(),
             }

@@ -103,8 +103,8 @@ fn a_short_pause_costs_nothing_and_a_period_of_rest_everything() {
     passed(&limit, 10_000, 0, 30 * SECOND);
     assert_eq!(limit.percent(at(34 * SECOND)), 100);
     assert_eq!(limit.percent(at(40 * SECOND)), 33);
-    assert!(limit.would_take(1, at(40 * SECOND)).is_ok());
     assert_eq!(limit.tokens(at(40 * SECOND)), 10);
+    assert!(limit.take(1, at(40 * SECOND)).is_ok());
 }
 
 #[test]

@@ -54,12 +54,10 @@ fn a_long_silence_empties_it_at_once() {
 }
 
 #[test]
-fn only_what_the_newest_bucket_holds_is_taken_back() {
+fn what_is_forgotten_counts_no_more() {
     let mut window = Window::new(SPAN);
     window.add(at(0), [3]);
     window.add(at(1_000), [1]);
-    window.take_back(at(1_100), [5]);
-    assert_eq!(window.sums(at(1_100)), [3]);
     window.clear();
     assert_eq!(window.sums(at(1_100)), [0]);
 }
