@@ -4,7 +4,7 @@
 //!            the condition is met              open long enough
 //!   Closed ----------------------> Open -----------------------> HalfOpen
 //!     ^                             ^ ^                            |   |
-//!     |                             | |   a probe is bad or lost   |   |
+//!     |                             | |       a probe is bad       |   |
 //!     |          a relapse          | +----------------------------+   |
 //!     +--- Recovering --------------+                                  |
 //!   done       ^              all probes are good                      |
@@ -13,6 +13,10 @@
 //!
 //! Only what was admitted since the breaker last opened counts. A request that began before says
 //! nothing about the dependency of now, however late it finishes.
+//!
+//! A probe that is not heard of leaves its place to another after a while and counts for nothing until it
+//! is: so a dependency that hangs stays half-open, asked by a few at a time, and one that answers slowly
+//! recovers by the answers that it gives.
 //!
 //! A rule in shadow has a breaker of its own that sees the requests and enforces nothing: what it
 //! refuses is counted and goes on without a [`Pass`], so that its state moves by the very results
@@ -43,23 +47,14 @@ pub struct Breaker {
     gate: AtomicU64,
     core: Mutex<Core>,
     jitter: Jitter,
-    open_for: Duration,
 }
 
 /// Leave to ask the dependency. It must come back by [`Breaker::finish`] or [`Breaker::cancel`] of
-/// the breaker that gave it; a probe that does not is given up after a while as failed.
+/// the breaker that gave it; a probe that does not keeps its place for a while.
 #[derive(Debug, PartialEq, Eq)]
 #[must_use = "a pass that is neither finished nor cancelled keeps the place of a probe"]
 pub struct Pass {
     mark: Mark,
-}
-
-impl Pass {
-    /// Whether the request finds out if the dependency has recovered. It should not be retried or
-    /// delayed by the caller: others wait for what it finds.
-    pub fn is_probe(&self) -> bool {
-        self.mark.probe.is_some()
-    }
 }
 
 /// The dependency is not to be asked now.
@@ -90,7 +85,7 @@ pub enum BreakerState {
     },
     /// Some identified requests pass and find out.
     HalfOpen {
-        /// Probes that have not reported.
+        /// Probes that have not reported and may still soon.
         unfinished: u32,
         /// Probes that reported well.
         good: u32,
@@ -144,14 +139,21 @@ impl Breaker {
     /// A closed breaker. The seed keeps the breakers of one dependency from probing together.
     pub fn new(settings: BreakerSettings, seed: u64) -> Result<Self, BreakerFault> {
         settings.validate()?;
-        let open_for = settings.open_for;
         let core = Core::new(settings);
         Ok(Self {
             gate: AtomicU64::new(core.gate().word()),
             core: Mutex::new(core),
             jitter: Jitter::seeded(seed),
-            open_for,
         })
+    }
+
+    /// Goes by other settings from now on, which were [validated](BreakerSettings::validate).
+    ///
+    /// It stays where it stands, and what was admitted counts on: a dependency that is left alone is not well
+    /// since somebody writes another number. But no opening lasts longer than the settings ever let one last, and
+    /// what was counted is forgotten if it would now be counted otherwise.
+    pub(crate) fn set(&self, settings: &BreakerSettings, now: Time) {
+        self.change(|core| core.set(settings, now, &self.jitter));
     }
 
     /// Whether a request may ask the dependency now.
@@ -186,22 +188,20 @@ impl Breaker {
         let Pass { mark } = pass;
         // Only a probe holds a place.
         if mark.probe.is_some() {
-            self.change(|core| core.cancel(mark, now, &self.jitter));
+            self.change(|core| core.cancel(mark, now));
         }
     }
 
     /// Where the breaker stands.
     pub fn state(&self, now: Time) -> BreakerState {
-        self.change(|core| core.state(now, &self.jitter))
+        self.change(|core| core.state(now))
     }
 
     fn ask(&self, now: Time) -> Result<Pass, Open> {
-        match self.change(|core| core.admit(now, &self.jitter)) {
-            Ok(mark) => Ok(Pass { mark }),
-            // Probes may report at any moment, but everybody can be back only once it has closed.
-            Err(None) => Err(self.refusal(self.open_for)),
-            Err(Some(until)) => Err(self.refusal(until.since(now))),
-        }
+        let asked = self.change(|core| core.admit(now));
+        asked
+            .map(|mark| Pass { mark })
+            .map_err(|until| self.refusal(until.since(now)))
     }
 
     fn refusal(&self, wait: Duration) -> Open {

@@ -3,7 +3,8 @@
 //! Every endpoint has a [`Health`]; those of one service share [`Ejections`], which bounds how many
 //! are out at once. Whoever chooses an endpoint asks [`Health::is_ejected`] of the candidates and
 //! [`Health::enter`] of the chosen one. When an ejection is over, one real request is let in and
-//! its result decides: good ends the ejection, bad makes it longer.
+//! its result decides: good ends the ejection, bad makes it longer. If it is not heard of for a while,
+//! another tries; it counts for nothing until it is heard, and then as any trial.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,8 +16,9 @@ use thiserror::Error;
 use crate::Time;
 use crate::jitter::Jitter;
 
-/// How long the one request may take that tries an ejected endpoint: ten times the timeout that
-/// requests have by default, so only what hangs or was lost gets there.
+/// How long the others wait for the one request that tries an ejected endpoint. It need not be as long as the
+/// longest answer, since a trial that is late is heard nevertheless: it only says how many requests an
+/// endpoint gets that hangs, which is two in a minute.
 const TRIAL_PATIENCE: Duration = Duration::from_secs(30);
 
 /// How far an ejection is lengthened, so that endpoints ejected together do not return together.
@@ -100,8 +102,9 @@ pub struct Health {
     /// When the ejection is over, in nanoseconds; [`NOT_EJECTED`], or [`ON_TRIAL`] while the one
     /// request is under way.
     until: AtomicU64,
-    /// How often the endpoint was tried; what began in an earlier epoch says nothing in this one.
-    epoch: AtomicU32,
+    /// How often the endpoint was tried; what began in an earlier epoch says nothing in this one, but for
+    /// trials of the same ejection.
+    epoch: AtomicU64,
     state: Mutex<State>,
 }
 
@@ -117,16 +120,19 @@ struct State {
     ejections: u32,
     /// When the last ejection ended well.
     returned: Time,
-    /// When the request that tries the endpoint is given up, while it is under way.
+    /// Until when others wait for the request that tries the endpoint, while it is under way.
     trial: Option<Time>,
+    /// The last of the trials that tried for an ejection which is over or was made longer since.
+    settled: u64,
 }
 
 /// Leave to send one request to an endpoint. It comes back by [`Health::report`] or
 /// [`Health::cancel`].
 #[derive(Debug, PartialEq, Eq)]
-#[must_use = "a pass that never reports counts as failed if it was a trial"]
+#[must_use = "others wait a while for a trial that never reports"]
 pub struct EndpointPass {
-    epoch: u32,
+    /// Each trial begins one of its own.
+    epoch: u64,
     is_trial: bool,
 }
 
@@ -241,7 +247,7 @@ impl Health {
             shared: Arc::clone(shared),
             failures: AtomicU32::new(0),
             until: AtomicU64::new(NOT_EJECTED),
-            epoch: AtomicU32::new(0),
+            epoch: AtomicU64::new(0),
             state: Mutex::default(),
         }
     }
@@ -270,18 +276,19 @@ impl Health {
             return Some(EndpointPass { epoch, is_trial });
         }
         let mut state = self.lock();
-        if let Some(deadline) = state.trial.filter(|deadline| *deadline <= now) {
-            // From the moment it was lost, not from the one at which somebody noticed.
-            self.extend(&mut state, deadline);
-        }
         let until = self.until.load(Ordering::Acquire);
+        let is_over = match until {
+            NOT_EJECTED => false,
+            ON_TRIAL => state.trial.is_none_or(|deadline| deadline <= now),
+            until => Time::from_nanos(until) <= now,
+        };
         let epoch = self.epoch.load(Ordering::Acquire);
-        if until == NOT_EJECTED || now < Time::from_nanos(until) {
+        if !is_over {
             let may = until == NOT_EJECTED || self.shared.all_are_ejected();
             let is_trial = false;
             return may.then_some(EndpointPass { epoch, is_trial });
         }
-        let epoch = epoch.wrapping_add(1);
+        let epoch = epoch + 1;
         self.epoch.store(epoch, Ordering::Release);
         state.trial = Some(now.after(TRIAL_PATIENCE));
         self.until.store(ON_TRIAL, Ordering::Release);
@@ -295,17 +302,20 @@ impl Health {
         reason = "a pass is used up: nobody may report twice"
     )]
     pub fn report(&self, pass: EndpointPass, result: EndpointResult, now: Time) {
+        if pass.is_trial {
+            return self.conclude(pass.epoch, result, now);
+        }
         if pass.epoch != self.epoch.load(Ordering::Acquire) {
             return;
         }
-        match (pass.is_trial, result) {
-            (false, EndpointResult::Good) => {
+        match result {
+            EndpointResult::Good => {
                 // Most results are good and follow good ones: they write nothing.
                 if self.failures.load(Ordering::Relaxed) != 0 {
                     self.failures.store(0, Ordering::Relaxed);
                 }
             }
-            (false, EndpointResult::Failed) => {
+            EndpointResult::Failed => {
                 let failures = self
                     .failures
                     .fetch_add(1, Ordering::Relaxed)
@@ -314,7 +324,6 @@ impl Health {
                     self.eject(now);
                 }
             }
-            (true, result) => self.conclude(pass.epoch, result, now),
         }
     }
 
@@ -347,16 +356,16 @@ impl Health {
         self.extend(&mut state, now);
     }
 
-    fn conclude(&self, epoch: u32, result: EndpointResult, now: Time) {
+    fn conclude(&self, epoch: u64, result: EndpointResult, now: Time) {
         let mut state = self.lock();
-        // Asked again under the lock: another trial may have begun just now.
-        let is_current = epoch == self.epoch.load(Ordering::Acquire);
-        if !is_current || state.trial.is_none_or(|deadline| deadline <= now) {
+        // Another that tried for the same ejection was heard first.
+        if epoch <= state.settled {
             return;
         }
         match result {
             EndpointResult::Good => {
                 state.trial = None;
+                state.settled = self.epoch.load(Ordering::Acquire);
                 state.returned = now;
                 self.failures.store(0, Ordering::Relaxed);
                 self.until.store(NOT_EJECTED, Ordering::Release);
@@ -370,6 +379,7 @@ impl Health {
     fn extend(&self, state: &mut State, now: Time) {
         let settings = &self.shared.settings;
         state.trial = None;
+        state.settled = self.epoch.load(Ordering::Acquire);
         state.ejections = state.ejections.saturating_add(1);
         let span = settings.eject_for.saturating_mul(state.ejections);
         let span = span.min(settings.eject_for_max);

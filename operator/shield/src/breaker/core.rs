@@ -7,8 +7,9 @@ use crate::Time;
 use crate::jitter::Jitter;
 use crate::window::Window;
 
-/// How long a probe may take to report before it is given up as failed: ten times the timeout that
-/// requests have by default, so only what hangs or was lost gets there.
+/// How long a probe keeps its place. It need not be as long as the longest answer, since a probe that is
+/// late is heard nevertheless: it only says how often a dependency that hangs is asked, which is by as many
+/// requests as there are probes in half a minute.
 const PROBE_PATIENCE: Duration = Duration::from_secs(30);
 
 /// Re-opening doubles the time open, up to so many times the first.
@@ -71,7 +72,7 @@ enum Phase {
 #[derive(Debug, Clone, Copy)]
 struct Probe {
     id: u64,
-    /// When it is given up.
+    /// When it leaves its place to another.
     deadline: Time,
 }
 
@@ -87,6 +88,11 @@ impl Core {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
     /// What may be read without the lock.
     pub(super) fn gate(&self) -> Gate {
         match &self.phase {
@@ -96,19 +102,42 @@ impl Core {
         }
     }
 
-    /// Admits, or says until when it will not, as far as that is known.
-    pub(super) fn admit(&mut self, now: Time, jitter: &Jitter) -> Result<Mark, Option<Time>> {
-        self.advance(now, jitter);
+    /// Goes by other settings, wherever it stands.
+    pub(super) fn set(&mut self, settings: &BreakerSettings, now: Time, jitter: &Jitter) {
+        self.advance(now);
+        if self.settings == *settings {
+            return;
+        }
+        if !self.settings.counts_as(settings) {
+            self.results = Window::new(settings.window);
+        }
+        self.settings = settings.clone();
+        match &mut self.phase {
+            Phase::Open { until } => {
+                let longest = settings.open_for.saturating_mul(BACK_OFF_MAX);
+                let latest = now.after(jitter.spread(longest, OPEN_SPREAD_PERCENT));
+                *until = latest.min(*until);
+            }
+            // With fewer probes than were good already nobody would be left to say so.
+            Phase::HalfOpen { good, .. } if *good >= settings.probes => self.recover(now),
+            Phase::Closed | Phase::HalfOpen { .. } | Phase::Recovering { .. } => {}
+        }
+    }
+
+    /// Admits, or says until when it will not.
+    pub(super) fn admit(&mut self, now: Time) -> Result<Mark, Time> {
+        self.advance(now);
         let counted = Mark {
             epoch: self.epoch,
             probe: None,
         };
         match &mut self.phase {
             Phase::Closed => Ok(counted),
-            Phase::Open { until } => Err(Some(*until)),
+            Phase::Open { until } => Err(*until),
             Phase::HalfOpen { unfinished, good } => {
                 if count(unfinished) + *good >= self.settings.probes {
-                    return Err(None);
+                    // Probes may report at any moment, but everybody can be back only once it has closed.
+                    return Err(now.after(self.settings.open_for));
                 }
                 let id = self.next_probe;
                 self.next_probe += 1;
@@ -128,7 +157,7 @@ impl Core {
             } => {
                 *credit += share(now, *since, *until);
                 if *credit < WHOLE_SHARE {
-                    return Err(Some(*until));
+                    return Err(*until);
                 }
                 *credit -= WHOLE_SHARE;
                 Ok(counted)
@@ -137,7 +166,7 @@ impl Core {
     }
 
     pub(super) fn finish(&mut self, mark: Mark, outcome: Outcome, now: Time, jitter: &Jitter) {
-        self.advance(now, jitter);
+        self.advance(now);
         if mark.epoch != self.epoch {
             return;
         }
@@ -148,12 +177,9 @@ impl Core {
                 self.results.add(now, [1, u64::from(is_bad)]);
                 self.judge(now, jitter);
             }
-            (Phase::HalfOpen { unfinished, good }, Some(id)) => {
-                let before = unfinished.len();
+            // One that left its place because it was late is heard as well.
+            (Phase::HalfOpen { unfinished, good }, Some(id)) if id < self.next_probe => {
                 unfinished.retain(|probe| probe.id != id);
-                if unfinished.len() == before {
-                    return;
-                }
                 if is_bad {
                     self.open(now, jitter);
                     return;
@@ -163,16 +189,16 @@ impl Core {
                     self.recover(now);
                 }
             }
-            // In this epoch probes exist only while it is half-open, and others only afterwards.
+            // A probe that is later than those by which it recovered has nothing left to decide, and others
+            // than probes are of this epoch only afterwards.
             (Phase::Closed | Phase::Recovering { .. }, Some(_))
-            | (Phase::HalfOpen { .. }, None)
-            | (Phase::Open { .. }, _) => {}
+            | (Phase::HalfOpen { .. } | Phase::Open { .. }, _) => {}
         }
     }
 
     /// Frees the place of a probe that will not report.
-    pub(super) fn cancel(&mut self, mark: Mark, now: Time, jitter: &Jitter) {
-        self.advance(now, jitter);
+    pub(super) fn cancel(&mut self, mark: Mark, now: Time) {
+        self.advance(now);
         match (&mut self.phase, mark.probe) {
             (Phase::HalfOpen { unfinished, .. }, Some(id)) => {
                 unfinished.retain(|probe| probe.id != id);
@@ -182,8 +208,8 @@ impl Core {
         }
     }
 
-    pub(super) fn state(&mut self, now: Time, jitter: &Jitter) -> BreakerState {
-        self.advance(now, jitter);
+    pub(super) fn state(&mut self, now: Time) -> BreakerState {
+        self.advance(now);
         match &self.phase {
             Phase::Closed => BreakerState::Closed,
             Phase::Open { until } => BreakerState::Open { until: *until },
@@ -198,34 +224,21 @@ impl Core {
     }
 
     /// Moves on as far as time alone does.
-    fn advance(&mut self, now: Time, jitter: &Jitter) {
-        let lost = match &self.phase {
-            Phase::HalfOpen { unfinished, .. } => {
-                // Probes are pushed in the order of their deadlines but for clocks that differ.
-                unfinished.iter().map(|probe| probe.deadline).min()
-            }
-            Phase::Closed | Phase::Open { .. } | Phase::Recovering { .. } => None,
-        };
-        if let Some(deadline) = lost.filter(|deadline| *deadline <= now) {
-            // From the moment it was lost, not from the one at which somebody noticed.
-            self.open(deadline, jitter);
-        }
-        match self.phase {
-            Phase::Open { until } if until <= now => {
+    fn advance(&mut self, now: Time) {
+        match &mut self.phase {
+            Phase::Open { until } if *until <= now => {
                 self.phase = Phase::HalfOpen {
                     unfinished: Vec::new(),
                     good: 0,
                 };
             }
-            Phase::Recovering { until, .. } if until <= now => {
+            Phase::HalfOpen { unfinished, .. } => unfinished.retain(|probe| now < probe.deadline),
+            Phase::Recovering { until, .. } if *until <= now => {
                 self.phase = Phase::Closed;
                 self.last_open = None;
                 self.results.clear();
             }
-            Phase::Closed
-            | Phase::Open { .. }
-            | Phase::HalfOpen { .. }
-            | Phase::Recovering { .. } => {}
+            Phase::Closed | Phase::Open { .. } | Phase::Recovering { .. } => {}
         }
     }
 

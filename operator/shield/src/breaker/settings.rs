@@ -99,6 +99,15 @@ impl BreakerSettings {
         span("openFor", self.open_for, SPAN_MIN..=SPAN_MAX)?;
         number("probes", self.probes, 1..=PROBES_MAX)
     }
+
+    /// Whether by both a result counts for as long, and the same results are bad.
+    pub(super) fn counts_as(&self, other: &Self) -> bool {
+        let bad = |condition| match condition {
+            Condition::SlowCalls { over, percent: _ } => Some(over),
+            Condition::Errors { percent: _ } | Condition::ErrorCount { count: _ } => None,
+        };
+        self.window == other.window && bad(self.condition) == bad(other.condition)
+    }
 }
 
 impl Condition {

@@ -135,25 +135,58 @@ fn a_cancelled_trial_leaves_the_try_to_the_next_request() {
 }
 
 #[test]
-fn a_lost_trial_counts_as_failed() {
-    let (_, healths) = service(2);
+fn a_trial_that_is_not_heard_of_leaves_the_try_to_another_and_counts_for_nothing() {
+    let (shared, healths) = service(2);
     fail(&healths[0], 5, at(0));
     let (lost, now) = trial(&healths[0], at(0));
-    let given_up = now.after(Duration::from_secs(30));
-    assert_eq!(healths[0].enter(given_up), None);
-    assert!(ejected_for(&healths[0], given_up) >= Duration::from_mins(1));
+    let patience = Duration::from_secs(30);
+    let before = Time::from_nanos(now.after(patience).as_nanos() - 1);
+    assert!(healths[0].is_ejected(before) && healths[0].enter(before).is_none());
+    let given_up = now.after(patience);
+    assert!(!healths[0].is_ejected(given_up));
+    let next = healths[0].enter(given_up).unwrap();
+    assert_eq!(healths[0].enter(given_up), None, "one at a time");
+    assert_eq!(shared.counts(), (1, 2));
+    // The ejection is the second and not the third.
+    healths[0].report(next, EndpointResult::Failed, given_up);
+    let span = ejected_for(&healths[0], given_up);
+    assert!(span >= 2 * patience && span < 3 * patience, "{span:?}");
     healths[0].report(lost, EndpointResult::Good, given_up);
-    assert!(healths[0].is_ejected(given_up));
+    assert!(healths[0].is_ejected(given_up), "another was heard first");
 }
 
 #[test]
-fn a_trial_that_reports_too_late_is_lost_even_if_nobody_noticed() {
+fn an_endpoint_whose_answers_take_longer_than_others_wait_for_its_trial_returns() {
+    let (shared, healths) = service(2);
+    fail(&healths[0], 5, at(0));
+    let (first, now) = trial(&healths[0], at(0));
+    let later = now.after(Duration::from_secs(30));
+    let second = healths[0].enter(later).unwrap();
+    let answered = now.after(Duration::from_secs(45));
+    healths[0].report(first, EndpointResult::Good, answered);
+    assert!(!healths[0].is_ejected(answered));
+    assert_eq!(shared.counts(), (0, 2));
+    healths[0].report(second, EndpointResult::Failed, answered);
+    fail(&healths[0], 4, answered);
+    assert!(
+        !healths[0].is_ejected(answered),
+        "it starts with a clean slate"
+    );
+}
+
+#[test]
+fn an_endpoint_that_hangs_is_tried_by_one_request_in_half_a_minute() {
     let (_, healths) = service(2);
     fail(&healths[0], 5, at(0));
-    let (late, now) = trial(&healths[0], at(0));
-    let given_up = now.after(Duration::from_secs(30));
-    healths[0].report(late, EndpointResult::Good, given_up);
-    assert_eq!(healths[0].enter(given_up), None);
+    let (first, now) = trial(&healths[0], at(0));
+    let mut tried = vec![first];
+    for second in 0..600 {
+        tried.extend(healths[0].enter(now.after(Duration::from_secs(second))));
+    }
+    assert_eq!(tried.len(), 20, "in ten minutes");
+    // A client that gave up is in the way of none that still waits.
+    healths[0].cancel(tried.remove(0), now);
+    assert_eq!(healths[0].enter(now.after(Duration::from_secs(599))), None);
 }
 
 #[test]
