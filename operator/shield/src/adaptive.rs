@@ -118,8 +118,15 @@ struct Proof {
 impl Adaptive {
     /// The limit of a target about which nothing is known.
     pub fn new(now: Time) -> Self {
+        Self::under_way(0, now)
+    }
+
+    /// The limit of a target on which so many requests run already: so many it stood until now, and a smaller
+    /// limit would let nobody in until most of them have ended.
+    pub fn under_way(running: u32, now: Time) -> Self {
+        let limit = running.clamp(LIMIT_START, LIMIT_MAX);
         Self {
-            limit: LIMIT_START,
+            limit,
             floor: None,
             failing: 0.0,
             rates: Rates::default(),
@@ -127,7 +134,7 @@ impl Adaptive {
             probe: None,
             proof: Proof {
                 at: now,
-                limit: LIMIT_START,
+                limit,
                 missing: true,
             },
             together: None,

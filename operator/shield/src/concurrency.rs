@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::Time;
-use crate::adaptive::{Adaptive, Finished, LIMIT_MAX};
+use crate::adaptive::{Adaptive, Finished};
 use crate::queue::{Place, Queue, Waiting};
 use crate::tier::{ClassId, Classes, Tier};
 
@@ -219,25 +219,27 @@ impl<W> Concurrency<W> {
     }
 
     /// Refuses all that have waited too long. Leaving requests do the same on the way, so this is for
-    /// moments at which none leaves: see [`Concurrency::expires_at`].
+    /// moments at which none leaves.
     pub fn expire(&self, now: Time) -> Vec<Turn<W>> {
         let mut turns = Vec::new();
         self.lock().expire(now, &mut turns);
         turns
     }
 
-    /// When the wait of the first one is over, if any waits.
-    pub fn expires_at(&self) -> Option<Time> {
-        let oldest = self.lock().queue.oldest()?;
-        Some(oldest.after(WAIT_MAX))
-    }
-
     /// Changes the limit under running requests. None of them is stopped: below a smaller limit
     /// nobody runs anew until enough have left.
     pub fn set_limit(&self, limit: Limit, now: Time) -> Vec<Turn<W>> {
         let mut state = self.lock();
-        state.bound.set(limit, now);
+        let running = state.running;
+        state.bound.set(limit, running, now);
         state.turns(now)
+    }
+
+    /// Changes the classes under requests that run and wait. All go on: what a class may always use
+    /// counts those of its requests that run already, if it was a class before; those of a class that is gone
+    /// are guaranteed nothing and keep their tier.
+    pub fn set_classes(&self, classes: &Classes) {
+        self.lock().queue.set(classes);
     }
 
     /// Whether other guards let requests in to the same target: see [`Adaptive::share`].
@@ -332,7 +334,8 @@ impl<W> State<W> {
     }
 
     fn queue_is_full(&self) -> bool {
-        let places = (self.bound.limit() * QUEUE_PER_PERMIT).max(QUEUE_MIN);
+        let places = self.bound.limit().saturating_mul(QUEUE_PER_PERMIT);
+        let places = places.max(QUEUE_MIN);
         self.queue.len() >= usize::try_from(places).unwrap_or(usize::MAX)
     }
 }
@@ -346,17 +349,20 @@ enum Bound {
 impl Bound {
     fn new(limit: Limit, now: Time) -> Self {
         match limit {
-            Limit::Fixed(max) => Self::Fixed(max.get().min(LIMIT_MAX)),
+            Limit::Fixed(max) => Self::Fixed(max.get()),
             Limit::Adaptive => Self::Adaptive(Box::new(Adaptive::new(now))),
         }
     }
 
-    fn set(&mut self, limit: Limit, now: Time) {
+    fn set(&mut self, limit: Limit, running: u32, now: Time) {
         match (&*self, limit) {
             // What was learned about the target stays true.
             (Self::Adaptive(_), Limit::Adaptive) => {}
-            (Self::Adaptive(_) | Self::Fixed(_), Limit::Fixed(_) | Limit::Adaptive) => {
-                *self = Self::new(limit, now);
+            (Self::Fixed(_), Limit::Adaptive) => {
+                *self = Self::Adaptive(Box::new(Adaptive::under_way(running, now)));
+            }
+            (Self::Adaptive(_) | Self::Fixed(_), Limit::Fixed(max)) => {
+                *self = Self::Fixed(max.get());
             }
         }
     }

@@ -92,12 +92,12 @@ pub struct HotKey {
 /// The hot keys of one rule, shared by all threads.
 #[derive(Debug)]
 pub struct HotKeys {
-    settings: HotKeysSettings,
     inner: Mutex<Inner>,
 }
 
 #[derive(Debug)]
 struct Inner {
+    settings: HotKeysSettings,
     table: Table,
     /// All requests of the rule.
     total: Counts,
@@ -120,13 +120,13 @@ enum Finding {
     Turned,
 }
 
-impl HotKeys {
-    /// Nothing seen, nothing hot.
-    pub fn new(settings: HotKeysSettings) -> Result<Self, HotKeysFault> {
-        let HotKeysSettings {
+impl HotKeysSettings {
+    /// Says the first field that is out of bounds.
+    pub fn validate(&self) -> Result<(), HotKeysFault> {
+        let Self {
             hot_at_percent,
             min_per_second,
-        } = settings;
+        } = *self;
         for (field, found, least, most) in [
             ("hotAtPercent", hot_at_percent, 1, 100),
             ("minPerSecond", min_per_second, 1, MIN_PER_SECOND_MAX),
@@ -140,14 +140,28 @@ impl HotKeys {
                 });
             }
         }
+        Ok(())
+    }
+}
+
+impl HotKeys {
+    /// Nothing seen, nothing hot.
+    pub fn new(settings: HotKeysSettings) -> Result<Self, HotKeysFault> {
+        settings.validate()?;
         Ok(Self {
-            settings,
             inner: Mutex::new(Inner {
+                settings,
                 table: Table::new(),
                 total: Counts::default(),
                 hot: Vec::new(),
             }),
         })
+    }
+
+    /// Goes by other settings from now on, which were [validated](HotKeysSettings::validate). What was counted
+    /// counts on, and what is hot stays so until it is asked for too little.
+    pub(crate) fn set(&self, settings: HotKeysSettings) {
+        self.lock().settings = settings;
     }
 
     /// Counts a request offered for this key, and says whether the key is hot.
@@ -156,7 +170,7 @@ impl HotKeys {
     /// the answer is some. The hash should depend on a secret: who can choose many keys with equal
     /// hashes can hide one among them. The name is asked for only when the key becomes hot.
     pub fn observe(&self, key: u64, name: impl FnOnce() -> Label, now: Time) -> Option<HotKeyId> {
-        let finding = self.lock().observe(key, now, self.settings);
+        let finding = self.lock().observe(key, now);
         match finding {
             Finding::Cold => None,
             Finding::Hot => Some(HotKeyId(key)),
@@ -172,7 +186,7 @@ impl HotKeys {
     /// The hottest keys of now, the hottest first, [`HOT_KEYS_SHOWN`] at most.
     pub fn hot(&self, now: Time) -> Vec<HotKey> {
         let mut inner = self.lock();
-        inner.advance(now, self.settings);
+        inner.advance(now);
         let mut hot: Vec<_> = inner
             .hot
             .iter()
@@ -199,8 +213,8 @@ impl HotKeys {
 }
 
 impl Inner {
-    fn observe(&mut self, key: u64, now: Time, settings: HotKeysSettings) -> Finding {
-        self.advance(now, settings);
+    fn observe(&mut self, key: u64, now: Time) -> Finding {
+        self.advance(now);
         let slot = self.total.slot();
         self.total.add(slot);
         let total = self.total.sum();
@@ -208,7 +222,7 @@ impl Inner {
             return Finding::Cold;
         };
         let own = entry.counted.sum();
-        let percent = u64::from(settings.hot_at_percent);
+        let percent = u64::from(self.settings.hot_at_percent);
         if entry.is_hot {
             if is_share_above_half(own, total, percent) {
                 return Finding::Hot;
@@ -219,7 +233,7 @@ impl Inner {
         }
         let is_hot = own >= KEY_REQUESTS_MIN
             && own * 100 >= total * percent
-            && is_busy(total, now, settings.min_per_second)
+            && is_busy(total, now, self.settings.min_per_second)
             && self.hot.len() < HOT_KEYS_MAX;
         if !is_hot {
             return Finding::Cold;
@@ -241,13 +255,13 @@ impl Inner {
     }
 
     /// Moves on to the slot of this moment; what is hot but no longer asked for cools down then.
-    fn advance(&mut self, now: Time, settings: HotKeysSettings) {
+    fn advance(&mut self, now: Time) {
         let slot = now.as_nanos() / SLOT_NANOS;
         if !self.total.advance(slot) {
             return;
         }
         let total = self.total.sum();
-        let percent = u64::from(settings.hot_at_percent);
+        let percent = u64::from(self.settings.hot_at_percent);
         let table = &mut self.table;
         self.hot.retain(|known| {
             table.entry_mut(known.key).is_some_and(|entry| {

@@ -158,7 +158,8 @@ impl<W> Policy<W> {
         build.policy(seed)
     }
 
-    /// The policy by other settings. Rules that stay keep what they remember.
+    /// The policy by other settings, to be [adopted](Policy::adopt) when it comes into force; until then
+    /// nothing changes. Rules that stay keep what they remember.
     pub fn renew(
         &self,
         settings: &PolicySettings,
@@ -308,6 +309,15 @@ impl<W> Policy<W> {
         let hot_keys = self.hot_keys.iter().map(Rule::standing);
         let breakers = self.breakers.iter().map(Rule::standing);
         limits.chain(hot_keys).chain(breakers).collect()
+    }
+
+    /// How often each rule that tells keys apart forgot one for another: the newcomer begins with less than
+    /// it deserves.
+    pub fn keys_replaced(&self) -> impl Iterator<Item = (&Arc<str>, u64)> {
+        let limits = self.limits.iter();
+        let limits = limits.filter_map(|rule| Some((&rule.name, rule.of.replaced()?)));
+        let hot_keys = self.hot_keys.iter();
+        limits.chain(hot_keys.map(|rule| (&rule.name, rule.of.limits.replaced())))
     }
 
     /// Where each breaker stands.

@@ -53,13 +53,24 @@ pub struct Class {
     pub guaranteed_percent: Option<u8>,
 }
 
-/// Which class of its target a request belongs to.
+/// Which class of its target a request belongs to. It stays true when the classes are changed: of a class
+/// that is gone, requests of before may still come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ClassId(pub(crate) usize);
+pub struct ClassId {
+    pub(crate) number: u64,
+    /// How much it mattered when it was asked for; what counts if the class is gone.
+    pub(crate) tier: Tier,
+}
 
 /// The classes of one target: at least one, and no more guaranteed than there is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Classes(Vec<Class>);
+pub struct Classes {
+    all: Vec<Class>,
+    /// By which each is known for as long as it is there.
+    numbers: Vec<u64>,
+    /// The first number that no class has had.
+    next: u64,
+}
 
 impl Classes {
     /// Takes the classes in the order in which [`Classes::id`] numbers them.
@@ -78,12 +89,12 @@ impl Classes {
         if sum > 100 {
             return Err(ClassError::Overcommitted(sum));
         }
-        Ok(Self(classes))
+        Ok(Self::numbered(classes))
     }
 
     /// One class that guarantees nothing: a target whose requests are all alike.
     pub fn single(tier: Tier) -> Self {
-        Self(vec![Class {
+        Self::numbered(vec![Class {
             tier,
             guaranteed_percent: None,
         }])
@@ -91,12 +102,48 @@ impl Classes {
 
     /// The identity of the class at this position.
     pub fn id(&self, position: usize) -> Option<ClassId> {
-        (position < self.0.len()).then_some(ClassId(position))
+        let number = *self.numbers.get(position)?;
+        let tier = self.all.get(position)?.tier;
+        Some(ClassId { number, tier })
     }
 
     /// The classes in order.
     pub fn as_slice(&self) -> &[Class] {
-        &self.0
+        &self.all
+    }
+
+    /// The classes that these become, in order: those that stay keep their identity, all others get one
+    /// that no class of this target has had.
+    ///
+    /// `known` says for each of them where it stood before.
+    pub(crate) fn become_these(&self, mut new: Self, known: &[Option<usize>]) -> Self {
+        let mut next = self.next;
+        for (at, number) in new.numbers.iter_mut().enumerate() {
+            let before = known.get(at).copied().flatten();
+            *number = before
+                .and_then(|before| self.numbers.get(before).copied())
+                .unwrap_or_else(|| {
+                    next += 1;
+                    next - 1
+                });
+        }
+        new.next = next;
+        new
+    }
+
+    /// The identities in order.
+    pub(crate) fn ids(&self) -> impl Iterator<Item = (ClassId, Class)> {
+        let numbered = self.numbers.iter().zip(&self.all);
+        numbered.map(|(&number, &class)| {
+            let tier = class.tier;
+            (ClassId { number, tier }, class)
+        })
+    }
+
+    fn numbered(all: Vec<Class>) -> Self {
+        let numbers: Vec<u64> = (0..).take(all.len()).collect();
+        let next = numbers.last().map_or(0, |last| last + 1);
+        Self { all, numbers, next }
     }
 }
 
@@ -165,9 +212,22 @@ mod tests {
             Err(ClassError::Overcommitted(101))
         );
         let classes = Classes::new(vec![guaranteed(60), guaranteed(40)]).unwrap();
-        assert_eq!(classes.id(1), Some(ClassId(1)));
+        assert!(classes.id(1).is_some_and(|id| Some(id) != classes.id(0)));
         assert_eq!(classes.id(2), None);
         assert_eq!(Classes::single(Tier::Core).as_slice().len(), 1);
+    }
+
+    #[test]
+    fn a_class_that_stays_is_the_same_and_a_number_is_given_once() {
+        let first = Classes::new(vec![guaranteed(1), guaranteed(2)]).unwrap();
+        let two = Classes::new(vec![guaranteed(3), guaranteed(4)]).unwrap();
+        let second = first.become_these(two.clone(), &[None, Some(0)]);
+        assert_eq!(second.id(1), first.id(0));
+        assert!(second.id(0) != first.id(0) && second.id(0) != first.id(1));
+        let third = second.become_these(two, &[Some(0), None]);
+        assert_eq!(third.id(0), second.id(0));
+        let gone = [first.id(0), first.id(1), second.id(0)];
+        assert!(!gone.contains(&third.id(1)), "{third:?}");
     }
 
     #[test]

@@ -49,7 +49,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::atomic::AtomicUsize;
-use std::sync::{Arc, Once};
+use std::sync::{Arc, Mutex, Once, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -150,6 +150,9 @@ pub struct Guard {
     listening: Listening,
     tending: Once,
     held: Held,
+    /// Held while a configuration comes into force or shares are set: shares that were set by a configuration
+    /// that is no more would undo what the next one says of the same limits.
+    changing: Mutex<()>,
 }
 
 impl Guard {
@@ -193,6 +196,7 @@ impl Guard {
             ports,
             tending: Once::new(),
             held: Held::default(),
+            changing: Mutex::default(),
         })
     }
 
@@ -207,10 +211,8 @@ impl Guard {
             ApplyError::Prepare { revision, source }
         })?;
         let wanted: Vec<Opening> = serving.ports.keys().copied().collect();
-        self.held.apply(&serving.policies);
-        tracing::info!(revision = serving.revision, "configuration in force");
         let has_rooms = !serving.rooms.is_empty();
-        self.ports.shared.current.store(Arc::new(serving));
+        self.put_in_force(serving);
         if has_rooms {
             let shared = Arc::downgrade(&self.ports.shared);
             self.tending
@@ -231,6 +233,16 @@ impl Guard {
         self.ports.shared.metrics.forget(&gone);
     }
 
+    /// Nothing here can fail, and before it nothing of what is in force was changed.
+    fn put_in_force(&self, serving: Serving) {
+        let changing = self.changing.lock();
+        let _changing = changing.unwrap_or_else(PoisonError::into_inner);
+        serving.policies.adopt();
+        self.held.apply(&serving.policies);
+        tracing::info!(revision = serving.revision, "configuration in force");
+        self.ports.shared.current.store(Arc::new(serving));
+    }
+
     /// Lets somebody else coordinate waiting rooms over so many guards; until then this guard does so
     /// alone. To be called before the first configuration.
     pub fn share_rooms(&self, guards: NonZeroU32) -> RoomLink {
@@ -239,6 +251,8 @@ impl Guard {
 
     /// Enforces these parts of shared limits from now on, and `otherwise` of those that are not named.
     pub fn hold(&self, given: ByRule<shield::Share>, otherwise: shield::Share) {
+        let changing = self.changing.lock();
+        let _changing = changing.unwrap_or_else(PoisonError::into_inner);
         self.held.set(given, otherwise);
         let serving = self.ports.shared.current.load();
         if !serving.revision.is_empty() {

@@ -12,7 +12,8 @@ fn target(limit: u32) -> (Concurrency<u32>, ClassId, ClassId) {
     };
     let classes = Classes::new(vec![class(Tier::Core), class(Tier::Ancillary)]).unwrap();
     let target = Concurrency::new(fixed(limit), &classes, Time::ZERO);
-    (target, ClassId(0), ClassId(1))
+    let [core, ancillary] = [0, 1].map(|at| classes.id(at).unwrap());
+    (target, core, ancillary)
 }
 
 fn runs(entered: Entered<u32>) -> Permit {
@@ -92,10 +93,6 @@ fn who_waited_too_long_is_refused_and_makes_room() {
     for waiter in 1..=QUEUE_MIN {
         let _ = waits(target.enter(core, Time::from_nanos(waiter.into()), || waiter));
     }
-    assert_eq!(
-        target.expires_at(),
-        Some(Time::from_nanos(1).after(WAIT_MAX))
-    );
     let over = Time::from_nanos(2).after(WAIT_MAX);
     let (_, turns) = waits(target.enter(core, over, || 100));
     assert_eq!(refused(&turns), [(1, Reason::Waited), (2, Reason::Waited)]);
@@ -170,10 +167,47 @@ fn a_new_policy_keeps_what_an_adaptive_limit_has_learnt() {
     }
     let learnt = bound.limit();
     assert_ne!(learnt, start);
-    bound.set(Limit::Adaptive, Time::ZERO);
+    bound.set(Limit::Adaptive, 3, Time::ZERO);
     assert_eq!(bound.limit(), learnt);
-    bound.set(fixed(7), Time::ZERO);
+    bound.set(fixed(7), 3, Time::ZERO);
     assert_eq!(bound.limit(), 7);
+}
+
+#[test]
+fn a_limit_lowered_from_100_to_80_with_100_running_lets_nobody_in_before_fewer_than_80_run() {
+    let (target, core, _) = target(100);
+    let enter = |waiter| target.enter(core, Time::ZERO, || waiter);
+    let mut running: Vec<Permit> = (0..100).map(|waiter| runs(enter(waiter))).collect();
+    let _ = waits(enter(100));
+    assert!(target.set_limit(fixed(80), Time::ZERO).is_empty());
+    for left in (80..100).rev() {
+        let permit = running.pop().unwrap();
+        let turns = target.leave(permit, Outcome::Success, Time::ZERO);
+        assert!(turns.is_empty(), "{left} still run");
+        let _ = waits(enter(100 + left));
+    }
+    let permit = running.pop().unwrap();
+    let (waiter, _permit) = woken(target.leave(permit, Outcome::Success, Time::ZERO));
+    assert_eq!(waiter, 100, "the 79 that were left make room for the first");
+}
+
+#[test]
+fn a_limit_that_becomes_adaptive_begins_with_what_runs_and_one_that_is_fixed_again_counts_it() {
+    let (target, core, _) = target(300);
+    let enter = || target.enter(core, Time::ZERO, || 0);
+    let mut permits: Vec<Permit> = (0..200).map(|_| runs(enter())).collect();
+    assert!(target.set_limit(Limit::Adaptive, Time::ZERO).is_empty());
+    let seen = target.snapshot();
+    assert_eq!((seen.limit, seen.running), (200, 200));
+    let _ = waits(enter());
+    let (_, permit) = woken(target.leave(permits.remove(0), Outcome::Success, Time::ZERO));
+    permits.push(permit);
+    let _ = waits(enter());
+    let turns = target.set_limit(fixed(201), Time::ZERO);
+    assert_eq!(turns.len(), 1);
+    permits.push(woken(turns).1);
+    assert_eq!(target.snapshot().running, 201);
+    assert_eq!(permits.len(), 201);
 }
 
 #[test]

@@ -51,13 +51,25 @@ impl Limit {
         })
     }
 
-    /// The same limit by another rule: what was counted counts on, and tokens stay.
-    pub(super) fn renew(&self, rule: RateLimit, now: Time) -> Self {
-        self.set_pace(rule.quota.pace().part(self.held.get()), now);
+    /// The same limit by another rule, once it is [adopted](Self::adopt): what was counted counts on.
+    pub(super) fn renew(&self, rule: RateLimit) -> Self {
         Self {
             rule,
             state: Arc::clone(&self.state),
             held: Arc::clone(&self.held),
+        }
+    }
+
+    /// Goes by its own rule from now on; tokens stay.
+    pub(super) fn adopt(&self, now: Time) {
+        self.set_pace(self.rule.quota.pace().part(self.held.get()), now);
+    }
+
+    /// How often a key lost its place among those that are told apart; none where none are.
+    pub(super) fn replaced(&self) -> Option<u64> {
+        match &*self.state {
+            State::Bucket(_) | State::WarmUp(_) => None,
+            State::Keyed(keyed) => Some(keyed.replaced()),
         }
     }
 
@@ -68,7 +80,7 @@ impl Limit {
 
     pub(super) fn set_share(&self, share: Share, now: Time) {
         self.held.set(share);
-        self.set_pace(self.rule.quota.pace().part(share), now);
+        self.adopt(now);
     }
 
     pub(super) fn begin_with_little(&self, now: Time) {

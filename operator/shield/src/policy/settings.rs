@@ -5,7 +5,9 @@ use std::time::Duration;
 use http::HeaderName;
 use serde::{Deserialize, Serialize};
 
+use crate::adaptive::LIMIT_MAX;
 use crate::breaker::BreakerSettings;
+use crate::concurrency::Limit;
 use crate::hot_keys::HotKeysSettings;
 use crate::rate::Quota;
 use crate::tier::Tier;
@@ -153,16 +155,16 @@ pub struct HotKeyRule {
 }
 
 impl HotKeyRule {
-    /// Whether two rules find the same keys.
+    /// Whether two rules look at the same keys.
     pub(super) fn sees_as(&self, other: &Self) -> bool {
         let Self {
             name,
             key,
-            hot,
+            hot: _,
             limit: _,
             mode,
         } = self;
-        *name == other.name && *key == other.key && *hot == other.hot && *mode == other.mode
+        *name == other.name && *key == other.key && *mode == other.mode
     }
 }
 
@@ -179,20 +181,46 @@ pub struct BreakerRule {
     pub mode: Mode,
 }
 
+impl BreakerRule {
+    /// Whether two rules speak of one breaker. In shadow mode it has a state of its own.
+    pub(super) fn is_of(&self, other: &Self) -> bool {
+        let Self {
+            name,
+            settings: _,
+            mode,
+        } = self;
+        *name == other.name && *mode == other.mode
+    }
+}
+
 /// How many requests may be under way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum ConcurrencyRule {
     /// As many as the target is found to stand.
     Adaptive,
-    /// This many.
+    /// This many, at most [`LIMIT_MAX`](crate::LIMIT_MAX).
     Max(std::num::NonZeroU32),
 }
 
+impl ConcurrencyRule {
+    /// The bound that it says, or what is allowed.
+    pub(super) fn limit(self) -> Result<Limit, String> {
+        match self {
+            Self::Adaptive => Ok(Limit::Adaptive),
+            Self::Max(max) if max.get() <= LIMIT_MAX => Ok(Limit::Fixed(max)),
+            Self::Max(max) => Err(format!("max is {max}, allowed is 1 to {LIMIT_MAX}")),
+        }
+    }
+}
+
 /// A kind of requests.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ClassRule {
+    /// By what it is the same class after a change of the settings; without a name it is by its number.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub name: String,
     /// How much they matter.
     pub tier: Tier,
     /// The share of the concurrency that they may always use.

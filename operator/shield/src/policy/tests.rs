@@ -1,5 +1,7 @@
 //! The order, and that nobody pays for another rule.
 
+mod changed;
+
 use std::borrow::Cow;
 use std::time::Duration;
 
@@ -20,6 +22,13 @@ fn settings(rules: Value) -> PolicySettings {
 
 fn policy(rules: Value) -> Policy<()> {
     Policy::new(&settings(rules), KeySeed::new([1; 16]), 1, Time::ZERO).unwrap()
+}
+
+/// The policy by other settings, in force.
+fn renewed(policy: &Policy<()>, rules: Value, now: Time) -> Policy<()> {
+    let renewed = policy.renew(&settings(rules), 2, now).unwrap();
+    assert!(renewed.adopt(now).is_empty(), "nobody waits");
+    renewed
 }
 
 fn limit(name: &str, requests: u32, more: Value) -> Value {
@@ -155,7 +164,7 @@ fn what_is_counted_and_what_is_open_outlive_a_change_of_the_settings() {
         ask(&policy, "a", at(1)).unwrap_err().reason,
         Reason::BreakerOpen
     );
-    let renewed = policy.renew(&settings(rules(50)), 2, at(2)).unwrap();
+    let renewed = renewed(&policy, rules(50), at(2));
     assert_eq!(
         ask(&renewed, "a", at(3)).unwrap_err().reason,
         Reason::BreakerOpen
@@ -174,7 +183,7 @@ fn a_renewed_limit_gives_no_fresh_tokens() {
     let rules = |requests| json!({"rateLimits": [limit("total", requests, json!({}))]});
     let policy = policy(rules(5));
     assert_eq!(passed(&policy, "a", 10, at(0)), 5);
-    let renewed = policy.renew(&settings(rules(1000)), 2, at(0)).unwrap();
+    let renewed = renewed(&policy, rules(1000), at(0));
     assert_eq!(passed(&renewed, "a", 10, at(0)), 0);
 }
 
@@ -275,7 +284,7 @@ fn a_part_stays_when_the_limit_is_changed_and_no_part_is_taken_of_what_is_not_sh
     let first = policy(rules(100));
     first.set_share("all", Share::one_of(2), at(0));
     first.set_share("own", Share::NONE, at(0));
-    let changed = first.renew(&settings(rules(200)), 1, at(0)).unwrap();
+    let changed = renewed(&first, rules(200), at(0));
     assert_eq!(shared(&changed)[0].share, Share::one_of(2));
     assert_eq!(passed(&changed, "u", 300, at(0)), 50);
     assert_eq!(passed(&changed, "u", 300, at(1000)), 100);

@@ -208,7 +208,8 @@ impl Serving {
         self.rules.iter().map(|rule| rule.route.as_str())
     }
 
-    /// Endpoints that were there before are kept with their connections.
+    /// Endpoints that were there before are kept with their connections. Nothing of what serves `before` is
+    /// changed: any of these steps may fail, and then it goes on.
     pub(super) fn prepare(
         wanted: &Configuration,
         before: &Self,

@@ -1,20 +1,20 @@
 //! The shield around a request: asked before it is sent, told how it went.
 
-use std::collections::BTreeMap;
+mod policies;
+
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use shield::concurrency::{self, Concurrency, Entered, Permit, Refusal, Turn};
 use shield::policy::{Admission, Denied, KeyPart};
-use shield::{ClassId, KeySeed, PolicySettings, SHARED_CYCLE, Time, breaker};
+use shield::{ClassId, SHARED_CYCLE, Time, breaker};
 use tokio::sync::oneshot;
 
-use super::jwt::{self, Claims, Desk, Verifier};
+pub(super) use policies::Policies;
+
+use super::jwt::{Claims, Verifier};
 use super::keys::Keys;
-use super::metrics::TokenMetrics;
-use super::prepare::PrepareError;
 use super::queued::Queued;
-use crate::guard::config::Tokens;
 
 /// Wakes a request that waits, with its permit or the reason why it gets none.
 pub(super) type Waker = oneshot::Sender<Result<Permit, Refusal>>;
@@ -35,16 +35,6 @@ const PATIENCE: Duration = Duration::from_secs(1);
 pub(super) struct Clock {
     started: Instant,
     phase: Duration,
-}
-
-/// All policies of a configuration.
-#[derive(Debug)]
-pub(super) struct Policies {
-    by_name: BTreeMap<String, Arc<Policy>>,
-    tokens: BTreeMap<String, Arc<Verifier>>,
-    desk: Arc<Desk>,
-    seed: KeySeed,
-    pub(super) clock: Clock,
 }
 
 /// What a rule of a route is protected by.
@@ -122,97 +112,6 @@ impl Clock {
 
     pub(super) fn now(self) -> Time {
         Time::ZERO.after(self.phase + self.started.elapsed())
-    }
-}
-
-impl Policies {
-    pub(super) fn new(seed: [u8; 16], tokens: TokenMetrics) -> Self {
-        Self {
-            by_name: BTreeMap::new(),
-            tokens: BTreeMap::new(),
-            desk: Desk::new(seed, tokens),
-            seed: KeySeed::new(seed),
-            clock: Clock::start(),
-        }
-    }
-
-    /// Those of the next configuration; what is limited now stays limited.
-    pub(super) fn next(
-        &self,
-        wanted: &BTreeMap<String, PolicySettings>,
-        tokens: &BTreeMap<String, Tokens>,
-    ) -> Result<Self, PrepareError> {
-        let now = self.clock.now();
-        let mut by_name = BTreeMap::new();
-        let mut verifiers = BTreeMap::new();
-        for (name, settings) in wanted {
-            let before = self.by_name.get(name);
-            let policy = match before {
-                Some(same) if same.settings() == settings => Arc::clone(same),
-                Some(before) => Arc::new(before.renew(settings, fastrand::u64(..), now)?),
-                None => {
-                    let chance = fastrand::u64(..);
-                    Arc::new(Policy::new(settings, self.seed, chance, now)?)
-                }
-            };
-            by_name.insert(name.clone(), policy);
-            if let Some(verifier) = self.verifier(name, settings, tokens.get(name))? {
-                verifiers.insert(name.clone(), verifier);
-            }
-        }
-        Ok(Self {
-            by_name,
-            tokens: verifiers,
-            desk: Arc::clone(&self.desk),
-            seed: self.seed,
-            clock: self.clock,
-        })
-    }
-
-    /// All of them, by name.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (&String, &Arc<Policy>)> {
-        self.by_name.iter()
-    }
-
-    /// Who verifies tokens for a policy of which claims are keys.
-    fn verifier(
-        &self,
-        name: &str,
-        settings: &PolicySettings,
-        wanted: Option<&Tokens>,
-    ) -> Result<Option<Arc<Verifier>>, PrepareError> {
-        let claims = jwt::claims_of(settings);
-        if claims.is_empty() {
-            return Ok(None);
-        }
-        let bad = |why: String| PrepareError::Tokens {
-            policy: name.to_owned(),
-            why,
-        };
-        let wanted = wanted.ok_or_else(|| {
-            bad(
-                "claims are keys of its rules, and nobody says whose; add an entry of this name"
-                    .to_owned(),
-            )
-        })?;
-        let same = self.tokens.get(name);
-        if let Some(same) = same.filter(|same| same.is_for(wanted, &claims)) {
-            return Ok(Some(Arc::clone(same)));
-        }
-        let verifier = Verifier::new(wanted, &claims, &self.desk);
-        let verifier = verifier.map_err(|error| bad(error.to_string()))?;
-        Ok(Some(Arc::new(verifier)))
-    }
-
-    pub(super) fn get(&self, name: &str, class: usize) -> Option<Arc<Protection>> {
-        let policy = self.by_name.get(name)?;
-        let class = policy.classes().id(class)?;
-        Some(Arc::new(Protection {
-            policy: Arc::clone(policy),
-            tokens: self.tokens.get(name).cloned(),
-            class,
-            clock: self.clock,
-        }))
     }
 }
 

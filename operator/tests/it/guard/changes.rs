@@ -9,7 +9,10 @@ use http::Response;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use super::support::{endpoint, get, mirror, serve, simple, status, text, to, within};
+use serde_json::{Value, json};
+
+use super::protecting::{protect, protected};
+use super::support::{endpoint, get, mirror, serve, simple, status, text, to, until, within};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hundred_changes_under_load_fail_no_request() {
@@ -75,6 +78,82 @@ async fn a_configuration_that_cannot_be_served_leaves_the_last_good_one() {
     );
     assert_eq!(served.guard.revision(), "test");
     assert_eq!(status(&get(served.at, "/").await), 200);
+}
+
+/// A burst of one, and then so many a second.
+fn paced(requests: u32, seconds: u32) -> Value {
+    let quota = json!({"rate": {"requests": requests, "perSeconds": seconds}, "burst": 1});
+    json!({"name": "ns/policy",
+        "rateLimits": [{"name": "all", "scope": "Instance", "quota": quota}]})
+}
+
+#[tokio::test]
+async fn a_configuration_that_cannot_be_served_changes_no_limit_that_is_in_force() {
+    let mut configuration = protected(mirror().await, &paced(1, 3600));
+    let served = serve(&configuration).await;
+    assert_eq!(status(&get(served.at, "/").await), 200);
+    assert_eq!(status(&get(served.at, "/").await), 429);
+    protect(&mut configuration, &paced(10_000, 1));
+    configuration.rules.push(to("ns/missing:80"));
+    configuration.revision = "bad".into();
+    served.guard.apply(&configuration).await.unwrap_err();
+    // By the rate that was refused one more would pass in each tenth of a millisecond.
+    for _ in 0..20 {
+        assert_eq!(status(&get(served.at, "/").await), 429);
+    }
+    configuration.rules.pop();
+    configuration.revision = "good".into();
+    served.guard.apply(&configuration).await.unwrap();
+    let passes = async { while status(&get(served.at, "/").await) != 200 {} };
+    within("the rate of the next configuration is in force", passes).await;
+}
+
+#[tokio::test]
+async fn what_is_under_way_counts_for_a_bound_that_is_lowered_and_classes_that_change() {
+    let (begun, mut under_way) = tokio::sync::mpsc::unbounded_channel();
+    let ended = Arc::new(tokio::sync::Semaphore::new(0));
+    let answered = Arc::clone(&ended);
+    let at = endpoint(move |_| {
+        let (begun, ended) = (begun.clone(), Arc::clone(&answered));
+        async move {
+            begun.send(()).unwrap();
+            ended.acquire().await.unwrap().forget();
+            Response::new(text(""))
+        }
+    })
+    .await;
+    let mut configuration = protected(at, &json!({"name": "ns/policy", "concurrency": {"max": 2}}));
+    let served = serve(&configuration).await;
+    let two = [0, 1].map(|_| tokio::spawn(async move { get(served.at, "/").await }));
+    for _ in &two {
+        within("both are asked", under_way.recv()).await.unwrap();
+    }
+    let lower = json!({"name": "ns/policy", "concurrency": {"max": 1},
+        "classes": [{"tier": "Core", "guaranteedPercent": 50}]});
+    protect(&mut configuration, &lower);
+    configuration.revision = "lower".into();
+    served.guard.apply(&configuration).await.unwrap();
+    let third = get(served.at, "/").await;
+    assert!(
+        status(&third) == 503 && third.contains("WaitedTooLong"),
+        "{third}"
+    );
+    let concurrency = || {
+        served
+            .guard
+            .standing()
+            .policies
+            .remove(0)
+            .concurrency
+            .unwrap()
+    };
+    assert_eq!((concurrency().limit, concurrency().running), (1, 2));
+    ended.add_permits(2);
+    for one in two {
+        assert_eq!(status(&one.await.unwrap()), 200);
+    }
+    until("their places are free", || concurrency().running == 0).await;
+    assert!(under_way.try_recv().is_err(), "the third never got there");
 }
 
 #[tokio::test]

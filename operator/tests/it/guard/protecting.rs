@@ -23,7 +23,7 @@ pub(super) fn protected(endpoint: SocketAddr, policy: &Value) -> Configuration {
     configuration
 }
 
-fn protect(configuration: &mut Configuration, policy: &Value) {
+pub(super) fn protect(configuration: &mut Configuration, policy: &Value) {
     let policy = serde_json::from_value(policy.clone()).unwrap();
     configuration.policies.insert("ns/policy".into(), policy);
 }

@@ -112,7 +112,7 @@ proptest! {
                     let condition = Condition::Errors { percent };
                     let open_for = Duration::from_secs(open_for);
                     let before = breaker.state(now);
-                    set = BreakerSettings { condition, probes, open_for, ..set };
+                    set = BreakerSettings { condition, open_for, probes, ..set };
                     breaker.set(&set, now);
                     let is_open = matches!(before, BreakerState::Open { .. });
                     prop_assert!(!is_open || breaker.admit(now).is_err());

@@ -98,7 +98,7 @@ fn what_was_counted_counts_on_unless_it_would_be_counted_otherwise() {
     assert!(counted(by(|_| {}), by(|s| s.probes = 1)));
     assert!(!counted(
         by(|_| {}),
-        by(|s| s.window = Duration::from_secs(60))
+        by(|s| s.window = Duration::from_mins(1))
     ));
     assert!(!counted(by(|_| {}), by(|s| s.condition = slow(800))));
     let slower = |millis| by(|s| s.condition = slow(millis));

@@ -211,7 +211,7 @@ fn classes(spec: &TrafficPolicySpec) -> Result<Vec<ClassRule>, String> {
     }
     let rest = ClassRule {
         tier: tier(spec.default_tier.unwrap_or_default()),
-        guaranteed_percent: None,
+        ..ClassRule::default()
     };
     let mut classes = vec![rest];
     for class in &spec.classes {
@@ -221,6 +221,7 @@ fn classes(spec: &TrafficPolicySpec) -> Result<Vec<ClassRule>, String> {
             format!("classes {section}: guaranteedPercent must be 1 to 100; correct it")
         })?;
         classes.push(ClassRule {
+            name: class.section_name.clone(),
             tier: tier(class.tier),
             guaranteed_percent: percent,
         });
