@@ -32,6 +32,7 @@ struct Families {
     hot_keys: IntGaugeVec,
     rates: GaugeVec,
     shadowed: IntCounterVec,
+    keys_replaced: IntCounterVec,
     ejected: IntGaugeVec,
     expiries: IntGaugeVec,
 }
@@ -94,6 +95,13 @@ impl Families {
                 ),
                 &["route", "rule", "reason"],
             )?,
+            keys_replaced: IntCounterVec::new(
+                Opts::new(
+                    "jiuzhou_keys_replaced_total",
+                    "Keys that were forgotten for others since more came than are told apart, by policy/rule.",
+                ),
+                &["rule"],
+            )?,
             ejected: integers(
                 "jiuzhou_endpoints_ejected",
                 "Endpoints of a route's services that get no requests now since they fail.",
@@ -107,12 +115,13 @@ impl Families {
         })
     }
 
-    fn all(&self) -> [&dyn Collector; 6] {
+    fn all(&self) -> [&dyn Collector; 7] {
         [
             &self.breakers,
             &self.hot_keys,
             &self.rates,
             &self.shadowed,
+            &self.keys_replaced,
             &self.ejected,
             &self.expiries,
         ]
@@ -123,6 +132,7 @@ impl Families {
         self.hot_keys.reset();
         self.rates.reset();
         self.shadowed.reset();
+        self.keys_replaced.reset();
         self.ejected.reset();
         self.expiries.reset();
         let serving = shared.current.load();
@@ -130,6 +140,12 @@ impl Families {
         for policy in &all.policies {
             for rule in &policy.rules {
                 self.fill_rule(policy, rule);
+            }
+        }
+        for (name, policy) in serving.policies.iter() {
+            for (rule, replaced) in policy.keys_replaced() {
+                let counter = self.keys_replaced.with_label_values(&[label(name, rule)]);
+                counter.inc_by(replaced);
             }
         }
         for (route, ejected) in ejected(&serving) {
@@ -141,8 +157,7 @@ impl Families {
     }
 
     fn fill_rule(&self, policy: &PolicyStanding, rule: &RuleStanding) {
-        // Rules are unique in a policy, and one policy may protect many routes.
-        let label = format!("{}/{}", policy.name, rule.name);
+        let label = label(&policy.name, &rule.name);
         let reason = match &rule.kind {
             RuleKind::RateLimit { per_second, .. } => {
                 self.rates.with_label_values(&[&label]).set(*per_second);
@@ -174,6 +189,11 @@ impl Families {
             counter.inc_by(rule.would_refuse);
         }
     }
+}
+
+/// Rules are unique in a policy, and one policy may protect many routes.
+fn label(policy: &str, rule: &str) -> String {
+    format!("{policy}/{rule}")
 }
 
 /// How many endpoints of each route's services are ejected.

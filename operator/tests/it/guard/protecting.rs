@@ -11,7 +11,9 @@ use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 
-use super::support::{Served, endpoint, get, mirror, routes, say, serve, status, text, to, within};
+use super::support::{
+    Served, endpoint, get, metric, mirror, routes, say, serve, status, text, to, within,
+};
 
 pub(super) fn protected(endpoint: SocketAddr, policy: &Value) -> Configuration {
     let rule = Rule {
@@ -93,6 +95,51 @@ async fn what_a_key_has_used_is_known_after_a_change_of_the_configuration() {
     configuration.revision = "2".into();
     served.guard.apply(&configuration).await.unwrap();
     assert_eq!(status(&as_user(served.at, "a").await), 429);
+}
+
+#[tokio::test]
+async fn an_open_breaker_stays_open_by_other_settings_of_its_rule() {
+    let at = endpoint(async |_| {
+        let status = StatusCode::INTERNAL_SERVER_ERROR;
+        Response::builder().status(status).body(text("")).unwrap()
+    })
+    .await;
+    let policy = |percent: u32| {
+        json!({"name": "ns/policy", "breakers": [{"name": "errors", "settings": {
+            "condition": {"errors": {"percent": percent}}, "window": {"secs": 30, "nanos": 0},
+            "minRequests": 5, "openFor": {"secs": 600, "nanos": 0}, "probes": 2}}]})
+    };
+    let mut configuration = protected(at, &policy(50));
+    let served = serve(&configuration).await;
+    for _ in 0..5 {
+        assert_eq!(status(&get(served.at, "/").await), 500);
+    }
+    protect(&mut configuration, &policy(20));
+    configuration.revision = "tighter".into();
+    served.guard.apply(&configuration).await.unwrap();
+    let answer = get(served.at, "/").await;
+    assert!(
+        status(&answer) == 503 && answer.contains("BreakerOpen"),
+        "{answer}"
+    );
+}
+
+#[tokio::test]
+async fn a_table_that_is_too_small_for_its_keys_shows() {
+    let mut policy = limited(5);
+    // The least table that there is has 76 places.
+    policy["rateLimits"][0]["keys"] = json!(1);
+    let served = serve(&protected(mirror().await, &policy)).await;
+    let replaced = || {
+        let rule = [("rule", "ns/policy/per-user")];
+        metric(&served, "jiuzhou_keys_replaced_total", &rule)
+    };
+    assert_eq!(status(&as_user(served.at, "a").await), 200);
+    assert!(replaced() < 0.5);
+    for user in 0..200 {
+        let _ = as_user(served.at, &user.to_string()).await;
+    }
+    assert!(replaced() > 0.5, "{}", replaced());
 }
 
 #[tokio::test]
