@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use http::uri::PathAndQuery;
 use http::{HeaderName, HeaderValue};
 
 use super::super::config::{Filter, HeaderChange, Match, PathChange, PathMatch, Redirect, Rewrite};
@@ -221,14 +222,15 @@ fn path(
             )));
         }
     };
+    let at = format!("{field}.{name}");
     let path = path.clone().unwrap_or_default();
-    if path.contains(|c: char| c.is_ascii_control() || c == ' ' || !c.is_ascii()) {
-        return Err(unsupported(format!(
-            "{field}.{name}: {path:?} is no path; encode what is not visible ASCII with %"
-        )));
-    }
     if name == "replaceFullPath" {
+        path_of_a_url(&path, &at)?;
         return Ok(Some(PathChange::Full(path)));
+    }
+    // Nothing in the place of a prefix takes it away.
+    if !path.is_empty() {
+        path_of_a_url(&path, &at)?;
     }
     let prefixes = |one: &Match| matches!(one.path, PathMatch::Prefix(_));
     if !matches.iter().all(prefixes) {
@@ -238,6 +240,19 @@ fn path(
         )));
     }
     Ok(Some(PathChange::Prefix(path)))
+}
+
+/// Whether a text can be all of the path that is asked for. Endpoints would be sent what is none as it is, or
+/// read another path or a query in it than was meant.
+fn path_of_a_url(path: &str, field: &str) -> Result<(), Refusal> {
+    let is_path = path.starts_with('/') && path.is_ascii() && !path.contains(['?', '#']);
+    if !is_path || PathAndQuery::try_from(path).is_err() {
+        return Err(unsupported(format!(
+            "{field}: {path:?} is no path; begin with /, leave out ? and #, and encode what no path may hold \
+             with %"
+        )));
+    }
+    Ok(())
 }
 
 fn unsupported(message: String) -> Refusal {
@@ -300,5 +315,58 @@ mod tests {
             {"set": [{"name": "a", "value": "b\nc"}]}}]);
         let message = filters(value).unwrap_err().message;
         assert!(message.contains("set[0].value"), "{message}");
+    }
+
+    fn paths(kind: &str, field: &str, path: &str) -> Result<Vec<Filter>, Refusal> {
+        let filters: Vec<RouteFilter> = serde_json::from_value(json!([
+            {"type": "URLRewrite", "urlRewrite": {"path": {"type": kind, field: path}}}]))
+        .unwrap();
+        let matches: Vec<Match> =
+            serde_json::from_value(json!([{"path": {"prefix": "/old"}}])).unwrap();
+        read(&filters, Place::Rule(&matches), "filters")
+    }
+
+    #[test]
+    fn a_path_that_no_url_can_have_is_refused_with_its_field() {
+        let kinds = [
+            ("ReplaceFullPath", "replaceFullPath"),
+            ("ReplacePrefixMatch", "replacePrefixMatch"),
+        ];
+        for (kind, field) in kinds {
+            for bad in [
+                "/a>b",
+                "x",
+                "/a?b=1",
+                "/a#b",
+                "http://x/",
+                "/ü",
+                "/a b",
+                "/a\r\nb",
+            ] {
+                let refused = paths(kind, field, bad).unwrap_err();
+                assert_eq!(refused.reason, "UnsupportedValue");
+                let at = format!("filters[0].urlRewrite.path.{field}: ");
+                assert!(refused.message.starts_with(&at), "{}", refused.message);
+                assert!(
+                    refused.message.contains("begin with /"),
+                    "{}",
+                    refused.message
+                );
+            }
+            for good in ["/", "/a", "/a/", "/a%3Fb", "/a;b=1,2", "/%E5%81%A5"] {
+                assert!(paths(kind, field, good).is_ok(), "{good}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_prefix_may_be_taken_away_and_a_whole_path_may_not() {
+        assert!(paths("ReplacePrefixMatch", "replacePrefixMatch", "").is_ok());
+        let refused = paths("ReplaceFullPath", "replaceFullPath", "").unwrap_err();
+        assert!(
+            refused.message.contains("replaceFullPath"),
+            "{}",
+            refused.message
+        );
     }
 }
