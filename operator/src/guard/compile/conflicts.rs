@@ -3,6 +3,8 @@
 //! Where Gateways share the addresses of a guard, two of them can ask for the same port and hostname.
 //! Within a Gateway the API decides: none of those that conflict is served. Between Gateways the older
 //! one wins, so that nobody takes over traffic by creating a Gateway; see [`Sharing`] for the other way.
+//! Between those of two namespaces a hostname that lies in another one is enough: the narrower one would be
+//! asked first, and what the older Gateway's owner serves there would be another's.
 
 use super::Sharing;
 use super::conditions::Refusal;
@@ -79,8 +81,10 @@ fn between(before: &[ReadGateway<'_>], gateway: &mut ReadGateway<'_>, sharing: S
         listener.conflict = older.find_map(|(owner, other)| {
             // What is not served takes nothing from anybody.
             other.serves()?;
-            let clash = clash(listener, other)?;
-            if clash == Clash::Hostname && sharing == Sharing::Merged {
+            let is_foreign = owner.namespace != name.namespace;
+            let clash = clash(listener, other)
+                .or_else(|| overlap(listener, other).filter(|_| is_foreign))?;
+            if clash != Clash::Protocol && sharing == Sharing::Merged {
                 return None;
             }
             Some(clash.refusal(&format!(
@@ -94,8 +98,12 @@ fn between(before: &[ReadGateway<'_>], gateway: &mut ReadGateway<'_>, sharing: S
 /// In what two listeners of one port conflict.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Clash {
+    /// They speak differently.
     Protocol,
+    /// They have the same hostname.
     Hostname,
+    /// One has hostnames of the other.
+    Overlap,
 }
 
 impl Clash {
@@ -109,6 +117,13 @@ impl Clash {
                 "HostnameConflict",
                 format!(
                     "{who} use one port with the same hostname; change the port or hostname of one"
+                ),
+            ),
+            Self::Overlap => Refusal::new(
+                "HostnameConflict",
+                format!(
+                    "{who} are of two namespaces and use one port with hostnames that overlap; change the \
+                     port or hostname of one, or attach routes to the older Gateway"
                 ),
             ),
         }
@@ -130,10 +145,14 @@ fn clash(one: &ReadListener<'_>, other: &ReadListener<'_>) -> Option<Clash> {
     }
 }
 
+/// Whether a request could be for either of two listeners of one port.
+fn overlap(one: &ReadListener<'_>, other: &ReadListener<'_>) -> Option<Clash> {
+    let both = hostnames::intersection(&one.hostname, &other.hostname);
+    both.filter(|_| one.port == other.port)
+        .map(|_| Clash::Overlap)
+}
+
 fn overlaps(one: &ReadListener<'_>, other: &ReadListener<'_>) -> bool {
     let https = |listener: &ReadListener<'_>| listener.speaks == Some(Speaks::Https);
-    one.port == other.port
-        && https(one)
-        && https(other)
-        && hostnames::intersection(&one.hostname, &other.hostname).is_some()
+    https(one) && https(other) && overlap(one, other).is_some()
 }
