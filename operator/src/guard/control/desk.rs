@@ -8,7 +8,7 @@ use hyper::body::Bytes;
 use shield::ticket::Wall;
 use shield::{PolicySettings, Time};
 
-use super::ledger::{Ledger, Limit};
+use super::ledger::{Late, Ledger, Limit};
 use super::rooms::{self, Rooms};
 use crate::guard::compile::Acknowledged;
 use crate::guard::config::Configuration;
@@ -34,9 +34,10 @@ pub(super) enum Unanswered {
     /// Another replica does.
     #[error("this replica does not lead; ask another address of guard control")]
     NotLeading,
-    /// A later report is answered already.
+    /// A later report is answered already, or another guard of this name.
     #[error(
-        "a later report of this guard was answered; is another guard of the same name running?"
+        "a later report of this guard was answered, or one of another guard that has the same name; give each \
+         guard a name of its own with --name"
     )]
     Late,
     /// Not the name of a pod.
@@ -167,7 +168,7 @@ impl Desk {
                 return Err(Unanswered::TooMany);
             }
             let answer = term.ledger.exchange(&state.limits, &report, now);
-            let mut answer = answer.map_err(|_late| Unanswered::Late)?;
+            let mut answer = answer.map_err(|late| unanswered(late, &report.guard))?;
             answer.newest = state.newest.as_ref().map(|newest| newest.revision.clone());
             term.hear(&report);
             answer.rooms = term.tell(report, Time::ZERO.after(now));
@@ -274,6 +275,18 @@ impl Term {
             is_heard
         });
     }
+}
+
+/// A report that counts for nothing; two guards of one name are told of once.
+fn unanswered(late: Late, guard: &str) -> Unanswered {
+    if late == (Late::Superseded { is_first: true }) {
+        tracing::error!(
+            guard,
+            "two guards have one name: only the one that came last is answered, and the other goes on by what it \
+             has; give each a name of its own with --name"
+        );
+    }
+    Unanswered::Late
 }
 
 /// What places in queues are dated by. A clock before 1970 is no clock, and guards have theirs.

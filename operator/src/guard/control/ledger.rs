@@ -10,7 +10,7 @@
 //! So whatever is lost on the way, all together never may use more than the whole: a guard that is to
 //! have more gets it when those that are to have less said that they do, or when their leases ran out.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use shield::Share;
@@ -28,6 +28,11 @@ const STEADY_DIVISOR: u32 = 50;
 /// Times over which demand is averaged, in milliseconds: it follows a rise in a second, and forgets it in
 /// ten, so that a part does not leave between two waves.
 const AVERAGES: [u64; 2] = [1_000, 10_000];
+
+/// Runs of one name that are known to be over. Two guards that were given one name are one of them, and a pod
+/// that is started again and again under its name leaves one with each start, of which no report is under way
+/// any more when the sixteenth begins.
+const FORMER_MAX: usize = 16;
 
 /// A limit that guards hold together.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,6 +59,10 @@ pub(super) struct Ledger {
 #[derive(Debug)]
 struct Member {
     session: u64,
+    /// Runs whose place this one took.
+    former: VecDeque<u64>,
+    /// Whether one of those was heard afterwards.
+    is_doubled: bool,
     sequence: u64,
     heard: Duration,
     /// What it uses of what it was told nothing about, or nothing for too long.
@@ -69,9 +78,17 @@ struct Part {
     may_use: Share,
 }
 
-/// A report that was overtaken by a later one.
+/// A report that counts for nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Late;
+pub(super) enum Late {
+    /// A later one of the same run was heard before it.
+    Overtaken,
+    /// It is of a run whose place another one of the same name took.
+    Superseded {
+        /// Whether that was not seen of this name before.
+        is_first: bool,
+    },
+}
 
 impl Ledger {
     /// Knows nobody.
@@ -141,18 +158,16 @@ impl Ledger {
             .entry(report.guard.clone())
             .or_insert_with(|| Member {
                 session: report.session,
+                former: VecDeque::new(),
+                is_doubled: false,
                 sequence: 0,
                 heard: now,
                 fallback: Share::one_of(self.replicas),
                 parts: BTreeMap::new(),
             });
-        if member.session != report.session {
-            member.session = report.session;
-            member.sequence = 0;
-            member.parts.clear();
-        }
+        member.follow(report.session, now)?;
         if report.sequence <= member.sequence {
-            return Err(Late);
+            return Err(Late::Overtaken);
         }
         let passed = now.saturating_sub(member.heard);
         member.sequence = report.sequence;
@@ -263,6 +278,30 @@ impl Ledger {
             .iter()
             .all(|name| self.members.contains_key(name));
         since < LEARNING_MIN || (since < LEASE && !all_heard)
+    }
+}
+
+impl Member {
+    /// Goes on with the run that reports. One whose place was taken does not get it back while the other is
+    /// heard: two guards that have one name by mistake would each be given what is meant for one.
+    fn follow(&mut self, session: u64, now: Duration) -> Result<(), Late> {
+        if self.session == session {
+            return Ok(());
+        }
+        let is_held = now.saturating_sub(self.heard) <= LEASE;
+        if is_held && self.former.contains(&session) {
+            let is_first = !std::mem::replace(&mut self.is_doubled, true);
+            return Err(Late::Superseded { is_first });
+        }
+        if self.former.len() == FORMER_MAX {
+            self.former.pop_front();
+        }
+        self.former.push_back(self.session);
+        self.former.retain(|former| *former != session);
+        self.session = session;
+        self.sequence = 0;
+        self.parts.clear();
+        Ok(())
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use shield::{Bucket, Pace, Share, Time};
 
-use super::{Late, Ledger, Limit};
+use super::{FORMER_MAX, Late, Ledger, Limit};
 use crate::guard::exchange::{Demand, HOLD, LEASE, Report};
 
 fn limit(rate: u64) -> Limit {
@@ -178,7 +178,50 @@ fn a_report_that_was_overtaken_counts_for_nothing() {
     let (mut ledger, now) = settled([&mut a]);
     let early = a.report();
     a.exchange(&mut ledger, now);
-    assert_eq!(ledger.exchange(&[limit(1000)], &early, now), Err(Late));
+    assert_eq!(
+        ledger.exchange(&[limit(1000)], &early, now),
+        Err(Late::Overtaken)
+    );
+}
+
+#[test]
+fn of_two_guards_with_one_name_the_later_alone_is_answered_and_it_is_told_once() {
+    let mut first = Guard::serving("a", Share::WHOLE);
+    let (mut ledger, now) = settled([&mut first]);
+    let mut second = Guard::new("a");
+    second.report.session = 2;
+    second.exchange(&mut ledger, now);
+    let mut again = |ledger: &mut Ledger| ledger.exchange(&[limit(1000)], &first.report(), now);
+    let superseded = |is_first| Err(Late::Superseded { is_first });
+    assert_eq!(again(&mut ledger), superseded(true));
+    assert_eq!(again(&mut ledger), superseded(false));
+    assert_eq!(second.exchange(&mut ledger, now), Share::WHOLE);
+    assert_eq!(again(&mut ledger), superseded(false));
+}
+
+#[test]
+fn a_guard_that_begins_anew_is_answered_however_often_it_does() {
+    let mut ledger = Ledger::new(1, Duration::ZERO);
+    for session in 1..100 {
+        let mut run = Guard::new("a");
+        run.report.session = session;
+        run.exchange(&mut ledger, seconds(session));
+        assert!(ledger.members["a"].former.len() <= FORMER_MAX);
+    }
+}
+
+#[test]
+fn a_guard_whose_name_another_had_for_a_while_is_answered_when_that_is_gone() {
+    let mut first = Guard::serving("a", Share::WHOLE);
+    let (mut ledger, now) = settled([&mut first]);
+    // The cluster knows one of the two by this name, and not which.
+    ledger.stand(BTreeSet::from(["a".into()]));
+    let mut second = Guard::new("a");
+    second.report.session = 2;
+    second.exchange(&mut ledger, now);
+    let mut is_answered = |at| ledger.exchange(&[limit(1000)], &first.report(), at).is_ok();
+    assert!(!is_answered(now + LEASE));
+    assert!(is_answered(now + LEASE + Duration::from_millis(1)));
 }
 
 #[test]
