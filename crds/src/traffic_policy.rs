@@ -54,7 +54,7 @@ pub struct TrafficPolicySpec {
     #[x_kube(validation = Rule::new("self.all(r, r.kind == self[0].kind)")
         .message("targetRefs must be all Apps or all HTTPRoutes: write two policies for the two").reason(Reason::FieldValueInvalid))]
     pub target_refs: Vec<PolicyTarget>,
-    /// Whether it is in force at all times, or only while a PeakEvent that names it is on; default `Always`.
+    /// Whether it is in force at all times, or only while a PeakEvent that names it is on; default `Always`. There are no PeakEvents yet, so that a policy of `ByEvent` is accepted with reason `NoEvent` and in force nowhere.
     #[serde(default)]
     pub activation: Activation,
     /// Tier of requests that no class is for. The hub sets it to the App's tier in what it sends to regions; default there, and `General` elsewhere.

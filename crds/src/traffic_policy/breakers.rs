@@ -17,9 +17,9 @@ pub struct ConcurrencySpec {
     /// As many as the target is found to stand, from its throughput and its latency without a queue.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub adaptive: Option<AdaptiveConcurrency>,
-    /// This many at each guard, 1 to 1000000.
+    /// This many at each guard, 1 to 10000.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = 1_000_000))]
+    #[schemars(range(min = 1, max = 10_000))]
     pub max: Option<i64>,
 }
 
@@ -52,9 +52,9 @@ impl Concurrency {
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("[has(self.slowCalls), has(self.errors), has(self.errorCount)].filter(x, x).size() == 1")
     .message("exactly one of slowCalls, errors and errorCount must be set").reason(Reason::FieldValueInvalid))]
-#[x_kube(validation = Rule::new("duration(self.window) >= duration('100ms') && duration(self.window) <= duration('10m')")
+#[x_kube(validation = Rule::new("!has(self.window) || (duration(self.window) >= duration('100ms') && duration(self.window) <= duration('10m'))")
     .message("window must be 100ms to 10m").reason(Reason::FieldValueInvalid))]
-#[x_kube(validation = Rule::new("duration(self.openFor) >= duration('100ms') && duration(self.openFor) <= duration('10m')")
+#[x_kube(validation = Rule::new("!has(self.openFor) || (duration(self.openFor) >= duration('100ms') && duration(self.openFor) <= duration('10m'))")
     .message("openFor must be 100ms to 10m").reason(Reason::FieldValueInvalid))]
 pub struct Breaker {
     /// Name of the rule, unique in the policy; refusals and metrics name it.
@@ -69,22 +69,44 @@ pub struct Breaker {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error_count: Option<ErrorCount>,
     /// The last span of time that it judges by, 100ms to 10m; default 10s.
-    #[serde(default = "window_default")]
-    pub window: Period,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub window: Option<Period>,
     /// Requests that the window must have seen before it judges, 1 to 1000000; default 20.
-    #[serde(default = "min_requests_default")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1_000_000))]
-    pub min_requests: i32,
+    pub min_requests: Option<i32>,
     /// How long it stays open the first time, 100ms to 10m; longer when the target has not recovered. Default 5s.
-    #[serde(default = "open_for_default")]
-    pub open_for: Period,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub open_for: Option<Period>,
     /// Requests that are then let through to find out, 1 to 100; all of them must be good. Default 5.
-    #[serde(default = "probes_default")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 100))]
-    pub probes: i32,
+    pub probes: Option<i32>,
     /// Whether it refuses, or only counts what it would refuse; default `Enforce`.
-    #[serde(default)]
-    pub mode: RuleMode,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<RuleMode>,
+}
+
+impl Breaker {
+    /// The span of time that it judges by, said or not.
+    pub fn window(&self) -> Period {
+        said_or(self.window.as_ref(), "10s")
+    }
+
+    /// Requests that the window must have seen, said or not.
+    pub fn min_requests(&self) -> i32 {
+        self.min_requests.unwrap_or(20)
+    }
+
+    /// How long it stays open the first time, said or not.
+    pub fn open_for(&self) -> Period {
+        said_or(self.open_for.as_ref(), "5s")
+    }
+
+    /// Requests that find out whether the target is well again, said or not.
+    pub fn probes(&self) -> i32 {
+        self.probes.unwrap_or(5)
+    }
 }
 
 /// So many percent of the requests are slow.
@@ -163,14 +185,14 @@ pub struct HotKey {
     /// What each hot key may do.
     pub limit: HotKeyLimit,
     /// Whether it refuses, or only counts what it would refuse; default `Enforce`.
-    #[serde(default)]
-    pub mode: RuleMode,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<RuleMode>,
 }
 
 /// How many people are let in at once; the others wait in the order in which they came.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("duration(self.session) >= duration('10s') && duration(self.session) <= duration('1h')")
+#[x_kube(validation = Rule::new("!has(self.session) || (duration(self.session) >= duration('10s') && duration(self.session) <= duration('1h'))")
     .message("session must be 10s to 1h").reason(Reason::FieldValueInvalid))]
 pub struct WaitingRoom {
     /// Over what people are counted: `Instance` is each guard with a queue of its own, all others are one queue over the guards of a cluster. People are counted over no province.
@@ -182,11 +204,18 @@ pub struct WaitingRoom {
     #[schemars(range(min = 1, max = 100_000_000))]
     pub new_per_minute: i64,
     /// How long somebody is in after the last request, 10s to 1h; default 5m.
-    #[serde(default = "session_default")]
-    pub session: Period,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<Period>,
     /// What opens the queue before `activeUsers` is reached; absent means nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub open_when: Option<OpenWhen>,
+}
+
+impl WaitingRoom {
+    /// How long somebody is in after the last request, said or not.
+    pub fn session(&self) -> Period {
+        said_or(self.session.as_ref(), "5m")
+    }
 }
 
 /// Signs of a target in distress that open the queue early; any of them does.
@@ -204,22 +233,6 @@ pub struct OpenWhen {
     pub error_percent: Option<i32>,
 }
 
-fn window_default() -> Period {
-    Period("10s".to_owned())
-}
-
-fn open_for_default() -> Period {
-    Period("5s".to_owned())
-}
-
-fn session_default() -> Period {
-    Period("5m".to_owned())
-}
-
-const fn min_requests_default() -> i32 {
-    20
-}
-
-const fn probes_default() -> i32 {
-    5
+fn said_or(said: Option<&Period>, default: &str) -> Period {
+    said.cloned().unwrap_or_else(|| Period(default.to_owned()))
 }

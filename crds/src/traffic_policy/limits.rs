@@ -19,7 +19,7 @@ use crate::scalar::Period;
 pub struct RateLimit {
     /// Name of the rule, unique in the policy; refusals and metrics name it.
     pub name: RuleName,
-    /// Over what the rate is counted: one guard, all guards of a cluster, of a Region, or of the province. A wider rate is divided over the guards in advance, so that no request asks anybody.
+    /// Over what the rate is counted: one guard, all guards of a cluster, of a Region, or of the province. A wider rate is divided over the guards in advance, so that no request asks anybody. The hub divides `Province`, and `Region` without a key, over the clusters that run the Apps; what is written in a cluster itself holds for that cluster alone.
     pub scope: LimitScope,
     /// What is counted apart, each value with the whole rate for itself; absent means all requests together.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -29,8 +29,8 @@ pub struct RateLimit {
     #[schemars(length(min = 2, max = 4), extend("x-kubernetes-list-type" = "atomic"))]
     pub key_parts: Vec<KeyPartSpec>,
     /// What becomes of a request that lacks the key or a part of it; default `Share`.
-    #[serde(default)]
-    pub on_missing: OnMissing,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_missing: Option<OnMissing>,
     /// How many requests pass in the long run, spread evenly.
     pub rate: RuleRate,
     /// How many requests pass at one moment after a pause, 1 to 10000000; default as many as the rate lets pass in a second, at least 1, and 1 with a queue.
@@ -38,8 +38,8 @@ pub struct RateLimit {
     #[schemars(range(min = 1, max = 10_000_000))]
     pub burst: Option<i64>,
     /// Whether it refuses, or only counts what it would refuse; default `Enforce`.
-    #[serde(default)]
-    pub mode: RuleMode,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<RuleMode>,
     /// What becomes of a request beyond the rate; absent means that it is refused at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub overflow: Option<Overflow>,
@@ -141,7 +141,7 @@ impl<'a> KeyPart<'a> {
     }
 }
 
-/// What becomes of a request without a key.
+/// What becomes of a request that lacks the key or a part of it; default `Share`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[schemars(inline)]
 pub enum OnMissing {
@@ -154,7 +154,7 @@ pub enum OnMissing {
     Skip,
 }
 
-/// Whether a rule refuses.
+/// Whether a rule refuses, or only counts what it would refuse; default `Enforce`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[schemars(inline)]
 pub enum RuleMode {

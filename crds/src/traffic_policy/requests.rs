@@ -8,17 +8,38 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "camelCase")]
 pub struct Retries {
     /// How many times a request may be tried again, 0 to 3; 0 also where no connection was made; default 1.
-    #[serde(default = "attempts_default")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 3))]
-    pub attempts: i32,
+    pub attempts: Option<i32>,
     /// After what; default `ConnectFailure`. Requests that change something are tried again only after `ConnectFailure` and `Refused`.
-    #[serde(default = "on_default")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(min = 1, max = 4), extend("x-kubernetes-list-type" = "set"))]
     pub on: Vec<RetryOn>,
     /// Retries for a hundred requests of the last ten seconds, 0 to 100, besides three a second; default 20. Without such a bound retries multiply an overload.
-    #[serde(default = "budget_percent_default")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 100))]
-    pub budget_percent: i32,
+    pub budget_percent: Option<i32>,
+}
+
+impl Retries {
+    /// How many times a request may be tried again, said or not.
+    pub fn attempts(&self) -> i32 {
+        self.attempts.unwrap_or(1)
+    }
+
+    /// After what, said or not.
+    pub fn on(&self) -> &[RetryOn] {
+        if self.on.is_empty() {
+            &[RetryOn::ConnectFailure]
+        } else {
+            &self.on
+        }
+    }
+
+    /// Retries for a hundred requests, said or not.
+    pub fn budget_percent(&self) -> i32 {
+        self.budget_percent.unwrap_or(20)
+    }
 }
 
 /// After what a request is tried again.
@@ -50,16 +71,4 @@ pub struct Jwt {
     /// Public keys of the issuer, a JSON Web Key Set as text; at most 65536 bytes.
     #[schemars(length(min = 2, max = 65_536))]
     pub jwks: String,
-}
-
-const fn attempts_default() -> i32 {
-    1
-}
-
-fn on_default() -> Vec<RetryOn> {
-    vec![RetryOn::ConnectFailure]
-}
-
-const fn budget_percent_default() -> i32 {
-    20
 }

@@ -47,7 +47,7 @@ fn read<T: DeserializeOwned>(value: &Value) -> Option<T> {
 
 fn limit(rule: &RateLimit) -> String {
     let key = key(rule.key.as_ref(), &rule.key_parts);
-    let missing = match rule.on_missing {
+    let missing = match rule.on_missing.unwrap_or_default() {
         OnMissing::Refuse => ", refused without a key",
         OnMissing::Share => "",
         OnMissing::Skip => ", not counted without a key",
@@ -67,7 +67,7 @@ fn limit(rule: &RateLimit) -> String {
         queue.map(|over| format!(", more wait up to {}", over.queue.max_wait.0)),
         warm_up.map(|span| format!(", warming up for {}", span.0)),
         key.map(|_| missing.to_owned()),
-        Some(shadow(rule.mode).to_owned()),
+        Some(shadow(rule.mode.unwrap_or_default()).to_owned()),
     ];
     said.into_iter().flatten().collect()
 }
@@ -82,7 +82,7 @@ fn hot_key(rule: &HotKey) -> String {
         "each {key} with {percent} % of the requests: {} per {}{burst}{}",
         limit.requests,
         limit.per.0,
-        shadow(rule.mode)
+        shadow(rule.mode.unwrap_or_default())
     )
 }
 
@@ -94,11 +94,11 @@ fn breaker(rule: &Breaker) -> Option<String> {
     };
     Some(format!(
         "opens for {} when {when} within {}, of at least {}; {} probes{}",
-        rule.open_for.0,
-        rule.window.0,
-        rule.min_requests,
-        rule.probes,
-        shadow(rule.mode)
+        rule.open_for().0,
+        rule.window().0,
+        rule.min_requests(),
+        rule.probes(),
+        shadow(rule.mode.unwrap_or_default())
     ))
 }
 
@@ -116,12 +116,12 @@ fn class_of(class: &RequestClass) -> String {
 }
 
 fn retries(rule: &Retries) -> String {
-    let on: Vec<String> = rule.on.iter().map(|on| format!("{on:?}")).collect();
+    let on: Vec<String> = rule.on().iter().map(|on| format!("{on:?}")).collect();
     format!(
         "{} after {}, for at most {} % of the requests",
-        rule.attempts,
+        rule.attempts(),
         on.join(", "),
-        rule.budget_percent
+        rule.budget_percent()
     )
 }
 
@@ -132,7 +132,9 @@ fn waiting_room(room: &WaitingRoom) -> String {
     let said = [
         Some(format!(
             "{} in at one time, {} new a minute, in for {}",
-            room.active_users, room.new_per_minute, room.session.0
+            room.active_users,
+            room.new_per_minute,
+            room.session().0
         )),
         over.map(|over| format!(", opens when 1 % take over {}", over.0)),
         percent.map(|percent| format!(", opens when {percent} % fail")),

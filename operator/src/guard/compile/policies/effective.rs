@@ -110,7 +110,7 @@ pub struct RuleInForce {
     /// Name in the list; empty for a field that is no list.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub name: String,
-    /// What it says, with bursts that nobody said filled in.
+    /// What it says, with what nobody said filled in.
     pub value: Value,
     /// Policies that made it so, in order; none where a single policy is told of.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -422,14 +422,8 @@ const FIELDS: [(&str, Option<&str>); 10] = [
 
 /// All that a spec says, rule by rule.
 fn values(spec: &TrafficPolicySpec) -> BTreeMap<Key, Value> {
-    let mut spec = spec.clone();
     // Unsaid and said alike are the same to whoever compares.
-    for limit in &mut spec.rate_limits {
-        limit.burst = Some(burst_of(limit));
-    }
-    for hot in &mut spec.hot_keys {
-        hot.limit.burst = Some(hot_burst_of(hot));
-    }
+    let spec = filled(spec);
     let all = serde_json::to_value(&spec).unwrap_or_default();
     let mut values = BTreeMap::new();
     for (order, (field, named_by)) in FIELDS.into_iter().enumerate() {
@@ -450,6 +444,36 @@ fn values(spec: &TrafficPolicySpec) -> BTreeMap<Key, Value> {
         }
     }
     values
+}
+
+/// A spec in which what nobody said stands as it holds.
+fn filled(spec: &TrafficPolicySpec) -> TrafficPolicySpec {
+    let mut spec = spec.clone();
+    for limit in &mut spec.rate_limits {
+        limit.burst = Some(burst_of(limit));
+        limit.on_missing = Some(limit.on_missing.unwrap_or_default());
+        limit.mode = Some(limit.mode.unwrap_or_default());
+    }
+    for hot in &mut spec.hot_keys {
+        hot.limit.burst = Some(hot_burst_of(hot));
+        hot.mode = Some(hot.mode.unwrap_or_default());
+    }
+    for breaker in &mut spec.breakers {
+        breaker.window = Some(breaker.window());
+        breaker.min_requests = Some(breaker.min_requests());
+        breaker.open_for = Some(breaker.open_for());
+        breaker.probes = Some(breaker.probes());
+        breaker.mode = Some(breaker.mode.unwrap_or_default());
+    }
+    if let Some(room) = &mut spec.waiting_room {
+        room.session = Some(room.session());
+    }
+    if let Some(retries) = &mut spec.retries {
+        retries.attempts = Some(retries.attempts());
+        retries.on = retries.on().to_vec();
+        retries.budget_percent = Some(retries.budget_percent());
+    }
+    spec
 }
 
 #[cfg(test)]

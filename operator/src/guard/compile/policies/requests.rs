@@ -29,15 +29,15 @@ pub(super) fn read(spec: &TrafficPolicySpec) -> Result<Requests, String> {
 }
 
 fn retries(said: &crds::Retries) -> Result<Retries, String> {
-    let attempts = u8::try_from(said.attempts).ok();
-    let attempts = attempts.filter(|_| said.attempts <= ATTEMPTS_MAX);
+    let attempts = u8::try_from(said.attempts()).ok();
+    let attempts = attempts.filter(|_| said.attempts() <= ATTEMPTS_MAX);
     let attempts = attempts.ok_or_else(|| {
         format!(
             "retries: attempts is {}, allowed is 0 to {ATTEMPTS_MAX}; correct it",
-            said.attempts
+            said.attempts()
         )
     })?;
-    let budget_percent = count("retries: budgetPercent", i64::from(said.budget_percent))?;
+    let budget_percent = count("retries: budgetPercent", i64::from(said.budget_percent()))?;
     let settings = BudgetSettings {
         percent: budget_percent,
         ..BudgetSettings::default()
@@ -46,7 +46,7 @@ fn retries(said: &crds::Retries) -> Result<Retries, String> {
     RetryBudget::new(settings).map_err(|fault| format!("retries: {fault}; correct it"))?;
     Ok(Retries {
         attempts,
-        on: said.on.iter().copied().map(after).collect(),
+        on: said.on().iter().copied().map(after).collect(),
         budget_percent,
     })
 }

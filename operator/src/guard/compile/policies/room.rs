@@ -41,7 +41,7 @@ pub(super) fn read(spec: &TrafficPolicySpec) -> Result<Option<Room>, String> {
     let spec = RoomSpec {
         active_users: people("activeUsers", said.active_users)?,
         new_per_minute: people("newPerMinute", said.new_per_minute)?,
-        session: span("waitingRoom: session", &said.session)?,
+        session: span("waitingRoom: session", &said.session())?,
         open_when: said
             .open_when
             .as_ref()

@@ -1,7 +1,8 @@
 //! What a region adds to what the hub says: tighter, never looser.
 //!
 //! A rule of the same name takes of each field the tighter value, and a rule of another name is one more that
-//! a request must pass. Absent means unsaid: the hub's stands. What would loosen is left out and named.
+//! a request must pass. Absent means unsaid: the hub's stands, and where the hub
+//! says nothing either, the default of what both say together. What would loosen is left out and named.
 
 mod rules;
 #[cfg(test)]
@@ -34,17 +35,18 @@ pub(super) fn tighten(
     spec.timeout = shorter(hub.timeout.as_ref(), own.timeout.as_ref());
     spec.retries = match (&hub.retries, &own.retries) {
         (Some(hub), Some(own)) => {
-            let adds = own.on.iter().any(|on| !hub.on.contains(on));
+            // What is unsaid adds nothing.
+            let adds = own.on.iter().any(|on| !hub.on().contains(on));
             loose.note(adds, "retries.on");
-            loose.note(own.attempts > hub.attempts, "retries.attempts");
-            loose.note(
-                own.budget_percent > hub.budget_percent,
-                "retries.budgetPercent",
-            );
+            let more = own.attempts.is_some_and(|own| own > hub.attempts());
+            loose.note(more, "retries.attempts");
+            let percent = own.budget_percent;
+            let more = percent.is_some_and(|own| own > hub.budget_percent());
+            loose.note(more, "retries.budgetPercent");
             Some(fewer(hub, own))
         }
         // Without a word a connection that was not made is made elsewhere; none at all is tighter.
-        (None, Some(own)) if own.attempts == 0 => Some(own.clone()),
+        (None, Some(own)) if own.attempts == Some(0) => Some(own.clone()),
         (None, Some(_)) => {
             loose.note(true, "retries");
             None
@@ -65,16 +67,25 @@ pub(super) fn shorter(one: Option<&Period>, other: Option<&Period>) -> Option<Pe
     }
 }
 
-/// Of two, no more retries than either allows.
-pub(super) fn fewer(one: &Retries, other: &Retries) -> Retries {
-    let both = one.on.iter().filter(|on| other.on.contains(on));
-    let on: Vec<_> = both.copied().collect();
-    let attempts = one.attempts.min(other.attempts);
-    Retries {
-        attempts: if on.is_empty() { 0 } else { attempts },
-        on: if on.is_empty() { one.on.clone() } else { on },
-        budget_percent: one.budget_percent.min(other.budget_percent),
+/// Of two, no more retries than either allows; what the second does not say is as the first has it.
+pub(super) fn fewer(first: &Retries, second: &Retries) -> Retries {
+    let least = |known: i32, said: Option<i32>| said.map(|said| known.min(said));
+    let mut fewer = Retries {
+        attempts: least(first.attempts(), second.attempts).or(first.attempts),
+        on: first.on.clone(),
+        budget_percent: least(first.budget_percent(), second.budget_percent)
+            .or(first.budget_percent),
+    };
+    if !second.on.is_empty() {
+        let both = first.on().iter().filter(|on| second.on.contains(on));
+        let both: Vec<_> = both.copied().collect();
+        if both.is_empty() {
+            fewer.attempts = Some(0);
+        } else {
+            fewer.on = both;
+        }
     }
+    fewer
 }
 
 /// Fields that would have loosened, as users write them.
@@ -195,15 +206,16 @@ fn waiting_room(hub: &WaitingRoom, own: &WaitingRoom, loose: &mut Loose) -> Wait
         "waitingRoom: newPerMinute",
     );
     // Who is in for longer keeps others out for longer.
-    loose.note(
-        millis(&own.session) < millis(&hub.session),
-        "waitingRoom: session",
-    );
+    let session = own.session.as_ref().map(|ours| {
+        let theirs = hub.session();
+        loose.note(millis(ours) < millis(&theirs), "waitingRoom: session");
+        most(&theirs, ours).clone()
+    });
     WaitingRoom {
         scope: hub.scope,
         active_users: hub.active_users.min(own.active_users),
         new_per_minute: hub.new_per_minute.min(own.new_per_minute),
-        session: most(&hub.session, &own.session).clone(),
+        session: session.or_else(|| hub.session.clone()),
         open_when: match (&hub.open_when, &own.open_when) {
             (Some(hub), Some(own)) => Some(open_when(hub, own, loose)),
             (hub, own) => hub.clone().or_else(|| own.clone()),

@@ -127,13 +127,13 @@ fn limit(rule: &RateLimit) -> Result<Limit, String> {
             LimitScope::Region => Scope::Region,
         },
         key: key(&at, rule.key.as_ref(), &rule.key_parts)?,
-        on_missing: match rule.on_missing {
+        on_missing: match rule.on_missing.unwrap_or_default() {
             OnMissing::Refuse => Missing::Refuse,
             OnMissing::Share => Missing::Share,
             OnMissing::Skip => Missing::Skip,
         },
         quota: quota(&at, &rule.rate, burst_of(rule))?,
-        mode: mode(rule.mode),
+        mode: mode(rule.mode.unwrap_or_default()),
         max_wait: max_wait.transpose()?.unwrap_or_default(),
         warm_up: warm_up.transpose()?.unwrap_or_default(),
         keys: KEYS,
@@ -154,7 +154,7 @@ fn hot_key(rule: &HotKey) -> Result<HotKeyRule, String> {
             min_per_second: HOT_KEYS_MIN_PER_SECOND,
         },
         limit: quota(&at, &rate, hot_burst_of(rule))?,
-        mode: mode(rule.mode),
+        mode: mode(rule.mode.unwrap_or_default()),
     })
 }
 
@@ -181,12 +181,12 @@ fn breaker(rule: &Breaker) -> Result<BreakerRule, String> {
         name: rule.name.to_string(),
         settings: BreakerSettings {
             condition,
-            window: span(&at, &rule.window)?,
-            min_requests: count(&at, i64::from(rule.min_requests))?,
-            open_for: span(&at, &rule.open_for)?,
-            probes: count(&at, i64::from(rule.probes))?,
+            window: span(&at, &rule.window())?,
+            min_requests: count(&at, i64::from(rule.min_requests()))?,
+            open_for: span(&at, &rule.open_for())?,
+            probes: count(&at, i64::from(rule.probes()))?,
         },
-        mode: mode(rule.mode),
+        mode: mode(rule.mode.unwrap_or_default()),
     })
 }
 

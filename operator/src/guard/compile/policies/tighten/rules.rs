@@ -60,12 +60,12 @@ fn limit(hub: &mut RateLimit, own: &RateLimit, at: &str, loose: &mut Loose) {
         loose.note(true, format!("{at} ({OTHER})"));
         return;
     }
-    let bursts = (burst_of(hub), burst_of(own));
-    loose.note(
-        own.burst.is_some() && bursts.1 > bursts.0,
-        format!("{at}: burst"),
-    );
-    hub.burst = Some(bursts.0.min(bursts.1));
+    // By the rates as both say them.
+    if let Some(ours) = own.burst {
+        let theirs = burst_of(hub);
+        loose.note(ours > theirs, format!("{at}: burst"));
+        hub.burst = Some(theirs.min(ours));
+    }
     loose.note(is_lower(&hub.rate, &own.rate), format!("{at}: rate"));
     if is_lower(&own.rate, &hub.rate) {
         hub.rate = own.rate.clone();
@@ -94,14 +94,12 @@ fn limit(hub: &mut RateLimit, own: &RateLimit, at: &str, loose: &mut Loose) {
         (Some(theirs), Some(ours)) => Some(most(theirs, ours).clone()),
         (theirs, ours) => theirs.clone().or_else(|| ours.clone()),
     };
-    // `Share` may be the default and unsaid, so it is no complaint.
-    let is_said = own.on_missing == OnMissing::Skip;
-    loose.note(
-        is_said && patience(own.on_missing) > patience(hub.on_missing),
-        format!("{at}: onMissing"),
-    );
-    if patience(own.on_missing) < patience(hub.on_missing) {
-        hub.on_missing = own.on_missing;
+    if let Some(ours) = own.on_missing {
+        let (ours, theirs) = (patience(ours), patience(hub.on_missing.unwrap_or_default()));
+        loose.note(ours > theirs, format!("{at}: onMissing"));
+        if ours < theirs {
+            hub.on_missing = own.on_missing;
+        }
     }
     hub.mode = mode(hub.mode, own.mode, at, loose);
 }
@@ -122,20 +120,32 @@ fn is_lower(one: &RuleRate, other: &RuleRate) -> bool {
     i128::from(one.requests) * other_per < i128::from(other.requests) * one_per
 }
 
-fn mode(hub: RuleMode, own: RuleMode, at: &str, loose: &mut Loose) -> RuleMode {
-    loose.note(
-        hub == RuleMode::Enforce && own == RuleMode::Shadow,
-        format!("{at}: mode"),
-    );
-    match (hub, own) {
-        (RuleMode::Shadow, RuleMode::Shadow) => RuleMode::Shadow,
-        (RuleMode::Enforce, _) | (_, RuleMode::Enforce) => RuleMode::Enforce,
+fn mode(
+    hub: Option<RuleMode>,
+    own: Option<RuleMode>,
+    at: &str,
+    loose: &mut Loose,
+) -> Option<RuleMode> {
+    match (hub.unwrap_or_default(), own) {
+        (RuleMode::Enforce, Some(RuleMode::Shadow)) => {
+            loose.note(true, format!("{at}: mode"));
+            hub
+        }
+        (RuleMode::Shadow, Some(RuleMode::Enforce)) => own,
+        (_, None)
+        | (RuleMode::Enforce, Some(RuleMode::Enforce))
+        | (RuleMode::Shadow, Some(RuleMode::Shadow)) => hub,
     }
 }
 
 /// Which of two windows is stricter depends on the traffic, so a rule of another window is another rule.
 fn breaker(hub: &mut Breaker, own: &Breaker, at: &str, loose: &mut Loose) {
-    if millis(&hub.window) != millis(&own.window) {
+    let window = hub.window();
+    if own
+        .window
+        .as_ref()
+        .is_some_and(|ours| millis(ours) != millis(&window))
+    {
         loose.note(true, format!("{at} ({OTHER})"));
         return;
     }
@@ -168,19 +178,27 @@ fn breaker(hub: &mut Breaker, own: &Breaker, at: &str, loose: &mut Loose) {
             return;
         }
     }
-    loose.note(
-        own.min_requests > hub.min_requests,
-        format!("{at}: minRequests"),
-    );
-    hub.min_requests = hub.min_requests.min(own.min_requests);
-    loose.note(
-        millis(&own.open_for) < millis(&hub.open_for),
-        format!("{at}: openFor"),
-    );
-    hub.open_for = most(&hub.open_for, &own.open_for).clone();
-    loose.note(own.probes < hub.probes, format!("{at}: probes"));
-    hub.probes = hub.probes.max(own.probes);
+    stance(hub, own, at, loose);
     hub.mode = mode(hub.mode, own.mode, at, loose);
+}
+
+/// When a breaker judges, and how it goes on once it is open.
+fn stance(hub: &mut Breaker, own: &Breaker, at: &str, loose: &mut Loose) {
+    if let Some(ours) = own.min_requests {
+        let theirs = hub.min_requests();
+        loose.note(ours > theirs, format!("{at}: minRequests"));
+        hub.min_requests = Some(theirs.min(ours));
+    }
+    if let Some(ours) = &own.open_for {
+        let theirs = hub.open_for();
+        loose.note(millis(ours) < millis(&theirs), format!("{at}: openFor"));
+        hub.open_for = Some(most(&theirs, ours).clone());
+    }
+    if let Some(ours) = own.probes {
+        let theirs = hub.probes();
+        loose.note(ours < theirs, format!("{at}: probes"));
+        hub.probes = Some(theirs.max(ours));
+    }
 }
 
 fn hot_key(hub: &mut HotKey, own: &HotKey, at: &str, loose: &mut Loose) {
@@ -198,9 +216,14 @@ fn hot_key(hub: &mut HotKey, own: &HotKey, at: &str, loose: &mut Loose) {
     };
     let (theirs, ours) = (rate(&hub.limit), rate(&own.limit));
     loose.note(is_lower(&theirs, &ours), format!("{at}: limit"));
-    let bursts = (hot_burst_of(hub), hot_burst_of(own));
-    let is_more = own.limit.burst.is_some() && bursts.1 > bursts.0;
-    loose.note(is_more, format!("{at}: limit.burst"));
+    let burst = match own.limit.burst {
+        None => hub.limit.burst,
+        Some(said) => {
+            let known = hot_burst_of(hub);
+            loose.note(said > known, format!("{at}: limit.burst"));
+            Some(known.min(said))
+        }
+    };
     let lower = if is_lower(&ours, &theirs) {
         ours
     } else {
@@ -209,7 +232,7 @@ fn hot_key(hub: &mut HotKey, own: &HotKey, at: &str, loose: &mut Loose) {
     hub.limit = HotKeyLimit {
         requests: lower.requests,
         per: lower.per,
-        burst: Some(bursts.0.min(bursts.1)),
+        burst,
     };
     hub.hot_at_percent = hub.hot_at_percent.min(own.hot_at_percent);
     hub.mode = mode(hub.mode, own.mode, at, loose);

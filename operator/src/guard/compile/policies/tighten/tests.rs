@@ -11,8 +11,8 @@ fn span() -> impl Strategy<Value = &'static str> {
     prop::sample::select(vec!["1s", "2s", "5s", "1m"])
 }
 
-fn mode() -> impl Strategy<Value = &'static str> {
-    prop::sample::select(vec!["Enforce", "Shadow"])
+fn mode() -> impl Strategy<Value = Option<&'static str>> {
+    prop::option::of(prop::sample::select(vec!["Enforce", "Shadow"]))
 }
 
 /// Sets a field only sometimes.
@@ -31,21 +31,25 @@ fn limit() -> impl Strategy<Value = Value> {
         mode(),
         prop::option::of(span()),
         prop::option::of(span()),
-        prop::option::of(prop::sample::select(vec!["Refuse", "Share", "Skip"])),
+        (
+            prop::bool::ANY,
+            prop::option::of(prop::sample::select(vec!["Refuse", "Share", "Skip"])),
+        ),
     )
         .prop_map(
-            |(name, scope, (requests, per), burst, mode, wait, warm, missing)| {
-                let mut rule = json!({"name": name, "scope": scope, "mode": mode,
+            |(name, scope, (requests, per), burst, mode, wait, warm, (is_keyed, missing))| {
+                let mut rule = json!({"name": name, "scope": scope,
                 "rate": {"requests": requests, "per": per}});
+                maybe(&mut rule, "mode", mode);
                 maybe(&mut rule, "burst", burst);
                 maybe(
                     &mut rule,
                     "overflow",
                     wait.map(|wait| json!({"queue": {"maxWait": wait}})),
                 );
-                maybe(&mut rule, "onMissing", missing);
-                if missing.is_some() {
+                if is_keyed {
                     rule["key"] = json!({"query": "venue"});
+                    maybe(&mut rule, "onMissing", missing);
                 } else {
                     maybe(&mut rule, "warmUp", warm);
                 }
@@ -64,15 +68,19 @@ fn breaker() -> impl Strategy<Value = Value> {
     (
         prop::sample::select(vec!["c", "d"]),
         trip,
-        prop::sample::select(vec!["1s", "2s"]),
-        1..50,
-        span(),
-        1..9,
+        prop::option::of(prop::sample::select(vec!["1s", "10s"])),
+        prop::option::of(1..50),
+        prop::option::of(span()),
+        prop::option::of(1..9),
         mode(),
     )
         .prop_map(|(name, trip, window, least, open, probes, mode)| {
-            let mut rule = json!({"name": name, "window": window, "minRequests": least,
-                "openFor": open, "probes": probes, "mode": mode});
+            let mut rule = json!({"name": name});
+            maybe(&mut rule, "window", window);
+            maybe(&mut rule, "minRequests", least);
+            maybe(&mut rule, "openFor", open);
+            maybe(&mut rule, "probes", probes);
+            maybe(&mut rule, "mode", mode);
             for (field, value) in trip.as_object().unwrap() {
                 rule[field] = value.clone();
             }
@@ -92,8 +100,10 @@ fn hot_key() -> impl Strategy<Value = Value> {
         .prop_map(|(name, key, percent, (requests, per), burst, mode)| {
             let mut limit = json!({"requests": requests, "per": per});
             maybe(&mut limit, "burst", burst);
-            json!({"name": name, "key": {"query": key}, "hotAtPercent": percent,
-                "limit": limit, "mode": mode})
+            let mut rule = json!({"name": name, "key": {"query": key}, "hotAtPercent": percent,
+                "limit": limit});
+            maybe(&mut rule, "mode", mode);
+            rule
         })
 }
 
@@ -121,12 +131,21 @@ fn spec() -> impl Strategy<Value = TrafficPolicySpec> {
         prop::collection::vec(hot_key(), 0..2),
         prop::option::of(concurrency),
         prop::option::of(span()),
-        prop::option::of((0..3, 0..100, prop::bool::ANY)),
+        prop::option::of((
+            prop::option::of(0..3),
+            prop::option::of(0..100),
+            prop::option::of(prop::bool::ANY),
+        )),
         (
             prop::option::of(tier()),
             prop::option::of((tier(), prop::option::of(1..50))),
         ),
-        prop::option::of((1..9, 1..9, span(), prop::option::of(span()))),
+        prop::option::of((
+            1..9,
+            1..9,
+            prop::option::of(span()),
+            prop::option::of(span()),
+        )),
     )
         .prop_map(
             |(limits, breakers, hot_keys, concurrency, timeout, retries, tiers, room)| {
@@ -141,12 +160,18 @@ fn spec() -> impl Strategy<Value = TrafficPolicySpec> {
                     &mut all,
                     "retries",
                     retries.map(|(attempts, percent, more)| {
-                        let on = if more {
-                            json!(["ConnectFailure", "Reset"])
-                        } else {
-                            json!(["Refused", "Reset"])
-                        };
-                        json!({"attempts": attempts, "budgetPercent": percent, "on": on})
+                        let mut rule = json!({});
+                        maybe(&mut rule, "attempts", attempts);
+                        maybe(&mut rule, "budgetPercent", percent);
+                        let on = more.map(|more| {
+                            if more {
+                                json!(["ConnectFailure", "Reset"])
+                            } else {
+                                json!(["Refused", "Reset"])
+                            }
+                        });
+                        maybe(&mut rule, "on", on);
+                        rule
                     }),
                 );
                 maybe(&mut all, "defaultTier", tiers.0);
@@ -159,19 +184,28 @@ fn spec() -> impl Strategy<Value = TrafficPolicySpec> {
                         json!([class])
                     }),
                 );
-                maybe(&mut all, "waitingRoom", room.map(|(users, new, session, over)| {
-                let mut room = json!({"scope": "Region", "activeUsers": users, "newPerMinute": new,
-                    "session": session});
-                maybe(&mut room, "openWhen", over.map(|over| json!({"p99Over": over})));
-                room
-            }));
+                maybe(
+                    &mut all,
+                    "waitingRoom",
+                    room.map(|(users, new, session, over)| {
+                        let mut room =
+                            json!({"scope": "Region", "activeUsers": users, "newPerMinute": new});
+                        maybe(&mut room, "session", session);
+                        maybe(
+                            &mut room,
+                            "openWhen",
+                            over.map(|over| json!({"p99Over": over})),
+                        );
+                        room
+                    }),
+                );
                 serde_json::from_value(all).unwrap()
             },
         )
 }
 
-fn is_stricter(mode: RuleMode, than: RuleMode) -> bool {
-    mode == RuleMode::Enforce || than == RuleMode::Shadow
+fn is_stricter(mode: Option<RuleMode>, than: Option<RuleMode>) -> bool {
+    mode.unwrap_or_default() == RuleMode::Enforce || than.unwrap_or_default() == RuleMode::Shadow
 }
 
 /// Requests in a thousand days, for comparing rates without fractions.
@@ -185,7 +219,7 @@ fn limit_holds(limit: &RateLimit, hub: &RateLimit) -> bool {
             .as_ref()
             .map_or(0, |over| millis(&over.queue.max_wait))
     };
-    let patience = |missing: OnMissing| match missing {
+    let patience = |missing: Option<OnMissing>| match missing.unwrap_or_default() {
         OnMissing::Refuse => 0,
         OnMissing::Share => 1,
         OnMissing::Skip => 2,
@@ -212,10 +246,10 @@ fn breaker_holds(breaker: &Breaker, hub: &Breaker) -> bool {
         _ => false,
     };
     trips
-        && breaker.window == hub.window
-        && breaker.min_requests <= hub.min_requests
-        && millis(&breaker.open_for) >= millis(&hub.open_for)
-        && breaker.probes >= hub.probes
+        && breaker.window() == hub.window()
+        && breaker.min_requests() <= hub.min_requests()
+        && millis(&breaker.open_for()) >= millis(&hub.open_for())
+        && breaker.probes() >= hub.probes()
         && is_stricter(breaker.mode, hub.mode)
 }
 
@@ -264,7 +298,8 @@ fn holds(spec: &TrafficPolicySpec, hub: &TrafficPolicySpec) -> Result<(), TestCa
                 .is_some_and(|one| millis(one) <= millis(hub))
         );
     }
-    let attempts = |spec: &TrafficPolicySpec| spec.retries.as_ref().map_or(0, |r| r.attempts);
+    let attempts =
+        |spec: &TrafficPolicySpec| spec.retries.as_ref().map_or(0, crds::Retries::attempts);
     prop_assert!(attempts(spec) <= attempts(hub));
     let tier = |spec: &TrafficPolicySpec| {
         let class = spec
@@ -285,7 +320,7 @@ fn holds(spec: &TrafficPolicySpec, hub: &TrafficPolicySpec) -> Result<(), TestCa
         let one = spec.waiting_room.as_ref().unwrap();
         prop_assert!(one.active_users <= hub.active_users);
         prop_assert!(one.new_per_minute <= hub.new_per_minute);
-        prop_assert!(millis(&one.session) >= millis(&hub.session));
+        prop_assert!(millis(&one.session()) >= millis(&hub.session()));
         if let Some(over) = hub
             .open_when
             .as_ref()
@@ -299,6 +334,66 @@ fn holds(spec: &TrafficPolicySpec, hub: &TrafficPolicySpec) -> Result<(), TestCa
         }
     }
     Ok(())
+}
+
+fn parsed(value: &Value) -> TrafficPolicySpec {
+    let mut all = json!({"targetRefs": []});
+    let fields = value.as_object().unwrap().clone();
+    all.as_object_mut().unwrap().extend(fields);
+    serde_json::from_value(all).unwrap()
+}
+
+#[test]
+fn what_a_region_does_not_say_is_as_the_hub_says_it() {
+    let hub = parsed(&json!({
+        "rateLimits": [{"name": "per-citizen", "scope": "Region", "key": {"query": "citizen"}, "burst": 50,
+            "mode": "Shadow", "onMissing": "Skip", "rate": {"requests": 10, "per": "1s"}}],
+        "breakers": [{"name": "slow", "slowCalls": {"over": "1s", "percent": 50}, "window": "1m",
+            "minRequests": 500, "openFor": "1s", "probes": 1, "mode": "Shadow"}],
+        "hotKeys": [{"name": "venue", "key": {"query": "venue"}, "hotAtPercent": 20, "mode": "Shadow",
+            "limit": {"requests": 10, "per": "1s", "burst": 100}}],
+        "waitingRoom": {"scope": "Region", "activeUsers": 100, "newPerMinute": 10, "session": "1m"},
+        "retries": {"attempts": 3, "on": ["Reset", "GatewayError"], "budgetPercent": 50},
+    }));
+    let own = parsed(&json!({
+        "rateLimits": [{"name": "per-citizen", "scope": "Region", "key": {"query": "citizen"},
+            "rate": {"requests": 5, "per": "1s"}}],
+        "breakers": [{"name": "slow", "slowCalls": {"over": "500ms", "percent": 50}}],
+        "hotKeys": [{"name": "venue", "key": {"query": "venue"}, "hotAtPercent": 10,
+            "limit": {"requests": 10, "per": "1s"}}],
+        "waitingRoom": {"scope": "Region", "activeUsers": 50, "newPerMinute": 10},
+        "retries": {"attempts": 2},
+    }));
+    let (both, loose) = tighten(&hub, &own);
+    assert_eq!(loose, [""; 0]);
+    let mut wanted = hub;
+    wanted.rate_limits[0].rate.requests = 5;
+    wanted.breakers[0].slow_calls.as_mut().unwrap().over = crds::Period("500ms".into());
+    wanted.hot_keys[0].hot_at_percent = 10;
+    wanted.waiting_room.as_mut().unwrap().active_users = 50;
+    wanted.retries.as_mut().unwrap().attempts = Some(2);
+    assert_eq!(both, wanted);
+}
+
+#[test]
+fn what_a_region_says_counts_even_where_it_is_a_default() {
+    let hub = parsed(&json!({
+        "rateLimits": [{"name": "each", "scope": "Cluster", "key": {"query": "citizen"}, "onMissing": "Refuse",
+            "rate": {"requests": 10, "per": "1s"}}],
+        "breakers": [{"name": "slow", "errors": {"percent": 50}, "minRequests": 500, "mode": "Shadow"}],
+    }));
+    let own = parsed(&json!({
+        "rateLimits": [{"name": "each", "scope": "Cluster", "key": {"query": "citizen"}, "onMissing": "Share",
+            "rate": {"requests": 10, "per": "1s"}, "mode": "Shadow"}],
+        "breakers": [{"name": "slow", "errors": {"percent": 50}, "minRequests": 20, "mode": "Enforce"}],
+    }));
+    let (both, loose) = tighten(&hub, &own);
+    assert_eq!(
+        loose,
+        ["rateLimits each: onMissing", "rateLimits each: mode"]
+    );
+    assert_eq!(both.rate_limits, hub.rate_limits);
+    assert_eq!(both.breakers, own.breakers);
 }
 
 proptest! {
@@ -317,7 +412,7 @@ proptest! {
                 let found = both.rate_limits.iter().find(|one| one.name == rule.name).unwrap();
                 let rate = |rule: &RateLimit| per_long(rule.rate.requests, &rule.rate.per);
                 prop_assert!(rate(found) <= rate(rule), "{found:?} {rule:?}");
-                prop_assert!(is_stricter(found.mode, rule.mode));
+                prop_assert!(rule.mode.is_none() || is_stricter(found.mode, rule.mode));
             }
         }
         if let (Some(own), Some(both)) = (&own.timeout, &both.timeout) {
