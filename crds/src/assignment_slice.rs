@@ -114,7 +114,7 @@ pub struct Entry {
     /// What Quotas are charged for it, until its removal is acknowledged.
     #[serde(default)]
     pub charge: Arc<Charge>,
-    /// This cluster's shares of what a TrafficPolicy lets pass in the province as a whole.
+    /// This cluster's shares of what a TrafficPolicy lets pass in the province or in its Region as a whole.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "atomic"))]
     pub shares: Vec<LimitShare>,

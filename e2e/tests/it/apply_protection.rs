@@ -62,7 +62,7 @@ async fn a_policy_of_an_app_protects_its_routes_where_it_runs_and_goes_when_it_i
         .until("is there", at, |found| rate(found) == Some(100))
         .await;
     assert_eq!(found["spec"]["targetRefs"][0]["kind"], "HTTPRoute");
-    assert_eq!(found["spec"]["rateLimits"][0]["scope"], "Cluster");
+    assert_eq!(found["spec"]["rateLimits"][0]["scope"], "Province");
     assert_eq!(
         mark(&found, "labels", "app.kubernetes.io/managed-by"),
         "jiuzhou"

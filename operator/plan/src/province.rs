@@ -30,7 +30,7 @@ pub use links::Links;
 pub use memory::Planner;
 pub use placement::Refusal;
 pub(crate) use placement::{Class, Consequence, Load, Placed, Room, wants};
-pub(crate) use protection::{Held, PERIODS_MAX, capped, objection, parts, tier_of};
+pub(crate) use protection::{Divided, Held, PERIODS_MAX, capped, objection, parts, tier_of};
 pub use protection::{PolicyWrite, Protection};
 pub(crate) use quotas::Book;
 pub use quotas::{Draw, Granted, Granting, Lent, QuotaStanding, QuotaWrite, Source};

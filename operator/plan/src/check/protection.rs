@@ -4,13 +4,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crds::{
-    AppName, ClusterName, ContentHash, Entry, EntryState, LimitScope, NamespaceName, RateLimit,
+    AppName, ClusterName, ContentHash, Entry, EntryState, NamespaceName, RateLimit, RegionName,
     Scope, Uid,
 };
 
 use super::{Finding, Judge};
 use crate::object::Kind;
-use crate::province::{PERIODS_MAX, SliceWrite, parts};
+use crate::province::{Divided, PERIODS_MAX, SliceWrite, parts};
 use crate::world::{PolicyKey, PolicySlot};
 
 impl Judge<'_> {
@@ -115,15 +115,36 @@ impl Judge<'_> {
             let Some(Ok(spec)) = self.policy(uid).map(|slot| slot.state.clone()) else {
                 continue;
             };
-            let limits = spec.rate_limits.iter();
-            for limit in limits.filter(|limit| limit.scope == LimitScope::Province) {
-                let finding = self.share(uid, &entries, limit);
-                self.findings.extend(finding);
+            for limit in &spec.rate_limits {
+                let pools = match Divided::of(limit) {
+                    Some(Divided::Province) => vec![entries.clone()],
+                    Some(Divided::Region) => self.by_region(&entries),
+                    None => Vec::new(),
+                };
+                for entries in pools {
+                    let finding = self.share(uid, &entries, limit);
+                    self.findings.extend(finding);
+                }
             }
         }
     }
 
-    /// The most that clusters may let pass together while some of the writes are stored and some are not.
+    /// Entries by the Region of their clusters. Those of clusters that nobody knows any more share with nobody.
+    fn by_region<'e>(
+        &self,
+        entries: &BTreeMap<&'e ClusterName, &'e Entry>,
+    ) -> Vec<BTreeMap<&'e ClusterName, &'e Entry>> {
+        let mut regions: BTreeMap<&RegionName, BTreeMap<&ClusterName, &Entry>> = BTreeMap::new();
+        for (cluster, entry) in entries {
+            if let Some(region) = self.region(cluster) {
+                regions.entry(region).or_default().insert(*cluster, *entry);
+            }
+        }
+        regions.into_values().collect()
+    }
+
+    /// The most that clusters that divide a rate may let pass together while some of the writes to them are
+    /// stored and some are not.
     fn share(
         &self,
         uid: &Uid,
@@ -137,11 +158,16 @@ impl Judge<'_> {
             mine.next().map_or(0, parts)
         };
         let ledger = self.world.ledger(uid);
+        let regions: BTreeSet<_> = written.keys().map(|at| self.region(at)).collect();
+        let is_party = |cluster: &ClusterName| match Divided::of(limit) {
+            Some(Divided::Region) => regions.contains(&self.region(cluster)),
+            Some(Divided::Province) | None => true,
+        };
         let stored: BTreeMap<&ClusterName, &Entry> = ledger
             .into_iter()
             .flat_map(|ledger| &ledger.entries)
             .map(|(cluster, held)| (cluster, &*held.entry))
-            .filter(|(_, entry)| contents.contains(&entry.content))
+            .filter(|(cluster, entry)| contents.contains(&entry.content) && is_party(cluster))
             .collect();
         let clusters: BTreeSet<_> = stored.keys().chain(written.keys()).copied().collect();
         let most = |cluster: &ClusterName| {

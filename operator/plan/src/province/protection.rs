@@ -1,8 +1,8 @@
 //! Step: protection. Every TrafficPolicy has an entry of its own in each cluster where an App of it stands:
 //! what it says to the routes there. It goes through no waves, so that a change holds within a second.
 //!
-//! Of several policies that name one App the oldest counts. A rate for the province as a whole is divided
-//! over the clusters by the replicas there, as long as nobody hands it out by demand.
+//! Of several policies that name one App the oldest counts. A rate for the province as a whole, and one of a
+//! Region, is divided over the clusters by the replicas there, as long as nobody hands it out by demand.
 
 mod content;
 mod shares;
@@ -17,7 +17,7 @@ use crds::{
 };
 
 pub(crate) use content::capped;
-pub(crate) use shares::{PERIODS_MAX, parts};
+pub(crate) use shares::{Divided, PERIODS_MAX, parts};
 use standing::Objection;
 pub use standing::Protection;
 pub(crate) use standing::{Held, objection, protection_of, tier_of};
@@ -29,7 +29,7 @@ use super::regions::{Fleet, Standing};
 use crate::report::policy_status;
 use crate::world::{PolicyKey, PolicySlot, World, policy_uid};
 use content::{Made, made};
-use shares::{Room, divide};
+use shares::{Party, RegionNumber, Room, divide};
 
 /// What is to be written for a TrafficPolicy itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -360,29 +360,39 @@ impl<'a> Desk<'a> {
         contents
     }
 
-    /// The shares of each cluster in what passes in the province. Where one grows before the others have
+    /// The shares of each cluster in what passes in the province and in its Region. Where one grows before the others have
     /// shrunk, it keeps what it has, and a new one waits.
     fn shares(&self, contents: &BTreeMap<At, Option<Made>>) -> BTreeMap<At, Vec<LimitShare>> {
         let Ok(spec) = &self.slot.state else {
             return BTreeMap::new();
         };
-        let weights: BTreeMap<At, u64> = contents
-            .keys()
-            .map(|at| (*at, self.places.get(at).map_or(1, |here| here.weight)))
-            .collect();
-        let mut wanted = divide(spec, &weights);
+        let party = |at: At| Party {
+            region: self.region(at),
+            weight: self.places.get(&at).map_or(1, |here| here.weight),
+        };
+        let parties = contents.keys().map(|at| (*at, party(*at))).collect();
+        let mut wanted = divide(spec, &parties);
+        let mut limits = spec.rate_limits.iter().map(Divided::of);
+        if limits.any(|divided| divided == Some(Divided::Region)) {
+            // What has a part of a Region's rate keeps it while nobody knows of which Region: the others have theirs.
+            wanted.retain(|at, _| self.region(*at).is_some());
+        }
         let current: BTreeSet<&ContentHash> =
             contents.values().flatten().map(|made| &made.hash).collect();
         let ledger = self.world.ledger(self.uid);
         let entries = ledger.into_iter().flat_map(|l| &l.entries);
         let of_now = entries.filter(|(_, held)| current.contains(&held.entry.content));
-        let mut room = Room::of(spec, of_now.map(|(_, held)| &held.entry.shares));
+        let held = of_now.map(|(cluster, held)| {
+            let region = self.fleet.position(cluster).and_then(|at| self.region(at));
+            (region, &held.entry.shares[..])
+        });
+        let mut room = Room::of(spec, held);
         let all: Vec<At> = wanted.keys().copied().collect();
         for at in all {
             let held = self.held(at);
             let held = held.filter(|held| current.contains(&held.content));
             let has = held.map_or(&[][..], |held| &held.shares);
-            if room.take(has, &wanted[&at]) {
+            if room.take(self.region(at), has, &wanted[&at]) {
                 continue;
             }
             if held.is_some() {
@@ -392,6 +402,10 @@ impl<'a> Desk<'a> {
             }
         }
         wanted
+    }
+
+    fn region(&self, at: At) -> RegionNumber {
+        self.fleet.region_numbers.get(at).copied().flatten()
     }
 
     fn entry(&self, held: Option<&Entry>, content: &ContentHash, shares: Vec<LimitShare>) -> Entry {

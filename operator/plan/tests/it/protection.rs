@@ -4,8 +4,8 @@ use crds::{ConditionStatus, ConditionType, EntryState, Reason, Tier};
 use plan::check::Finding;
 use serde_json::json;
 
-use crate::province::policies::{key, total};
-use crate::province::{Draft, Province, app, manifest};
+use crate::province::policies::{key, of_region, total};
+use crate::province::{Draft, Province, app, cluster, manifest};
 
 /// An App with a route.
 fn routed(name: &str) -> Draft {
@@ -386,7 +386,7 @@ fn a_rate_for_the_province_is_divided_by_replicas_and_it_is_said() {
         .with_policy("web", &["web"], &json!({"rateLimits": total(20_000)}));
     province.turn();
     let sent = province.regional("web");
-    assert_eq!(sent[0]["spec"]["rateLimits"][0]["scope"], "Cluster");
+    assert_eq!(sent[0]["spec"]["rateLimits"][0]["scope"], "Province");
     province.settle();
     let shares = ["hangzhou-a", "ningbo-a", "quzhou-a"].map(|c| province.share("web", c).unwrap());
     assert_eq!(shares, [(10_000, 1), (6_667, 1), (3_333, 1)]);
@@ -431,6 +431,77 @@ fn shares_follow_replicas_and_what_grows_waits_for_what_shrinks() {
     province.settle();
     assert_eq!(province.share("web", "ningbo-a"), Some((750, 1)));
     assert_eq!(province.share("web", "hangzhou-a"), Some((250, 1)));
+    assert_eq!(most, 1_000, "at no time more than the limit");
+}
+
+#[test]
+fn a_rate_of_a_region_is_divided_over_its_clusters_and_whole_in_a_region_of_one() {
+    let province = Province::cities()
+        .with_cluster(cluster("hangzhou-b", "hangzhou"))
+        .with_cores("hangzhou-a", 4)
+        .with_cores("hangzhou-b", 2)
+        .with(
+            routed("web")
+                .replicas(5, "Duplicate")
+                .within(&["hangzhou", "ningbo"]),
+        )
+        .with_policy("web", &["web"], &json!({"rateLimits": of_region(5_000)}))
+        .settled();
+    let share = |cluster| province.share("web", cluster);
+    assert_eq!(share("hangzhou-a"), Some((4_000, 1)), "four of five");
+    assert_eq!(share("hangzhou-b"), Some((1_000, 1)));
+    assert_eq!(share("ningbo-a"), Some((5_000, 1)));
+    said(
+        &province,
+        "web",
+        "web",
+        ACCEPTED,
+        (TRUE, Reason::Accepted),
+        "It counts",
+    );
+}
+
+#[test]
+fn a_cluster_that_is_forgotten_keeps_its_part_of_its_regions_rate() {
+    let mut province = cities()
+        .with_policy("web", &["web"], &json!({"rateLimits": of_region(2)}))
+        .settled();
+    for cluster in ["ningbo-a", "quzhou-a"] {
+        province.delete_cluster(cluster);
+    }
+    // The judge looks at every turn.
+    for _ in 0..3 {
+        province.turn();
+        province.world.now += 1_000;
+    }
+    for cluster in ["hangzhou-a", "ningbo-a", "quzhou-a"] {
+        assert_eq!(province.share("web", cluster), Some((2, 1)), "{cluster}");
+    }
+}
+
+#[test]
+fn a_second_cluster_of_a_region_waits_until_the_first_has_less() {
+    let mut province = Province::cities()
+        .with_cores("hangzhou-a", 4)
+        .with(routed("web").replicas(4, "Duplicate").within(&["hangzhou"]))
+        .with_policy("web", &["web"], &json!({"rateLimits": of_region(1_000)}))
+        .settled();
+    assert_eq!(province.share("web", "hangzhou-a"), Some((1_000, 1)));
+    province.put_cluster(cluster("hangzhou-b", "hangzhou"));
+    province.set_cores("hangzhou-b", 8);
+    province.edit("web", |spec| {
+        spec.replicas.as_mut().unwrap().total = 8;
+    });
+    let mut most = 0;
+    for _ in 0..12 {
+        province.turn();
+        province.world.now += 1_000;
+        let sent = province.sent("web").into_values();
+        let sum = sent.flat_map(|e| e.shares).map(|s| s.requests).sum::<i64>();
+        most = most.max(sum);
+    }
+    province.settle();
+    assert!(province.share("web", "hangzhou-b").is_some());
     assert_eq!(most, 1_000, "at no time more than the limit");
 }
 
@@ -514,6 +585,29 @@ fn the_judge_finds_a_policy_where_no_app_is_and_shares_beyond_the_limit() {
     let found = plan::check(&province.world, &plan);
     let stray = |finding: &Finding| matches!(finding, Finding::Policy(at, ..) if at == "quzhou-a");
     assert!(found.iter().any(stray), "{found:?}");
+}
+
+#[test]
+fn the_judge_finds_shares_beyond_the_limit_of_a_region_and_none_in_two_regions() {
+    let mut province = Province::cities()
+        .with_cluster(cluster("hangzhou-b", "hangzhou"))
+        .with_cores("hangzhou-a", 4)
+        .with_cores("hangzhou-b", 2)
+        .with(
+            routed("web")
+                .replicas(5, "Duplicate")
+                .within(&["hangzhou", "ningbo"]),
+        )
+        .with_policy("web", &["web"], &json!({"rateLimits": of_region(100)}));
+    province.turn();
+    let mut plan = province.plan();
+    assert_eq!(plan::check(&province.world, &plan), []);
+    let slices = plan.slices.iter_mut();
+    let mut entries = slices.flat_map(|write| &mut write.spec.entries);
+    let entry = entries.find(|entry| !entry.shares.is_empty()).unwrap();
+    entry.shares[0].requests += 1;
+    let found = plan::check(&province.world, &plan);
+    assert!(matches!(found[..], [Finding::Overshared(..)]), "{found:?}");
 }
 
 #[test]

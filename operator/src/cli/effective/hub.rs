@@ -137,10 +137,16 @@ fn standings(
 
 fn part(share: &LimitShare, spec: &TrafficPolicySpec) -> Option<Share> {
     let mut limits = spec.rate_limits.iter();
-    let rule = limits.find(|rule| rule.name == share.name && rule.scope == LimitScope::Province)?;
+    let rule = limits.find(|rule| rule.name == share.name)?;
+    let is_divided = match rule.scope {
+        LimitScope::Province => true,
+        // A Region of one cluster has it as it is.
+        LimitScope::Region => share.requests < rule.rate.requests.checked_mul(share.periods)?,
+        LimitScope::Instance | LimitScope::Cluster => false,
+    };
     let per = rule.rate.per.millis()?.checked_mul(share.periods)?;
     let whole = rule.rate.requests.checked_mul(share.periods)?.max(1);
-    Some(Share {
+    is_divided.then(|| Share {
         rule: share.name.to_string(),
         requests: share.requests,
         per: Period::from_millis(per),
@@ -207,7 +213,7 @@ fn one(app: &Protected, namespace: &str, show: Show) -> String {
         for rule in &sent.rules {
             table.row([
                 words::name(rule, show.columns).into(),
-                words::of(rule).into(),
+                words::of(rule, words::Seen::AtHub).into(),
             ]);
         }
         sections.push(format!(

@@ -168,7 +168,12 @@ fn protection(in_force: &InForce, show: Show) -> String {
         let from: Vec<String> = from.collect();
         table.row([
             words::name(rule, show.columns).into(),
-            format!("{}; {}", words::of(rule), from.join(", ")).into(),
+            format!(
+                "{}; {}",
+                words::of(rule, words::Seen::InCluster),
+                from.join(", ")
+            )
+            .into(),
         ]);
     }
     let missing = &in_force.not_served;

@@ -13,6 +13,15 @@ use crate::guard::compile::RuleInForce;
 /// The name of a rule takes this much, so that its row fits into a hundred columns; `-o json` has all of it.
 const NAME: usize = 24;
 
+/// Where a policy is looked at.
+#[derive(Clone, Copy)]
+pub(super) enum Seen {
+    /// At the hub, where a rate is the whole one.
+    AtHub,
+    /// In a cluster, where it is what this cluster has of it.
+    InCluster,
+}
+
 /// The rule as messages of statuses name it.
 pub(super) fn name(rule: &RuleInForce, columns: Option<usize>) -> String {
     if rule.name.is_empty() {
@@ -23,10 +32,10 @@ pub(super) fn name(rule: &RuleInForce, columns: Option<usize>) -> String {
 }
 
 /// What it says. What this version does not know is shown as it is written.
-pub(super) fn of(rule: &RuleInForce) -> String {
+pub(super) fn of(rule: &RuleInForce, seen: Seen) -> String {
     let value = &rule.value;
     let said = match rule.field.as_str() {
-        "rateLimits" => read(value).map(|rule| limit(&rule)),
+        "rateLimits" => read(value).map(|rule| limit(&rule, seen)),
         "hotKeys" => read(value).map(|rule| hot_key(&rule)),
         "breakers" => read(value).and_then(|rule| breaker(&rule)),
         "concurrency" => read(value).and_then(|spec| concurrency(&spec)),
@@ -45,18 +54,20 @@ fn read<T: DeserializeOwned>(value: &Value) -> Option<T> {
     T::deserialize(value).ok()
 }
 
-fn limit(rule: &RateLimit) -> String {
+fn limit(rule: &RateLimit, seen: Seen) -> String {
     let key = key(rule.key.as_ref(), &rule.key_parts);
     let missing = match rule.on_missing.unwrap_or_default() {
         OnMissing::Refuse => ", refused without a key",
         OnMissing::Share => "",
         OnMissing::Skip => ", not counted without a key",
     };
-    let scope = match rule.scope {
-        LimitScope::Instance => " at each guard",
-        LimitScope::Cluster => " in the cluster",
-        LimitScope::Region => " in the Region",
-        LimitScope::Province => " in the province",
+    let scope = match (rule.scope, seen) {
+        (LimitScope::Instance, _) => " at each guard",
+        (LimitScope::Cluster, _) => " in the cluster",
+        (LimitScope::Region, Seen::AtHub) => " in the Region",
+        (LimitScope::Region, Seen::InCluster) => " in the cluster, of the Region's rate",
+        (LimitScope::Province, Seen::AtHub) => " in the province",
+        (LimitScope::Province, Seen::InCluster) => " in the cluster, of the province's rate",
     };
     let (burst, queue, warm_up) = (rule.burst, rule.overflow.as_ref(), rule.warm_up.as_ref());
     let said = [
@@ -191,7 +202,7 @@ mod tests {
         let rules = rules_of(&spec);
         let said: Vec<String> = rules
             .iter()
-            .map(|rule| format!("{}: {}", name(rule, None), of(rule)))
+            .map(|rule| format!("{}: {}", name(rule, None), of(rule, Seen::AtHub)))
             .collect();
         assert_eq!(
             said,
@@ -210,6 +221,11 @@ mod tests {
                 "timeout: 3s",
                 "retries: 1 after ConnectFailure, for at most 20 % of the requests",
             ]
+        );
+        let here = rules.iter().find(|rule| rule.name == "total").unwrap();
+        assert_eq!(
+            of(here, Seen::InCluster),
+            "5000 per 1s in the cluster, of the Region's rate, burst 1, more wait up to 200ms, warming up for 1m"
         );
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crds::{ContentHash, LimitScope, PolicyTarget, Tier, TrafficPolicySpec, Uid};
+use crds::{ContentHash, PolicyTarget, Tier, TrafficPolicySpec, Uid};
 use serde_json::json;
 
 use super::standing::tier_of;
@@ -65,7 +65,8 @@ pub(crate) fn capped(asked: Tier, app: Tier) -> Tier {
     asked.max(app)
 }
 
-/// The policy as a region has it: for routes, and for this cluster's part of what the province passes.
+/// The policy as a region has it: for routes, and for tiers that the App may have. Rates that clusters divide
+/// keep their scope, by which guards order rules; each cluster's part is put into them where it is.
 fn regional(spec: &TrafficPolicySpec, tier: Tier, routes: &BTreeSet<&str>) -> TrafficPolicySpec {
     let mut spec = spec.clone();
     spec.target_refs = routes
@@ -80,11 +81,6 @@ fn regional(spec: &TrafficPolicySpec, tier: Tier, routes: &BTreeSet<&str>) -> Tr
     spec.default_tier = Some(capped(spec.default_tier.unwrap_or(tier), tier));
     for class in &mut spec.classes {
         class.tier = capped(class.tier, tier);
-    }
-    for limit in &mut spec.rate_limits {
-        if limit.scope == LimitScope::Province {
-            limit.scope = LimitScope::Cluster;
-        }
     }
     spec
 }

@@ -1,4 +1,4 @@
-//! A rate for the province as a whole, divided over clusters so that the parts never exceed it.
+//! Rates for the province, or for a Region, as a whole, divided over clusters so that the parts never exceed it.
 
 use std::collections::BTreeMap;
 
@@ -12,10 +12,60 @@ pub(crate) const PERIODS_MAX: i64 = 4096;
 /// The longest that periods of a share last together, in milliseconds: what a policy may say at most.
 const SPREAD_MAX: i64 = 24 * 3_600_000;
 
-/// Rules of a policy that hold for the province as a whole.
-fn of_province(spec: &TrafficPolicySpec) -> impl Iterator<Item = &RateLimit> {
+/// Over which clusters a rate is divided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Divided {
+    /// Over all of them.
+    Province,
+    /// Over those of each Region.
+    Region,
+}
+
+impl Divided {
+    /// Over which clusters a rate is divided, unless each has all of it.
+    pub(crate) fn of(limit: &RateLimit) -> Option<Self> {
+        let is_keyed = limit.key.is_some() || !limit.key_parts.is_empty();
+        match limit.scope {
+            LimitScope::Province => Some(Self::Province),
+            // Whoever comes to one of a Region's clusters comes back to it: a part of a key's rate would
+            // refuse those who are honest, and a whole one at each lets nobody pass the limits of all.
+            LimitScope::Region => (!is_keyed).then_some(Self::Region),
+            LimitScope::Instance | LimitScope::Cluster => None,
+        }
+    }
+}
+
+/// A Region by its number; clusters whose Region is not known count as those of one.
+pub(super) type RegionNumber = Option<usize>;
+
+/// Where Apps of a policy stand.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Party {
+    pub(super) region: RegionNumber,
+    /// Replicas there.
+    pub(super) weight: u64,
+}
+
+/// Clusters that divide a rate: all, or those of a Region.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Pool {
+    Province,
+    Region(RegionNumber),
+}
+
+impl Pool {
+    fn of(divided: Divided, region: RegionNumber) -> Self {
+        match divided {
+            Divided::Province => Self::Province,
+            Divided::Region => Self::Region(region),
+        }
+    }
+}
+
+/// Rules of a policy of which each cluster has a part.
+fn of_many(spec: &TrafficPolicySpec) -> impl Iterator<Item = (&RateLimit, Divided)> {
     let limits = spec.rate_limits.iter();
-    limits.filter(|limit| limit.scope == LimitScope::Province)
+    limits.filter_map(|limit| Some((limit, Divided::of(limit)?)))
 }
 
 /// A share in parts of a request per period, of which each request in one period is [`PERIODS_MAX`].
@@ -27,25 +77,41 @@ pub(crate) fn parts(share: &LimitShare) -> i64 {
 /// count alike.
 pub(super) fn divide(
     spec: &TrafficPolicySpec,
-    weights: &BTreeMap<At, u64>,
+    parties: &BTreeMap<At, Party>,
 ) -> BTreeMap<At, Vec<LimitShare>> {
     let mut shares: BTreeMap<At, Vec<LimitShare>> =
-        weights.keys().map(|at| (*at, Vec::new())).collect();
-    let all: Vec<u64> = weights.values().copied().collect();
-    for limit in of_province(spec) {
-        let periods = periods(limit, all.len());
-        let requests = portions(limit.rate.requests * periods, &all);
-        let bursts = limit.burst.map(|burst| portions(burst, &all));
-        for (n, mine) in shares.values_mut().enumerate() {
-            mine.push(LimitShare {
-                name: limit.name.clone(),
-                requests: requests[n],
-                periods,
-                burst: bursts.as_ref().map(|bursts| bursts[n]),
-            });
+        parties.keys().map(|at| (*at, Vec::new())).collect();
+    for (limit, divided) in of_many(spec) {
+        let mut pools: BTreeMap<Pool, Vec<(At, u64)>> = BTreeMap::new();
+        for (at, party) in parties {
+            let pool = pools.entry(Pool::of(divided, party.region)).or_default();
+            pool.push((*at, party.weight));
+        }
+        for pool in pools.values() {
+            for (at, share) in parted(limit, pool) {
+                shares.entry(at).or_default().push(share);
+            }
         }
     }
     shares
+}
+
+/// The shares of clusters in one rate.
+fn parted(limit: &RateLimit, pool: &[(At, u64)]) -> Vec<(At, LimitShare)> {
+    let weights: Vec<u64> = pool.iter().map(|(_, weight)| *weight).collect();
+    let periods = periods(limit, weights.len());
+    let requests = portions(limit.rate.requests * periods, &weights);
+    let bursts = limit.burst.map(|burst| portions(burst, &weights));
+    let share = |(n, (at, _)): (usize, &(At, u64))| {
+        let share = LimitShare {
+            name: limit.name.clone(),
+            requests: requests[n],
+            periods,
+            burst: bursts.as_ref().map(|bursts| bursts[n]),
+        };
+        (*at, share)
+    };
+    pool.iter().enumerate().map(share).collect()
 }
 
 /// Over how many periods a rate has to be spread so that each of these clusters gets a request.
@@ -96,46 +162,72 @@ fn portions(total: i64, weights: &[u64]) -> Vec<i64> {
 
 /// What of each rate is not given to any cluster by what is stored. Writes to clusters are stored one by
 /// one: what one of them gives up is another's only when that is written.
-pub(super) struct Room(BTreeMap<RuleName, i64>);
+pub(super) struct Room<'a> {
+    /// Over which clusters each rate is divided, and how much there is of it.
+    rates: BTreeMap<&'a RuleName, (Divided, i64)>,
+    /// What of it clusters have, by those who divide it.
+    given: BTreeMap<(&'a RuleName, Pool), i64>,
+}
 
-impl Room {
+impl<'a> Room<'a> {
     /// What is left when clusters have these shares.
-    pub(super) fn of<'a>(
-        spec: &TrafficPolicySpec,
-        given: impl Iterator<Item = &'a Vec<LimitShare>>,
+    pub(super) fn of<'b>(
+        spec: &'a TrafficPolicySpec,
+        held: impl Iterator<Item = (RegionNumber, &'b [LimitShare])>,
     ) -> Self {
-        let limits = of_province(spec);
-        let mut room: BTreeMap<RuleName, i64> = limits
-            .map(|limit| (limit.name.clone(), limit.rate.requests * PERIODS_MAX))
-            .collect();
-        for share in given.flatten() {
-            if let Some(left) = room.get_mut(&share.name) {
-                *left -= parts(share);
+        let rates = of_many(spec).map(|(limit, divided)| {
+            let whole = limit.rate.requests * PERIODS_MAX;
+            (&limit.name, (divided, whole))
+        });
+        let mut room = Self {
+            rates: rates.collect(),
+            given: BTreeMap::new(),
+        };
+        for (region, shares) in held {
+            for share in shares {
+                room.give(region, &share.name, parts(share));
             }
         }
-        Self(room)
+        room
     }
 
     /// Whether a cluster may go from what it has to what it is to have, which is then taken.
-    pub(super) fn take(&mut self, has: &[LimitShare], wants: &[LimitShare]) -> bool {
+    pub(super) fn take(
+        &mut self,
+        region: RegionNumber,
+        has: &[LimitShare],
+        wants: &[LimitShare],
+    ) -> bool {
         let grows = |want: &LimitShare| {
             let before = has.iter().find(|share| share.name == want.name);
             parts(want) - before.map_or(0, parts)
         };
         // Where the limit itself has fewer requests than there are clusters, each has one all the same.
         let fits = |want: &LimitShare| {
-            let left = self.0.get(&want.name).copied().unwrap_or(0);
-            grows(want) <= 0 || grows(want) <= left || want.requests == 1
+            grows(want) <= 0 || grows(want) <= self.left(region, &want.name) || want.requests == 1
         };
         if !wants.iter().all(fits) {
             return false;
         }
         for want in wants {
-            if let Some(left) = self.0.get_mut(&want.name) {
-                *left -= grows(want).max(0);
-            }
+            self.give(region, &want.name, grows(want).max(0));
         }
         true
+    }
+
+    fn left(&self, region: RegionNumber, name: &RuleName) -> i64 {
+        let Some((name, (divided, whole))) = self.rates.get_key_value(name) else {
+            return 0;
+        };
+        let given = self.given.get(&(*name, Pool::of(*divided, region)));
+        whole - given.copied().unwrap_or(0)
+    }
+
+    fn give(&mut self, region: RegionNumber, name: &RuleName, amount: i64) {
+        if let Some((name, (divided, _))) = self.rates.get_key_value(name) {
+            let pool = Pool::of(*divided, region);
+            *self.given.entry((*name, pool)).or_default() += amount;
+        }
     }
 }
 
@@ -159,9 +251,18 @@ mod tests {
         .unwrap()
     }
 
+    /// Clusters of one Region.
+    fn parties(weights: &[u64]) -> BTreeMap<At, Party> {
+        let weights = weights.iter().copied();
+        let party = |weight| Party {
+            region: Some(0),
+            weight,
+        };
+        weights.map(party).enumerate().collect()
+    }
+
     fn divided(spec: &TrafficPolicySpec, weights: &[u64]) -> Vec<(i64, i64, Option<i64>)> {
-        let weights = weights.iter().copied().enumerate().collect();
-        let shares = divide(spec, &weights);
+        let shares = divide(spec, &parties(weights));
         let shares = shares.values().map(|mine| &mine[0]);
         shares.map(|s| (s.requests, s.periods, s.burst)).collect()
     }
@@ -200,6 +301,13 @@ mod tests {
         assert_eq!(divided(&spec, &[1; 3]), [(1, 1, None); 3]);
     }
 
+    /// What clusters of one Region have.
+    fn held<'a>(
+        shares: [&'a [LimitShare]; 2],
+    ) -> impl Iterator<Item = (RegionNumber, &'a [LimitShare])> {
+        shares.into_iter().map(|shares| (Some(0), shares))
+    }
+
     #[test]
     fn what_one_gives_up_is_anothers_only_when_that_is_stored() {
         let spec = limit(100, "1s", None);
@@ -214,12 +322,67 @@ mod tests {
             }]
         };
         let (a, b) = (share(70), share(30));
-        let mut room = Room::of(&spec, [&a, &b].into_iter());
-        assert!(room.take(&a, &share(30)), "what shrinks is written");
-        assert!(!room.take(&b, &share(70)), "and not yet given on");
-        let mut room = Room::of(&spec, [&share(30), &b].into_iter());
-        assert!(room.take(&b, &share(70)));
-        assert!(!room.take(&[], &share(2)), "nothing is given twice");
+        let here = Some(0);
+        let mut room = Room::of(&spec, held([&a, &b]));
+        assert!(room.take(here, &a, &share(30)), "what shrinks is written");
+        assert!(!room.take(here, &b, &share(70)), "and not yet given on");
+        let smaller = share(30);
+        let mut room = Room::of(&spec, held([&smaller, &b]));
+        assert!(room.take(here, &b, &share(70)));
+        assert!(!room.take(here, &[], &share(2)), "nothing is given twice");
+    }
+
+    fn of_region(key: Option<&str>) -> TrafficPolicySpec {
+        let mut spec = limit(5_000, "1s", Some(100));
+        spec.rate_limits[0].scope = LimitScope::Region;
+        spec.rate_limits[0].key = key.map(|key| crds::KeyPartSpec {
+            query: Some(key.into()),
+            ..crds::KeyPartSpec::default()
+        });
+        spec
+    }
+
+    #[test]
+    fn a_rate_of_a_region_is_divided_over_its_clusters_and_stays_whole_in_one() {
+        let party = |region, weight| Party { region, weight };
+        let parties = [
+            party(Some(0), 3),
+            party(Some(1), 6),
+            party(Some(0), 1),
+            party(None, 1),
+        ];
+        let parties = parties.into_iter().enumerate().collect();
+        let shares = divide(&of_region(None), &parties);
+        let shares: Vec<(i64, Option<i64>)> = shares
+            .values()
+            .map(|mine| (mine[0].requests, mine[0].burst))
+            .collect();
+        let whole = (5_000, Some(100));
+        assert_eq!(shares, [(3_750, Some(75)), whole, (1_250, Some(25)), whole]);
+    }
+
+    #[test]
+    fn a_key_has_the_whole_rate_of_a_region_in_each_of_its_clusters() {
+        let shares = divide(&of_region(Some("citizen")), &parties(&[1, 1]));
+        assert!(shares.values().all(Vec::is_empty), "{shares:?}");
+    }
+
+    #[test]
+    fn what_a_region_gives_up_is_not_anothers() {
+        let spec = of_region(None);
+        let share = |requests| {
+            vec![LimitShare {
+                name: RuleName::from("total"),
+                requests,
+                periods: 1,
+                burst: None,
+            }]
+        };
+        let whole = share(5_000);
+        let mut room = Room::of(&spec, std::iter::once((Some(0), &whole[..])));
+        assert!(!room.take(Some(0), &[], &share(2)), "it is all given there");
+        assert!(room.take(Some(1), &[], &whole));
+        assert!(!room.take(Some(1), &[], &share(2)), "and here as well");
     }
 
     proptest! {
@@ -228,8 +391,7 @@ mod tests {
             requests in 1..100_000i64, weights in prop::collection::vec(0..50u64, 1..40),
         ) {
             let spec = limit(requests, "1s", Some(requests));
-            let weights: BTreeMap<At, u64> = weights.into_iter().enumerate().collect();
-            let shares = divide(&spec, &weights);
+            let shares = divide(&spec, &parties(&weights));
             let sum: i64 = shares.values().map(|mine| parts(&mine[0])).sum();
             prop_assert_eq!(sum, requests * PERIODS_MAX);
             prop_assert!(shares.values().all(|mine| mine[0].requests >= 1));
@@ -242,8 +404,7 @@ mod tests {
             requests in 1..10_000i64, weights in prop::collection::vec(0..50u64, 1..20),
         ) {
             let spec = limit(requests, "1s", None);
-            let all: BTreeMap<At, u64> = weights.iter().copied().enumerate().collect();
-            let shares = divide(&spec, &all);
+            let shares = divide(&spec, &parties(&weights));
             for (a, b) in (0..weights.len()).flat_map(|a| (0..weights.len()).map(move |b| (a, b))) {
                 if weights[a] > weights[b] {
                     prop_assert!(shares[&a][0].requests + 1 >= shares[&b][0].requests);

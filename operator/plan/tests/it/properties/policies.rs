@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::History;
-use crate::province::policies::{key, total};
+use crate::province::policies::{key, of_region, total};
 
 /// Names of policies; each may be for some of the Apps of tenant health.
 const POLICIES: [&str; 2] = ["first", "second"];
@@ -19,6 +19,7 @@ pub(super) enum Rule {
         both: bool,
         requests: i64,
         always: bool,
+        regional: bool,
     },
     Delete {
         policy: usize,
@@ -35,10 +36,11 @@ pub(super) fn rule() -> impl Strategy<Value = Rule> {
         any::<bool>(),
         1..1_000i64,
         prop::bool::weighted(0.8),
+        any::<bool>(),
     );
     prop_oneof![
-        4 => write.prop_map(|(policy, both, requests, always)| {
-            Rule::Write { policy, both, requests, always }
+        4 => write.prop_map(|(policy, both, requests, always, regional)| {
+            Rule::Write { policy, both, requests, always, regional }
         }),
         1 => policy().prop_map(|policy| Rule::Delete { policy }),
         1 => policy().prop_map(|policy| Rule::Vanish { policy }),
@@ -54,6 +56,7 @@ impl History {
                 both,
                 requests,
                 always,
+                regional,
             } => {
                 let known = self.province.policies.get(&key(POLICIES[*policy]));
                 if known.is_some_and(|known| known.metadata.deletion_timestamp.is_some()) {
@@ -65,7 +68,12 @@ impl History {
                     &APPS[*policy..=*policy]
                 };
                 let activation = if *always { "Always" } else { "ByEvent" };
-                let spec = json!({"activation": activation, "rateLimits": total(*requests)});
+                let limits = if *regional {
+                    of_region(*requests)
+                } else {
+                    total(*requests)
+                };
+                let spec = json!({"activation": activation, "rateLimits": limits});
                 self.province.set_policy(POLICIES[*policy], apps, &spec);
             }
             Rule::Delete { policy } if self.knows(*policy) => {

@@ -23,6 +23,11 @@ pub(crate) fn total(requests: i64) -> Value {
     json!([{"name": "total", "scope": "Province", "rate": {"requests": requests, "per": "1s"}}])
 }
 
+/// A rate of scope Region for a policy.
+pub(crate) fn of_region(requests: i64) -> Value {
+    json!([{"name": "total", "scope": "Region", "rate": {"requests": requests, "per": "1s"}}])
+}
+
 impl Province {
     /// A policy of tenant health for some of its Apps, created.
     pub(crate) fn with_policy(mut self, name: &str, apps: &[&str], spec: &Value) -> Self {

@@ -131,7 +131,8 @@ fn judge(policy: &mut ReadPolicy<'_>, routes: &[ReadRoute<'_>], keys: &TicketKey
         policy.note(Reason::NotServed, message);
     }
     let wide = unserved::province_wide(spec);
-    if !wide.is_empty() {
+    // The hub divides over the clusters, and what it sends is this one's part.
+    if !wide.is_empty() && !policy.layer.is_hub() {
         let message = format!(
             "counted for this cluster alone, and not over the province: {}; write a limit of scope \
              Cluster or Region, or let the hub divide it",

@@ -122,9 +122,11 @@ fn limit(rule: &RateLimit) -> Result<Limit, String> {
         name: rule.name.to_string(),
         scope: match rule.scope {
             LimitScope::Instance => Scope::Instance,
-            // What the hub sends is this cluster's part already; what a region writes is said in a condition.
-            LimitScope::Cluster | LimitScope::Province => Scope::Cluster,
+            LimitScope::Cluster => Scope::Cluster,
             LimitScope::Region => Scope::Region,
+            // By its number this cluster's part: what the hub sends is that already, and of what a region
+            // writes a condition says so. Its place in the order of rules is that of its scope.
+            LimitScope::Province => Scope::Province,
         },
         key: key(&at, rule.key.as_ref(), &rule.key_parts)?,
         on_missing: match rule.on_missing.unwrap_or_default() {
