@@ -302,9 +302,7 @@ mod tests {
     }
 
     /// What clusters of one Region have.
-    fn held<'a>(
-        shares: [&'a [LimitShare]; 2],
-    ) -> impl Iterator<Item = (RegionNumber, &'a [LimitShare])> {
+    fn held(shares: [&[LimitShare]; 2]) -> impl Iterator<Item = (RegionNumber, &[LimitShare])> {
         shares.into_iter().map(|shares| (Some(0), shares))
     }
 
