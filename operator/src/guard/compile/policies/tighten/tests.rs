@@ -119,6 +119,36 @@ fn unique(rules: Vec<Value>, taken: &mut Vec<Value>) -> Vec<Value> {
     kept
 }
 
+fn retries() -> impl Strategy<Value = Value> {
+    let on = prop::sample::select(vec![
+        json!(["ConnectFailure", "Reset"]),
+        json!(["Refused", "Reset"]),
+    ]);
+    (
+        prop::option::of(0..3),
+        prop::option::of(0..100),
+        prop::option::of(on),
+    )
+        .prop_map(|(attempts, percent, on)| {
+            let mut rule = json!({});
+            maybe(&mut rule, "attempts", attempts);
+            maybe(&mut rule, "budgetPercent", percent);
+            maybe(&mut rule, "on", on);
+            rule
+        })
+}
+
+fn room() -> impl Strategy<Value = Value> {
+    let maybe_span = || prop::option::of(span());
+    (1..9, 1..9, maybe_span(), maybe_span()).prop_map(|(users, new, session, over)| {
+        let mut room = json!({"scope": "Region", "activeUsers": users, "newPerMinute": new});
+        maybe(&mut room, "session", session);
+        let when = over.map(|over| json!({"p99Over": over}));
+        maybe(&mut room, "openWhen", when);
+        room
+    })
+}
+
 fn spec() -> impl Strategy<Value = TrafficPolicySpec> {
     let tier = || prop::sample::select(vec!["Core", "Important", "General", "Ancillary"]);
     let concurrency = prop_oneof![
@@ -131,21 +161,12 @@ fn spec() -> impl Strategy<Value = TrafficPolicySpec> {
         prop::collection::vec(hot_key(), 0..2),
         prop::option::of(concurrency),
         prop::option::of(span()),
-        prop::option::of((
-            prop::option::of(0..3),
-            prop::option::of(0..100),
-            prop::option::of(prop::bool::ANY),
-        )),
+        prop::option::of(retries()),
         (
             prop::option::of(tier()),
             prop::option::of((tier(), prop::option::of(1..50))),
         ),
-        prop::option::of((
-            1..9,
-            1..9,
-            prop::option::of(span()),
-            prop::option::of(span()),
-        )),
+        prop::option::of(room()),
     )
         .prop_map(
             |(limits, breakers, hot_keys, concurrency, timeout, retries, tiers, room)| {
@@ -156,24 +177,7 @@ fn spec() -> impl Strategy<Value = TrafficPolicySpec> {
                 "hotKeys": unique(hot_keys, &mut taken)});
                 maybe(&mut all, "concurrency", concurrency);
                 maybe(&mut all, "timeout", timeout);
-                maybe(
-                    &mut all,
-                    "retries",
-                    retries.map(|(attempts, percent, more)| {
-                        let mut rule = json!({});
-                        maybe(&mut rule, "attempts", attempts);
-                        maybe(&mut rule, "budgetPercent", percent);
-                        let on = more.map(|more| {
-                            if more {
-                                json!(["ConnectFailure", "Reset"])
-                            } else {
-                                json!(["Refused", "Reset"])
-                            }
-                        });
-                        maybe(&mut rule, "on", on);
-                        rule
-                    }),
-                );
+                maybe(&mut all, "retries", retries);
                 maybe(&mut all, "defaultTier", tiers.0);
                 maybe(
                     &mut all,
@@ -184,21 +188,7 @@ fn spec() -> impl Strategy<Value = TrafficPolicySpec> {
                         json!([class])
                     }),
                 );
-                maybe(
-                    &mut all,
-                    "waitingRoom",
-                    room.map(|(users, new, session, over)| {
-                        let mut room =
-                            json!({"scope": "Region", "activeUsers": users, "newPerMinute": new});
-                        maybe(&mut room, "session", session);
-                        maybe(
-                            &mut room,
-                            "openWhen",
-                            over.map(|over| json!({"p99Over": over})),
-                        );
-                        room
-                    }),
-                );
+                maybe(&mut all, "waitingRoom", room);
                 serde_json::from_value(all).unwrap()
             },
         )
