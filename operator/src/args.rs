@@ -84,9 +84,9 @@ pub enum Command {
 /// Flags of commands that read the hub.
 #[derive(Debug, Args)]
 pub struct ReadArguments {
-    /// Kubeconfig of the hub, or of a region for its guards; else what kubectl would use.
+    /// Kubeconfig of the hub, or of the region for its guards.
     ///
-    /// That is KUBECONFIG, which may name several files, or ~/.kube/config.
+    /// Without it KUBECONFIG, which may name several files, or ~/.kube/config.
     #[arg(long)]
     pub kubeconfig: Option<PathBuf>,
     /// Context of the kubeconfig; without it the current one.

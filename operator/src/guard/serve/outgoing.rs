@@ -148,15 +148,20 @@ impl Intake {
         self.0.as_ref().and_then(|source| lock(source).last)
     }
 
-    /// The time is over while the client was still to send: it is too slow, and the endpoint waited as well.
-    pub(super) fn is_late(&self) -> bool {
-        self.0.as_ref().is_some_and(|source| {
+    /// The time is over. Where the client is still to send, it is too slow, and the endpoint waited as well.
+    pub(super) fn end(&self) {
+        if let Some(source) = &self.0 {
             let mut state = lock(source);
             if state.pause.is_some() && !state.has_ended {
                 state.fault.get_or_insert(Fault::TooSlow);
             }
-            state.fault == Some(Fault::TooSlow)
-        })
+        }
+    }
+
+    /// Whether it is the client's fault that nothing comes of it: it broke off, or is still to send.
+    pub(super) fn is_faulty(&self) -> bool {
+        self.end();
+        self.fault().is_some()
     }
 
     /// How the client broke it off.

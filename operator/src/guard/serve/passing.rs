@@ -90,17 +90,15 @@ impl Passing<'_> {
         record.reads(&intake);
         let request = Request::from_parts(head, body);
         if let Some(guarded) = &mut guarded {
-            guarded.sent();
+            guarded.sent(intake.clone());
         }
-        let sending = intake.clone();
         let course = self.course(&request, intake, is_kept, end, record);
         let sent = course.run(request).await;
         let sent = sent.and_then(|got| asked_for(got, upgrade.is_some()));
-        let last = sending.last();
         if let Some(guarded) = &mut guarded
             && let Some(is_error) = is_error(&sent)
         {
-            guarded.heard(is_error, last);
+            guarded.heard(is_error);
         }
         Ok(self.answered(sent?, guarded, client, end, record))
     }
@@ -283,7 +281,7 @@ impl Course<'_> {
                 Ok(sent) => sent,
                 Err(_) => {
                     // Found out now: what the client sends later is no excuse for the endpoint.
-                    self.intake.is_late();
+                    self.intake.end();
                     return Brought::TimedOut;
                 }
             },

@@ -14,6 +14,7 @@ pub(super) use policies::Policies;
 
 use super::jwt::{Claims, Verifier};
 use super::keys::Keys;
+use super::outgoing::Intake;
 use super::queued::Queued;
 
 /// Wakes a request that waits, with its permit or the reason why it gets none.
@@ -67,7 +68,8 @@ pub(super) struct Guarded {
     admission: Option<Admission>,
     permit: Option<Permit>,
     since: Time,
-    is_sent: bool,
+    /// Of what is sent; none before.
+    intake: Option<Intake>,
     /// How long the answer took to begin, while it has not ended.
     heard: Option<Duration>,
     outcome: concurrency::Outcome,
@@ -173,7 +175,7 @@ impl Protection {
             admission: Some(admission),
             permit: None,
             since: now,
-            is_sent: false,
+            intake: None,
             heard: None,
             outcome: concurrency::Outcome::Dropped,
         };
@@ -256,20 +258,25 @@ impl Guarded {
     }
 
     /// From here on the target is asked.
-    pub(super) fn sent(&mut self) {
-        self.is_sent = true;
+    pub(super) fn sent(&mut self, intake: Intake) {
+        self.intake = Some(intake);
     }
 
     /// The endpoint began to answer, or failed to. Breakers hear of a failure now, of an answer that begins
     /// well when it has ended. How long bodies take is also up to the client, and counts for nothing: of the
-    /// request's, `last` is when something of it came last.
-    pub(super) fn heard(&mut self, is_error: bool, last: Option<tokio::time::Instant>) {
-        let elapsed = self.protection.clock.now().since(self.since);
-        let waited = last.map_or(elapsed, |last| last.elapsed());
-        self.heard = Some(elapsed.min(waited));
+    /// request's the time since something of it came last.
+    pub(super) fn heard(&mut self, is_error: bool) {
+        self.heard = Some(self.waited(self.protection.clock.now()));
         if is_error {
             self.ended(true);
         }
+    }
+
+    /// How long the target has had the request as far as it is there.
+    fn waited(&self, now: Time) -> Duration {
+        let elapsed = now.since(self.since);
+        let last = self.intake.as_ref().and_then(Intake::last);
+        last.map_or(elapsed, |last| last.elapsed().min(elapsed))
     }
 
     /// The answer ended, or broke off.
@@ -305,15 +312,17 @@ impl Drop for Guarded {
         let now = self.protection.clock.now();
         let policy = &self.protection.policy;
         if let Some(admission) = self.admission.take() {
-            let elapsed = now.since(self.since);
-            if self.is_sent && elapsed >= PATIENCE {
-                // Else a target that hangs would never be found out by clients that give up.
-                let is_error = true;
-                policy.finish(admission, breaker::Outcome { elapsed, is_error }, now);
-            } else if self.is_sent {
-                policy.forget(admission, now);
-            } else {
-                policy.undo(admission, now);
+            let elapsed = self.waited(now);
+            match &self.intake {
+                None => policy.undo(admission, now),
+                Some(intake) if elapsed < PATIENCE || intake.is_faulty() => {
+                    policy.forget(admission, now);
+                }
+                Some(_) => {
+                    // Else a target that hangs would never be found out by clients that give up.
+                    let is_error = true;
+                    policy.finish(admission, breaker::Outcome { elapsed, is_error }, now);
+                }
             }
         }
         if let Some(permit) = self.permit.take() {

@@ -468,7 +468,8 @@ async fn guards_of_a_cluster_are_one_waiting_room_by_keys_that_control_made() {
     })
     .await;
     let (told, _, position) = enter(at_one, &waiting).await;
-    assert!(told == 503 && (2..=4).contains(&position), "{position}");
+    // A place that was shown before guards heard of each other may be too good, and is not taken back.
+    assert!(told == 503 && (1..=4).contains(&position), "{position}");
     assert_eq!(
         enter(at_two, &in_one).await.0,
         200,
