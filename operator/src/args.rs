@@ -179,7 +179,7 @@ pub struct ProtectionArguments {
     /// Service of the guards.
     ///
     /// Its port of the name metrics is asked.
-    #[arg(long, value_name = "NAMESPACE/NAME", default_value = "jiuzhou-guard/jiuzhou-guard-metrics", value_parser = object)]
+    #[arg(long, value_name = "NS/NAME", default_value = "jiuzhou-guard/jiuzhou-guard-metrics", value_parser = object)]
     pub service: ObjectName,
     /// How to reach the cluster of the guards: by its own kubeconfig, not that of the hub.
     #[command(flatten)]

@@ -8,12 +8,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use hyper::body::{Bytes, Frame, SizeHint};
+use hyper::body::SizeHint;
 use slab::Slab;
 use tokio::time::Instant;
 
 use super::body::BodyError;
-use super::given::Given;
+use super::given::{Given, Part};
 use super::record::Why;
 
 /// None where the client took nothing for too long.
@@ -76,10 +76,7 @@ impl Answers {
 }
 
 impl Taken {
-    pub(super) fn poll(
-        &self,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, (BodyError, Why)>>> {
+    pub(super) fn poll(&self, context: &mut Context<'_>) -> Poll<Part> {
         match &mut *lock(&self.slot) {
             Some(given) => given.poll(context),
             None => Poll::Ready(Some(Err((BodyError::NotTaken, Why::ClientStalled)))),

@@ -21,6 +21,9 @@ const WELL_AFTER: Duration = Duration::from_secs(1);
 /// among those under way any more.
 const FREE_AFTER: Duration = Duration::from_secs(2);
 
+/// A part of a body, or why there is none and what is told of it.
+pub(super) type Part = Option<Result<Frame<Bytes>, (BodyError, Why)>>;
+
 /// A body on its way from an endpoint.
 #[derive(Debug)]
 pub(super) struct Given {
@@ -59,10 +62,7 @@ impl Given {
         }
     }
 
-    pub(super) fn poll(
-        &mut self,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, (BodyError, Why)>>> {
+    pub(super) fn poll(&mut self, context: &mut Context<'_>) -> Poll<Part> {
         self.untaken = None;
         match Pin::new(&mut self.inner).poll_frame(context) {
             Poll::Ready(Some(Ok(frame))) => {

@@ -277,14 +277,14 @@ impl Course<'_> {
         let backend = self.passing.rule.backend_timeout;
         let backend = backend.map(|span| Instant::now() + span);
         let sent = match self.end.into_iter().chain(backend).min() {
-            Some(deadline) => match tokio::time::timeout_at(deadline, sending).await {
-                Ok(sent) => sent,
-                Err(_) => {
+            Some(deadline) => {
+                let Ok(sent) = tokio::time::timeout_at(deadline, sending).await else {
                     // Found out now: what the client sends later is no excuse for the endpoint.
                     self.intake.end();
                     return Brought::TimedOut;
-                }
-            },
+                };
+                sent
+            }
             None => sending.await,
         };
         match sent {

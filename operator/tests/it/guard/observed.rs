@@ -305,7 +305,9 @@ async fn a_route_that_is_gone_leaves_no_series() {
     }
     let series = || {
         let families = served.registry.gather();
-        let all = families.iter().flat_map(|family| family.get_metric());
+        let all = families
+            .iter()
+            .flat_map(prometheus::proto::MetricFamily::get_metric);
         let of_route = all.filter(|metric| {
             let mut labels = metric.get_label().iter();
             labels.any(|label| label.value() == "ns/route")

@@ -120,7 +120,7 @@ async fn who_takes_nothing_of_a_long_answer_loses_the_connection_and_so_does_the
         let _ = stream.read(&mut [0; 4096]).await;
         let head = b"HTTP/1.1 200 OK\r\ncontent-length: 1000000000\r\n\r\n";
         stream.write_all(head).await.unwrap();
-        while stream.write_all(&[0; 65_536]).await.is_ok() {}
+        while stream.write_all(&[0; 8_192]).await.is_ok() {}
     });
     let served = serve(&simple(&[at])).await;
     let mut stream = TcpStream::connect(served.at).await.unwrap();
