@@ -176,7 +176,7 @@ pub struct ProtectionArguments {
     /// Without them all pods of --service are asked, through the API server of their cluster.
     #[arg(long, value_name = "URL", value_delimiter = ',')]
     pub guard: Vec<GuardAddress>,
-    /// Service of the guards.
+    /// Their Service.
     ///
     /// Its port of the name metrics is asked.
     #[arg(long, value_name = "NS/NAME", default_value = "jiuzhou-guard/jiuzhou-guard-metrics", value_parser = object)]
