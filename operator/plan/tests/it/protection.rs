@@ -557,6 +557,14 @@ fn a_policy_without_apps_is_a_regions_own_and_left_alone() {
     assert!(province.policies[&key("own")].status.is_none());
 }
 
+/// One request more than there is, in a share of the first entry that has any.
+fn overshare(plan: &mut plan::Plan) {
+    let slices = plan.slices.iter_mut();
+    let mut entries = slices.flat_map(|write| &mut write.spec.entries);
+    let entry = entries.find(|entry| !entry.shares.is_empty()).unwrap();
+    entry.shares[0].requests += 1;
+}
+
 #[test]
 fn the_judge_finds_a_policy_where_no_app_is_and_shares_beyond_the_limit() {
     let mut province = Province::cities()
@@ -568,10 +576,7 @@ fn the_judge_finds_a_policy_where_no_app_is_and_shares_beyond_the_limit() {
         .with_policy("web", &["web"], &json!({"rateLimits": total(100)}));
     province.turn();
     let mut plan = province.plan();
-    let slices = plan.slices.iter_mut();
-    let mut entries = slices.flat_map(|write| &mut write.spec.entries);
-    let entry = entries.find(|entry| !entry.shares.is_empty()).unwrap();
-    entry.shares[0].requests += 1;
+    overshare(&mut plan);
     let found = plan::check(&province.world, &plan);
     assert!(matches!(found[..], [Finding::Overshared(..)]), "{found:?}");
     province.settle();
@@ -602,10 +607,7 @@ fn the_judge_finds_shares_beyond_the_limit_of_a_region_and_none_in_two_regions()
     province.turn();
     let mut plan = province.plan();
     assert_eq!(plan::check(&province.world, &plan), []);
-    let slices = plan.slices.iter_mut();
-    let mut entries = slices.flat_map(|write| &mut write.spec.entries);
-    let entry = entries.find(|entry| !entry.shares.is_empty()).unwrap();
-    entry.shares[0].requests += 1;
+    overshare(&mut plan);
     let found = plan::check(&province.world, &plan);
     assert!(matches!(found[..], [Finding::Overshared(..)]), "{found:?}");
 }

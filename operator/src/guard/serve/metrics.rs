@@ -26,6 +26,11 @@ const SECONDS: [f64; 14] = [
 /// The label of requests that no route is for.
 const NO_ROUTE: &str = "";
 
+/// How requests of a route end, as labels.
+const OUTCOMES: [&str; 4] = ["Passed", "Failed", "Refused", "ClientGone"];
+/// What becomes of retries, as labels.
+const RETRY_OUTCOMES: [&str; 4] = ["Recovered", "Failed", "OverBudget", "TooLong"];
+
 /// How a request ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
@@ -193,12 +198,13 @@ impl Metrics {
 
     /// Those of retries, for a route.
     pub(super) fn retries_of(&self, name: &str) -> RetryMetrics {
-        let counter = |outcome| self.retries.with_label_values(&[name, outcome]);
+        let [recovered, failed, over_budget, too_long] =
+            RETRY_OUTCOMES.map(|outcome| self.retries.with_label_values(&[name, outcome]));
         RetryMetrics {
-            recovered: counter("Recovered"),
-            failed: counter("Failed"),
-            over_budget: counter("OverBudget"),
-            too_long: counter("TooLong"),
+            recovered,
+            failed,
+            over_budget,
+            too_long,
         }
     }
 
@@ -216,11 +222,11 @@ impl Metrics {
     /// Drops the series of routes that are gone.
     pub(super) fn forget(&self, routes: &BTreeSet<&str>) {
         for route in routes {
-            for outcome in ["Passed", "Failed", "Refused", "ClientGone"] {
+            for outcome in OUTCOMES {
                 // What was never counted has no series.
                 let _ = self.requests.remove_label_values(&[route, outcome]);
             }
-            for outcome in ["Recovered", "Failed", "OverBudget", "TooLong"] {
+            for outcome in RETRY_OUTCOMES {
                 let _ = self.retries.remove_label_values(&[route, outcome]);
             }
             let _ = self.seconds.remove_label_values(&[route]);
@@ -261,13 +267,14 @@ fn route(
     refused: &IntCounterVec,
     seconds: &HistogramVec,
 ) -> RouteMetrics {
-    let counter = |outcome| requests.with_label_values(&[name, outcome]);
+    let [passed, failed, refused_by_us, gone] =
+        OUTCOMES.map(|outcome| requests.with_label_values(&[name, outcome]));
     RouteMetrics {
         name: name.to_owned(),
-        passed: counter("Passed"),
-        failed: counter("Failed"),
-        refused: counter("Refused"),
-        gone: counter("ClientGone"),
+        passed,
+        failed,
+        refused: refused_by_us,
+        gone,
         by_rule: refused.clone(),
         seconds: seconds.with_label_values(&[name]),
     }

@@ -275,7 +275,7 @@ impl Pulse {
         Beat(Arc::clone(self))
     }
 
-    /// The client holds the connection for nothing.
+    /// Whether the client holds the connection for nothing. What it does not take is cut first.
     fn is_stuck(&self, answers: &Answers) -> bool {
         let is_left = answers.look();
         self.is_mute() || (is_left && self.under_way.load(Ordering::Relaxed) == 0)
