@@ -75,7 +75,8 @@ pub struct Breaker {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1_000_000))]
     pub min_requests: Option<i32>,
-    /// How long it stays open the first time, 100ms to 10m; longer when the target has not recovered. Default 5s.
+    /// How long it stays open the first time, 100ms to 10m; longer when the target has not recovered. Afterwards a growing
+    /// share passes for as long, ten seconds at the least. Default 5s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub open_for: Option<Period>,
     /// Requests that are then let through to find out, 1 to 100; all of them must be good. Default 5.

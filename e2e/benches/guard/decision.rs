@@ -29,8 +29,12 @@ const BATCHES: usize = 2_000;
 const P99_MAX_NANOS: f64 = 1_000.0;
 /// Citizens and venues.
 const KEYS: usize = 1_000;
+/// More in a second than all threads decide.
+const PLENTY: u32 = 100_000_000;
 /// Decisions between two counts of instructions.
 const COUNTED: usize = 1_000_000;
+/// As many where each instruction is emulated, fifty times slower.
+const EMULATED: usize = 20_000;
 
 /// What is decided.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -65,11 +69,11 @@ impl Case {
 
     fn policy(self) -> Value {
         match self {
-            Self::Passing => chain(1_000_000, 1_000_000),
+            Self::Passing => chain(PLENTY, PLENTY),
             Self::RefusedLast => chain(1, 1),
             Self::RefusedFirst => {
-                let mut policy = chain(1_000_000, 1_000_000);
-                policy["rateLimits"] = json!([total(1_000_000, 1_000_000), each(CITIZEN, 1, 1)]);
+                let mut policy = chain(PLENTY, PLENTY);
+                policy["rateLimits"] = json!([total(PLENTY, PLENTY), each(CITIZEN, 1, 1)]);
                 policy
             }
         }
@@ -218,32 +222,66 @@ fn on_threads(bench: &Bench, threads: usize) -> Result<Vec<f64>> {
     Ok(all)
 }
 
-/// Instructions of a decision, as the processor counts them for a process of its own.
+/// Instructions of a decision: as the processor counts them, or where a machine does not count, as an emulation of
+/// it does.
 fn instructions(case: Case) -> Result<f64> {
-    let (few, many) = (counted(case, COUNTED)?, counted(case, 2 * COUNTED)?);
-    #[expect(clippy::cast_precision_loss, reason = "a million")]
-    Ok(round((many - few) / COUNTED as f64))
+    let by_processor = || {
+        let (few, many) = (by_perf(case, COUNTED)?, by_perf(case, 2 * COUNTED)?);
+        each_of(COUNTED, many - few)
+    };
+    let emulated = || {
+        let (few, many) = (emulate(case, EMULATED)?, emulate(case, 2 * EMULATED)?);
+        each_of(EMULATED, many - few)
+    };
+    by_processor().or_else(|why| emulated().with_context(|| format!("{why:#}")))
 }
 
-fn counted(case: Case, count: usize) -> Result<f64> {
-    let this = std::env::current_exe().context("find this program")?;
-    let output = Command::new("perf")
-        .args(["stat", "--field-separator=,", "--event=instructions:u"])
-        .arg(this)
-        .args([
-            "decide",
-            "--case",
-            case.name(),
-            "--count",
-            &count.to_string(),
-        ])
-        .output()
-        .context("run perf")?;
-    ensure!(output.status.success(), "perf ended with {}", output.status);
-    let said = String::from_utf8_lossy(&output.stderr);
+fn each_of(count: usize, instructions: f64) -> Result<f64> {
+    let count = u32::try_from(count).context("not so many")?;
+    Ok(round(instructions / f64::from(count)))
+}
+
+fn by_perf(case: Case, count: usize) -> Result<f64> {
+    let perf = [
+        "perf",
+        "stat",
+        "--field-separator=,",
+        "--event=instructions:u",
+    ];
+    let said = run_under(&perf, case, count)?;
     let line = said.lines().find(|line| line.contains("instructions"));
     let line = line.context("perf names no instructions")?;
     let number = line.split(',').next().unwrap_or_default();
-    let number = number.parse();
-    number.ok().context("this machine counts none")
+    number.parse().ok().context("this machine counts none")
+}
+
+fn emulate(case: Case, count: usize) -> Result<f64> {
+    let callgrind = [
+        "valgrind",
+        "--tool=callgrind",
+        "--callgrind-out-file=/dev/null",
+    ];
+    let said = run_under(&callgrind, case, count)?;
+    let number = said.lines().find_map(|line| line.split_once("Collected :"));
+    let (_, number) = number.context("valgrind names no instructions")?;
+    number.trim().parse().context("read what valgrind counted")
+}
+
+/// Runs decisions under a program that counts, and returns what it said.
+fn run_under(program: &[&str], case: Case, count: usize) -> Result<String> {
+    let (name, arguments) = program.split_first().context("no program")?;
+    let this = std::env::current_exe().context("find this program")?;
+    let count = count.to_string();
+    let output = Command::new(name)
+        .args(arguments)
+        .arg(this)
+        .args(["decide", "--case", case.name(), "--count", &count])
+        .output()
+        .with_context(|| format!("run {name}"))?;
+    ensure!(
+        output.status.success(),
+        "{name} ended with {}",
+        output.status
+    );
+    Ok(String::from_utf8_lossy(&output.stderr).into_owned())
 }

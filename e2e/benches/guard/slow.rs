@@ -30,7 +30,7 @@ const WINDOW: Duration = Duration::from_secs(5);
 /// The dependency is quick, then slow, then quick again.
 const QUICK: Duration = Duration::from_secs(6);
 const SLOW: Duration = Duration::from_secs(12);
-const AGAIN: Duration = Duration::from_secs(22);
+const AGAIN: Duration = Duration::from_secs(32);
 /// How late it answers while it is slow: three times what the breaker takes for slow.
 const DELAY: Duration = Duration::from_millis(1_500);
 /// What people do who are refused.

@@ -92,19 +92,14 @@ async fn replicas_set_by_hand_in_an_emergency_hold_until_the_given_time() {
         .await;
     hub.ready(&tenant, "web").await;
     let site = running.site("ningbo-a").await;
-    let until = jiff::Timestamp::now() + Duration::from_secs(15);
-    let until = jiff::Timestamp::from_second(until.as_second())
-        .unwrap()
-        .to_string();
-    let hold = json!({"metadata": {"annotations": {"jiuzhou.io/hold-until": until}}});
-    site.merge("Deployment", &tenant, "web", &hold).await;
-    site.merge(
-        "Deployment",
-        &tenant,
-        "web",
-        &json!({"spec": {"replicas": 7}}),
-    )
-    .await;
+    let hold = |seconds| {
+        let until = jiff::Timestamp::now() + Duration::from_secs(seconds);
+        let until = jiff::Timestamp::from_second(until.as_second()).unwrap();
+        json!({"metadata": {"annotations": {"jiuzhou.io/hold-until": until.to_string()}}})
+    };
+    site.merge("Deployment", &tenant, "web", &hold(3600)).await;
+    let seven = json!({"spec": {"replicas": 7}});
+    site.merge("Deployment", &tenant, "web", &seven).await;
     throughout(
         "the number set by hand holds",
         Duration::from_secs(4),
@@ -115,6 +110,8 @@ async fn replicas_set_by_hand_in_an_emergency_hold_until_the_given_time() {
         },
     )
     .await;
+    // The time is a clock's: it comes by itself.
+    site.merge("Deployment", &tenant, "web", &hold(3)).await;
     site.until("is put back", ("Deployment", &tenant, "web"), |o| {
         o["spec"]["replicas"] == 2
     })

@@ -94,6 +94,9 @@ pub(crate) async fn claim(
     bail!("every folder for a province is in use")
 }
 
+/// Pause between two looks.
+const PAUSE: Duration = Duration::from_millis(100);
+
 const HTTP_ROUTES: &str = "
 apiVersion: apiextensions.k8s.io/v1
 kind: CustomResourceDefinition
@@ -318,18 +321,21 @@ impl Site {
 
     /// An object, if it is there and the server answers.
     pub(crate) async fn get(&self, kind: &str, namespace: &str, name: &str) -> Option<Value> {
-        let found = self.api(kind, namespace).get_opt(name).await.ok()??;
+        let api = self.api(kind, namespace);
+        let found = answered(async || api.get_opt(name).await).await.ok()??;
         Some(value(&found))
     }
 
     /// Whether an object is gone; a server that does not answer says neither.
     pub(crate) async fn lacks(&self, kind: &str, namespace: &str, name: &str) -> bool {
-        matches!(self.api(kind, namespace).get_opt(name).await, Ok(None))
+        let api = self.api(kind, namespace);
+        matches!(answered(async || api.get_opt(name).await).await, Ok(None))
     }
 
     /// All objects of a kind.
     pub(crate) async fn list(&self, kind: &str, namespace: &str) -> Vec<Value> {
-        let list = self.api(kind, namespace).list(&ListParams::default()).await;
+        let (api, params) = (self.api(kind, namespace), ListParams::default());
+        let list = answered(async || api.list(&params).await).await;
         list.map(|list| list.items.iter().map(value).collect())
             .unwrap_or_default()
     }
@@ -478,6 +484,18 @@ pub(crate) fn version(object: &Value) -> Version {
     (uid(object).to_owned(), version.to_owned())
 }
 
+/// The answer to a question that is asked again for two seconds: one request that a busy server
+/// dropped is no word on what it holds.
+async fn answered<T, E>(ask: impl AsyncFn() -> Result<T, E>) -> Result<T, E> {
+    let end = tokio::time::Instant::now() + Duration::from_secs(2);
+    loop {
+        match ask().await {
+            Err(_) if tokio::time::Instant::now() < end => tokio::time::sleep(PAUSE).await,
+            answer => return answer,
+        }
+    }
+}
+
 /// An App over some regions.
 pub(crate) fn app(namespace: &str, name: &str, regions: &[&str], manifests: &[Value]) -> Value {
     json!({
@@ -520,7 +538,7 @@ pub(crate) async fn throughout(what: &str, span: Duration, holds: impl AsyncFn()
     let end = tokio::time::Instant::now() + span;
     while tokio::time::Instant::now() < end {
         assert!(holds().await, "{what}");
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        tokio::time::sleep(PAUSE).await;
     }
 }
 

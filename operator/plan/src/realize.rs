@@ -322,6 +322,10 @@ impl<'a> Work<'a> {
             hash: object.hash.clone(),
             force: ours || self.entry.take_over == TakeOver::Always,
             hand_over: seen.filter(|_| object.autoscaled).and_then(|s| s.replicas),
+            // If somebody scales or holds it right now, what was decided without knowing must not win.
+            resource_version: seen
+                .filter(|_| object.body.pointer("/spec/replicas").is_some())
+                .map(|seen| seen.resource_version.clone()),
             repair,
         })));
     }

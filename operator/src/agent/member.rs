@@ -283,6 +283,7 @@ impl Member {
             hash,
             force,
             hand_over,
+            resource_version,
             repair,
         } = apply;
         let api = self.api(&key);
@@ -301,15 +302,11 @@ impl Member {
         }
         let mut params = PatchParams::apply(FIELD_MANAGER);
         params.force = force;
-        let stamped = self.epoch.map(|_| self.stamp((*body).clone()));
-        match api
-            .patch(
-                &key.name,
-                &params,
-                &Patch::Apply(stamped.as_ref().unwrap_or(&body)),
-            )
-            .await
-        {
+        let mut body = self.stamp(Arc::unwrap_or_clone(body));
+        if let Some(version) = resource_version {
+            body["metadata"]["resourceVersion"] = json!(version);
+        }
+        match api.patch(&key.name, &params, &Patch::Apply(&body)).await {
             Ok(view) => {
                 let (key, seen) = view.into_seen(key.kind);
                 Outcome::Applied {

@@ -12,6 +12,7 @@
 mod access_log;
 mod answer;
 mod answers;
+mod arrived;
 mod body;
 mod by_host;
 mod client;

@@ -33,10 +33,10 @@ const AT_A_TIME: u32 = 1_000;
 const QUICK: Duration = Duration::from_millis(200);
 const SLOW: Duration = Duration::from_secs(8);
 /// Seconds in which it is quick, slow, and quick again: a breaker that has opened three times tries again after
-/// eight seconds, and lets in a growing share for two.
+/// eight seconds, and lets in a growing share for ten.
 const BEFORE: usize = 5;
 const DURING: usize = 10;
-const AFTER: usize = 14;
+const AFTER: usize = 22;
 /// The window of the breaker, as the policy says, within which it opens.
 const WINDOW: Duration = Duration::from_secs(5);
 /// What the guards answer to what they passed on and was not answered in time.

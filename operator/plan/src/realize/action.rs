@@ -84,6 +84,8 @@ pub struct Apply {
     pub force: bool,
     /// Replicas to co-own under another manager first, when an autoscaler takes the field over.
     pub hand_over: Option<i32>,
+    /// The version that was looked at, if no other is to be overwritten.
+    pub resource_version: Option<Box<str>>,
     /// Whether this repairs what somebody changed.
     pub repair: bool,
 }

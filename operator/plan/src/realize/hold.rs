@@ -28,8 +28,6 @@ impl Work<'_> {
             .remove(label::APPLIED);
         let hash = hash_of(body.to_string().as_bytes());
         body["metadata"]["annotations"][label::APPLIED] = json!(hash);
-        // If somebody scales right now, the number seen here must not win.
-        body["metadata"]["resourceVersion"] = json!(seen.resource_version);
         Some(Rendered {
             body: Arc::new(body),
             hash,

@@ -492,7 +492,7 @@ fn held_replicas_are_left_alone_until_their_time() {
     let realized = bed.realize();
     let kept = applies(&realized)[0];
     assert_eq!(kept.body["spec"]["replicas"], json!(7));
-    assert_eq!(kept.body["metadata"]["resourceVersion"], json!("15"));
+    assert_eq!(kept.resource_version.as_deref(), Some("15"));
     assert_eq!(realized.wake_at, Some(NOW + 500));
     bed.carry_out();
     bed.change(&key(Kind::Deployment, "web"), |seen| {
@@ -506,6 +506,27 @@ fn held_replicas_are_left_alone_until_their_time() {
     );
     let after = bed.realize_at(NOW + 500);
     assert_eq!(applies(&after)[0].body["spec"]["replicas"], json!(3));
+}
+
+#[test]
+fn what_was_decided_before_somebody_held_the_replicas_does_not_come_after() {
+    let mut bed = Bed::new(&[deployment("web"), service("web")]);
+    let versions = |bed: &Bed| -> Vec<Option<Box<str>>> {
+        let realized = bed.realize();
+        let applies = applies(&realized);
+        applies.iter().map(|a| a.resource_version.clone()).collect()
+    };
+    assert_eq!(
+        versions(&bed),
+        [None, None],
+        "there is nothing to overwrite"
+    );
+    bed.carry_out();
+    bed.content.manifests.iter_mut().for_each(|manifest| {
+        manifest["metadata"]["annotations"] = json!({"note": "new"});
+    });
+    // Nobody scales a Service, and its version changes with every status.
+    assert_eq!(versions(&bed), [None, Some("11".into())]);
 }
 
 #[test]

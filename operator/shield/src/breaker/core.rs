@@ -22,6 +22,10 @@ const OPEN_SPREAD_PERCENT: u32 = 10;
 /// come back, large enough to show a relapse.
 const FIRST_SHARE: u64 = 10;
 
+/// How long re-admission takes at the least. Who is refused tries again after some seconds: a share that
+/// grows slower than that lets them in beside the new ones, never all at once.
+const READMISSION_MIN: Duration = Duration::from_secs(10);
+
 /// All of it.
 const WHOLE_SHARE: u64 = 100;
 
@@ -276,7 +280,7 @@ impl Core {
         self.results.clear();
         self.phase = Phase::Recovering {
             since: now,
-            until: now.after(self.settings.open_for),
+            until: now.after(self.settings.open_for.max(READMISSION_MIN)),
             credit: 0,
         };
     }

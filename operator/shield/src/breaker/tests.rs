@@ -274,7 +274,7 @@ fn closing_forgets_the_statistics_and_the_back_off() {
     for pass in nine {
         breaker.finish(pass, BAD, now);
     }
-    let closed = now.after(Duration::from_secs(5));
+    let closed = now.after(Duration::from_secs(10));
     assert_eq!(breaker.state(closed), BreakerState::Closed);
     for _ in 0..19 {
         breaker.finish(breaker.admit(closed).unwrap(), BAD, closed);
@@ -290,13 +290,26 @@ fn readmission_grows_evenly_from_a_tenth_to_all() {
     let breaker = breaker();
     let start = recover(&breaker, at(0));
     for tenth in 0..10_u64 {
-        let now = start.after(Duration::from_millis(tenth * 500));
+        let now = start.after(Duration::from_secs(tenth));
         let admitted = (0..1_000).filter(|_| breaker.admit(now).is_ok()).count();
         let due = usize::try_from(100 + tenth * 90).unwrap();
         assert!(admitted.abs_diff(due) <= 1, "{admitted} of {due}");
     }
-    let end = start.after(Duration::from_secs(5));
+    let end = start.after(Duration::from_secs(10));
     assert_eq!(breaker.state(end), BreakerState::Closed);
+}
+
+#[test]
+fn readmission_takes_as_long_as_the_first_opening_where_that_is_longer() {
+    let mut patient = settings(Condition::Errors { percent: 50 });
+    patient.open_for = Duration::from_secs(30);
+    let breaker = Breaker::new(patient, 1).unwrap();
+    let start = recover(&breaker, at(0));
+    let half = start.after(Duration::from_secs(15));
+    assert_eq!(
+        breaker.state(half),
+        BreakerState::Recovering { percent: 55 }
+    );
 }
 
 #[test]
@@ -345,17 +358,34 @@ struct Dependency {
     sick: std::ops::Range<u64>,
 }
 
-/// Offers requests evenly and returns what was admitted in each second.
-fn simulate(breaker: &Breaker, dependency: &Dependency, per_second: u64, seconds: u64) -> Vec<u64> {
+/// Offers requests evenly, each so many times more, two seconds apart, while it is refused; returns what was
+/// admitted in each second.
+fn simulate(
+    breaker: &Breaker,
+    dependency: &Dependency,
+    per_second: u64,
+    seconds: u64,
+    retries: u32,
+) -> Vec<u64> {
     let mut admitted = vec![0; usize::try_from(seconds).unwrap()];
     let mut flying: VecDeque<(u64, Pass, Outcome)> = VecDeque::new();
-    for turn in 0..per_second * seconds {
-        let now = turn * 1_000 / per_second;
+    let mut again: VecDeque<(u64, u32)> = VecDeque::new();
+    let mut turns = (0..per_second * seconds).map(|turn| turn * 1_000 / per_second);
+    let mut new = turns.next();
+    while let Some(next) = new {
+        let waits = again.front().is_some_and(|(at, _)| *at <= next);
+        let (now, left) = if waits {
+            again.pop_front().unwrap()
+        } else {
+            new = turns.next();
+            (next, retries)
+        };
         while flying.front().is_some_and(|(done, _, _)| *done <= now) {
             let (_, pass, outcome) = flying.pop_front().unwrap();
             breaker.finish(pass, outcome, at(now));
         }
         let Ok(pass) = breaker.admit(at(now)) else {
+            again.extend((left > 0).then(|| (now + 2_000, left - 1)));
             continue;
         };
         let second = usize::try_from(now / 1_000).unwrap();
@@ -379,15 +409,33 @@ fn a_slow_dependency_is_left_alone_within_a_window_and_taken_back_without_a_seco
         per_second: 1_000,
         sick: 20_000..27_000,
     };
-    let admitted = simulate(&breaker, &dependency, 400, 90);
+    let admitted = simulate(&breaker, &dependency, 400, 90, 0);
     let opened = (20..30).find(|second| admitted[*second] == 0);
     assert!(opened.is_some(), "{admitted:?}");
     let back = (30..90).find(|second| admitted[*second] > 5).unwrap();
     assert!(back < 45, "it closes by itself: {admitted:?}");
-    // The first second admits the probes and a share that grows from 10 to 28 percent.
-    assert!(admitted[back] <= 5 + 400 * 28 / 100, "{admitted:?}");
+    // The first second admits the probes and a share that grows from 10 to 19 percent.
+    assert!(admitted[back] <= 5 + 400 * 19 / 100, "{admitted:?}");
     assert!(
-        admitted[back + 7..].iter().all(|n| *n == 400),
+        admitted[back + 12..].iter().all(|n| *n == 400),
         "{admitted:?}"
     );
+}
+
+#[test]
+fn who_was_refused_and_comes_again_does_not_come_back_with_all_others_at_once() {
+    let over = Duration::from_millis(800);
+    let mut quick = settings(Condition::SlowCalls { over, percent: 50 });
+    quick.open_for = Duration::from_secs(2);
+    for seed in 0..20 {
+        let breaker = Breaker::new(quick.clone(), seed).unwrap();
+        let dependency = Dependency {
+            per_second: 1_000,
+            sick: 10_000..20_000,
+        };
+        let admitted = simulate(&breaker, &dependency, 100, 60, 2);
+        let back = &admitted[20..];
+        assert!(back.iter().all(|n| *n <= 140), "{back:?}");
+        assert!(back[30..].iter().all(|n| *n == 100), "{back:?}");
+    }
 }

@@ -17,8 +17,8 @@ use super::record::Why;
 /// An endpoint that still sends after this has done well: a stream may last for hours, and neither a trial of
 /// the endpoint nor that of a breaker waits for its end.
 const WELL_AFTER: Duration = Duration::from_secs(1);
-/// A client that takes nothing for this long keeps nobody else from the target: its answer takes no place
-/// among those under way any more.
+/// A client that was waited for this long, at once or in all, keeps nobody else from the target: its answer
+/// takes no place among those under way any more.
 const FREE_AFTER: Duration = Duration::from_secs(2);
 
 /// A part of a body, or why there is none and what is told of it.
@@ -36,6 +36,8 @@ pub(super) struct Given {
     untold: Option<Instant>,
     /// Since when the client was offered something and took nothing more; none while the endpoint is waited for.
     untaken: Option<Instant>,
+    /// How long the client was waited for before that.
+    waited: Duration,
     flight: Flight,
     /// Its place among those under way is free when the body ended.
     guarded: Option<Guarded>,
@@ -57,13 +59,19 @@ impl Given {
             overdue: end.map(|end| Box::pin(tokio::time::sleep_until(end))),
             untold: Some(now),
             untaken: Some(now),
+            waited: Duration::ZERO,
             flight,
             guarded,
         }
     }
 
     pub(super) fn poll(&mut self, context: &mut Context<'_>) -> Poll<Part> {
-        self.untaken = None;
+        if let Some(since) = self.untaken.take() {
+            self.waited += since.elapsed();
+            if self.waited >= FREE_AFTER {
+                self.free();
+            }
+        }
         match Pin::new(&mut self.inner).poll_frame(context) {
             Poll::Ready(Some(Ok(frame))) => {
                 let now = Instant::now();
@@ -111,12 +119,17 @@ impl Given {
             return false;
         };
         let left = now.saturating_duration_since(since);
-        if left < FREE_AFTER.min(pause_max) {
+        if self.waited + left < FREE_AFTER.min(pause_max) {
             return false;
         }
+        self.free();
+        left >= pause_max || self.end.is_some_and(|end| end <= now)
+    }
+
+    /// Lets another have its place: it is the client that takes its time.
+    fn free(&mut self) {
         self.tell(EndpointResult::Good);
         self.guarded = None;
-        left >= pause_max || self.end.is_some_and(|end| end <= now)
     }
 
     /// How the endpoint did; the first word counts.

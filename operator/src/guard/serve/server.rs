@@ -1,10 +1,10 @@
 //! Ports, connections, and how they end.
 
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::task::{Context, Waker};
 use std::time::Duration;
 
 use futures::stream::FuturesUnordered;
@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::answers::Answers;
+use super::arrived::Arrived;
 use super::client;
 use super::proxy::{Connection, Shared};
 use crate::guard::config::Opening;
@@ -63,25 +64,6 @@ enum End {
     /// What is under way is answered before.
     Graceful,
     AtOnce,
-}
-
-/// Runs what answers a request of HTTP/2, in a task of its own only if it has to wait: a refusal is there at
-/// once, and goes out with what else the connection has to say.
-#[derive(Clone, Copy, Debug)]
-struct AtOnceOrApart;
-
-impl<F> hyper::rt::Executor<F> for AtOnceOrApart
-where
-    F: Future<Output = ()> + Send + 'static,
-{
-    fn execute(&self, future: F) {
-        let mut future = Box::pin(future);
-        // Whoever spawns it polls it again, and wakes the task then.
-        let mut context = Context::from_waker(Waker::noop());
-        if future.as_mut().poll(&mut context).is_pending() {
-            tokio::spawn(future);
-        }
-    }
 }
 
 /// When something last happened on a connection.
@@ -175,7 +157,8 @@ impl Ports {
                 Ok::<_, Infallible>(answer)
             }
         });
-        let builder = builder();
+        let arrived = Arrived::default();
+        let builder = builder(arrived.clone());
         let serving = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
         let mut serving = std::pin::pin!(serving);
         // Kept apart, so that it is looked at when it has something to say and not at every packet.
@@ -183,10 +166,15 @@ impl Ports {
         let graceful = self.ending(&pulse, answers).left_future();
         let mut ending = FuturesUnordered::from_iter([graceful]);
         loop {
+            let serve = poll_fn(|context| {
+                let ended = serving.as_mut().poll(context);
+                arrived.answer();
+                ended
+            });
             tokio::select! {
                 biased;
                 // What a client breaks is its own business.
-                _ended = serving.as_mut() => return,
+                _ended = serve => return,
                 Some(end) = ending.next() => match end {
                     End::AtOnce => return,
                     End::Graceful => {
@@ -235,8 +223,8 @@ impl Ports {
     }
 }
 
-fn builder() -> auto::Builder<AtOnceOrApart> {
-    let mut builder = auto::Builder::new(AtOnceOrApart);
+fn builder(arrived: Arrived) -> auto::Builder<Arrived> {
+    let mut builder = auto::Builder::new(arrived);
     builder
         .http1()
         .timer(TokioTimer::new())

@@ -132,6 +132,55 @@ async fn who_takes_nothing_of_a_long_answer_loses_the_connection_and_so_does_the
     assert!(served.guard.standing().services[0].ejected.is_empty());
 }
 
+/// Answers without an end to whoever asks for much, and shortly to all others.
+async fn much_or_little() -> SocketAddr {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let at = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut head = [0; 4096];
+                let read = stream.read(&mut head).await.unwrap_or(0);
+                if !head[..read].starts_with(b"GET /much ") {
+                    let little =
+                        b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+                    return stream.write_all(little).await;
+                }
+                let head = b"HTTP/1.1 200 OK\r\ncontent-length: 1000000000\r\n\r\n";
+                stream.write_all(head).await?;
+                loop {
+                    stream.write_all(&[0; 8_192]).await?;
+                }
+            });
+        }
+    });
+    at
+}
+
+#[tokio::test]
+async fn who_takes_a_long_answer_slowly_keeps_nobody_from_the_target_and_gets_it() {
+    let policy = json!({"name": "ns/policy", "concurrency": {"max": 1}});
+    let served = serve(&protected(much_or_little().await, &policy)).await;
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4_096).unwrap();
+    let mut slow = socket.connect(served.at).await.unwrap();
+    let ask = b"GET /much HTTP/1.1\r\nHost: a\r\n\r\n";
+    slow.write_all(ask).await.unwrap();
+    // More than the kernels keep for it, so that the guard sees it go on.
+    let mut taken = vec![0; 1_048_576];
+    assert!(slow.read(&mut taken).await.unwrap() > 0);
+    assert_eq!(status(&get(served.at, "/").await), 503);
+    let free = async {
+        while status(&get(served.at, "/").await) != 200 {
+            // Never a pause that would be one of a client that takes nothing.
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            slow.read_exact(&mut taken).await.unwrap();
+        }
+    };
+    within("there is room again", free).await;
+    slow.read_exact(&mut taken).await.unwrap();
+}
+
 #[tokio::test]
 async fn who_leaves_while_it_waits_for_its_turn_takes_nothing_with_it() {
     let quota = json!({"rate": {"requests": 1, "perSeconds": 2}, "burst": 1});
