@@ -7,6 +7,7 @@ pub mod compile;
 pub mod config;
 pub mod control;
 pub mod exchange;
+mod framing;
 pub mod gateway;
 pub mod mutual_tls;
 pub mod rooms;

@@ -39,6 +39,7 @@ mod record;
 mod retry;
 mod room;
 mod scrape;
+mod seat;
 mod server;
 mod shares;
 pub mod store;

@@ -6,6 +6,7 @@ mod cluster;
 mod control;
 mod endings;
 mod floods;
+mod holding_up;
 mod keys;
 mod observed;
 mod outlier;

@@ -10,6 +10,7 @@ use super::super::gateway::{
     HeaderModifier, PathModifier, RequestRedirect, RouteFilter, UrlRewrite,
 };
 use super::conditions::Refusal;
+use crate::guard::framing::is_framing;
 
 /// Statuses that send clients elsewhere, as the API lists them.
 const REDIRECTS: [u16; 5] = [301, 302, 303, 307, 308];
@@ -145,6 +146,10 @@ fn headers(change: &HeaderModifier, field: &str) -> Result<HeaderChange, Refusal
 
 fn header_name(name: &str, field: &str) -> Result<String, Refusal> {
     match HeaderName::from_bytes(name.as_bytes()) {
+        Ok(name) if is_framing(&name) => Err(unsupported(format!(
+            "{field}: {name} says where a message ends or how its connection goes on, which is the \
+             guard's to say; leave it out"
+        ))),
         Ok(name) => Ok(name.as_str().to_owned()),
         Err(_) => Err(unsupported(format!(
             "{field}: {name:?} is no name of a header; use letters, digits and dashes"

@@ -47,7 +47,7 @@ pub(super) fn of_request(connection: &Arc<Connection>, headers: &HeaderMap) -> A
         shown_port: seen.is_tls.map_or(connection.shown_port, |_| usual),
         is_tls,
         answers: Arc::clone(&connection.answers),
-        room: Arc::clone(&connection.room),
+        seat: Arc::clone(&connection.seat),
     })
 }
 

@@ -46,7 +46,7 @@ pub(super) struct Given {
 impl Given {
     pub(super) fn new(
         inner: Incoming,
-        lent: Option<Lent>,
+        lent: Lent,
         flight: Flight,
         end: Option<Instant>,
         guarded: Option<Guarded>,
@@ -54,7 +54,7 @@ impl Given {
         let now = Instant::now();
         Self {
             inner,
-            lent,
+            lent: Some(lent),
             end,
             overdue: end.map(|end| Box::pin(tokio::time::sleep_until(end))),
             untold: Some(now),

@@ -6,6 +6,7 @@ use http::HeaderMap;
 use http::header::HeaderName;
 use regex::Regex;
 
+use super::path::normalise;
 use super::prepare::PrepareError;
 use crate::guard::compile::whole_pattern;
 use crate::guard::config::{Match, PathMatch, TextMatch, ValueMatch};
@@ -45,8 +46,8 @@ enum Text {
 impl Matcher {
     pub(super) fn prepare(wanted: &Match) -> Result<Self, PrepareError> {
         let path = match &wanted.path {
-            PathMatch::Exact(path) => Path::Exact(path.clone()),
-            PathMatch::Prefix(path) => Path::Prefix(path.trim_end_matches('/').to_owned()),
+            PathMatch::Exact(path) => Path::Exact(spelled(path)),
+            PathMatch::Prefix(path) => Path::Prefix(spelled(path).trim_end_matches('/').to_owned()),
             PathMatch::Regex(expression) => Path::Regex(regex(expression)?),
         };
         let header = |header: &ValueMatch| -> Result<_, PrepareError> {
@@ -106,6 +107,11 @@ impl Text {
             Self::Regex(regex) => regex.is_match(value),
         }
     }
+}
+
+/// A path as requests have it.
+fn spelled(path: &str) -> String {
+    normalise(path).map_or_else(|_| path.to_owned(), Cow::into_owned)
 }
 
 fn text(wanted: &TextMatch) -> Result<Text, PrepareError> {
@@ -189,6 +195,22 @@ mod tests {
             path,
             query,
             headers,
+        }
+    }
+
+    #[test]
+    fn however_a_rule_spells_its_path_it_fits_the_one_spelling() {
+        let headers = HeaderMap::new();
+        for path in [
+            "/%41lpha/caf%c3%a9",
+            "/Alpha//caf\u{e9}",
+            "/Alpha/./caf%C3%A9",
+        ] {
+            let path = path.to_owned();
+            for wanted in [PathMatch::Exact(path.clone()), PathMatch::Prefix(path)] {
+                let rule = matcher(&on(wanted));
+                assert!(rule.fits(&asked("/Alpha/caf%C3%A9", None, &headers)));
+            }
         }
     }
 

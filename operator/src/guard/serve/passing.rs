@@ -203,7 +203,7 @@ impl Passing<'_> {
             record.tunnel(Tunnel {
                 client,
                 server,
-                room: Arc::clone(&self.connection.room),
+                seat: Arc::clone(&self.connection.seat),
                 idle_max: self.connection.shared.upgrade_idle_max,
             });
         }

@@ -1,8 +1,9 @@
 //! Paths in one spelling, so that what is matched here is what the endpoint sees.
 //!
-//! A path that two programs may read in two ways is how rules are walked around. Unreserved characters
-//! are decoded, dot segments resolved, repeated slashes joined. What has no single meaning is refused:
-//! encoded slashes and backslashes, NUL, segments such as `..;x`, and `..` above the root.
+//! A path that two programs may read in two ways is how rules are walked around. What needs no percent sign
+//! is written without one and everything else with one, dot segments are resolved, repeated slashes joined.
+//! What has no single meaning is refused: encoded slashes and backslashes, NUL, segments such as `..;x`, and
+//! `..` above the root.
 
 use std::borrow::Cow;
 
@@ -40,7 +41,8 @@ fn is_normal(path: &[u8]) -> bool {
     let mut before = 0;
     for byte in path {
         match (before, byte) {
-            (_, b'%' | b'\\' | 0) | (b'/', b'/' | b'.') => return false,
+            (b'/', b'/' | b'.') => return false,
+            _ if !is_plain(*byte) => return false,
             _ => before = *byte,
         }
     }
@@ -49,29 +51,46 @@ fn is_normal(path: &[u8]) -> bool {
 
 fn decode(path: &str) -> Result<String, BadPath> {
     let mut decoded = String::with_capacity(path.len());
-    let mut rest = path;
-    while let Some(at) = rest.find(['%', '\\', '\0']) {
-        let (plain, escape) = rest.split_at(at);
-        decoded.push_str(plain);
-        let digits = escape.strip_prefix('%').ok_or(BadPath::Ambiguous)?;
-        let digits = digits.get(..2).ok_or(BadPath::BadEscape)?;
-        if !digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {
-            return Err(BadPath::BadEscape);
-        }
-        let byte = u8::from_str_radix(digits, 16).map_err(|_| BadPath::BadEscape)?;
+    let mut bytes = path.bytes();
+    while let Some(byte) = bytes.next() {
+        let (byte, was_escaped) = if byte == b'%' {
+            let digits = [bytes.next(), bytes.next()].map(|digit| digit.and_then(value));
+            let [Some(high), Some(low)] = digits else {
+                return Err(BadPath::BadEscape);
+            };
+            (high << 4 | low, true)
+        } else {
+            (byte, false)
+        };
         match byte {
-            b'/' | b'\\' | 0 => return Err(BadPath::Ambiguous),
-            b'-' | b'.' | b'_' | b'~' => decoded.push(char::from(byte)),
-            _ if byte.is_ascii_alphanumeric() => decoded.push(char::from(byte)),
-            _ => {
-                decoded.push('%');
-                decoded.push_str(&digits.to_ascii_uppercase());
-            }
+            b'/' if was_escaped => return Err(BadPath::Ambiguous),
+            b'\\' | 0 => return Err(BadPath::Ambiguous),
+            // Servers cut parameters off at one that is not escaped.
+            b';' if was_escaped => escape(byte, &mut decoded),
+            _ if is_plain(byte) => decoded.push(char::from(byte)),
+            _ => escape(byte, &mut decoded),
         }
-        rest = &escape[3..];
     }
-    decoded.push_str(rest);
     Ok(decoded)
+}
+
+/// Whether a path may hold a byte as it is (RFC 3986, section 3.3).
+fn is_plain(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@/".contains(&byte)
+}
+
+/// What a hexadecimal digit stands for.
+fn value(digit: u8) -> Option<u8> {
+    let value = char::from(digit).to_digit(16)?;
+    u8::try_from(value).ok()
+}
+
+fn escape(byte: u8, to: &mut String) {
+    const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
+    to.push('%');
+    for half in [byte >> 4, byte & 15] {
+        to.push(char::from(DIGITS[usize::from(half)]));
+    }
 }
 
 fn resolve(path: &str) -> Result<String, BadPath> {
@@ -129,6 +148,15 @@ mod tests {
         check("/a/.", Ok("/a/"));
         check("/", Ok("/"));
         check("/..%20/x", Ok("/..%20/x"));
+        for spelled in [
+            "/caf\u{e9}|{x}",
+            "/caf%c3%A9%7c%7bx%7D",
+            "/c%61f\u{e9}%7C{x}",
+        ] {
+            check(spelled, Ok("/caf%C3%A9%7C%7Bx%7D"));
+        }
+        check("/v1%3Acheck%40x%21", Ok("/v1:check@x!"));
+        check("/a%3bb;c", Ok("/a%3Bb;c"));
         check("/%e4%bd%a0", Ok("/%E4%BD%A0"));
         check("/.well-known/x", Ok("/.well-known/x"));
     }

@@ -24,6 +24,15 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 const IDLE_MAX: Duration = Duration::from_secs(30);
 /// Beyond this many idle connections to one endpoint the next is closed.
 const IDLE_COUNT_MAX: usize = 256;
+/// Memory for the head of an answer, and for what an HTTP/1.1 endpoint sends ahead of its client.
+const READ_BYTES_MAX: usize = 128 * 1024;
+/// Requests at one time on one connection of HTTP/2. Servers take a hundred or more; what is beyond their
+/// limit would wait unseen, for whatever the others take.
+const STREAMS_MAX: usize = 100;
+/// What an HTTP/2 endpoint may send ahead of one client.
+const STREAM_WINDOW: u32 = 256 * 1024;
+/// Room for all of them: clients that take nothing must not hold up the answers of the others.
+const CONNECTION_WINDOW: u32 = 32 * 1024 * 1024;
 /// A kept connection may have ended unseen; so many of them are tried before the request is given up.
 const STALE_MAX: usize = 3;
 
@@ -70,7 +79,7 @@ pub(super) struct Unsent {
 /// An answer, and the connection that goes back when its body ended.
 pub(super) struct Sent {
     pub(super) response: Response<Incoming>,
-    pub(super) lent: Option<Lent>,
+    pub(super) lent: Lent,
 }
 
 /// The connections to one endpoint.
@@ -83,20 +92,33 @@ pub(super) struct Pool {
     shared: tokio::sync::Mutex<Shared>,
 }
 
-/// The one connection of HTTP/2.
+/// The connections of HTTP/2, the fullest first.
 #[derive(Debug, Default)]
 struct Shared {
-    sender: Option<http2::SendRequest<Outgoing>>,
+    lines: Vec<Line>,
     /// When none could be made, and why: who waited for that attempt need not make it again.
     failed: Option<(Instant, std::io::ErrorKind)>,
 }
 
-/// A connection that is in use for one request.
+/// A connection that many requests use at a time.
 #[derive(Debug)]
-pub(super) struct Lent {
-    sender: http1::SendRequest<Outgoing>,
-    pool: Arc<Pool>,
+struct Line {
+    sender: http2::SendRequest<Outgoing>,
+    under_way: Arc<AtomicUsize>,
 }
+
+/// What a request uses of the connections.
+#[derive(Debug)]
+pub(super) enum Lent {
+    /// A connection of its own.
+    Alone(http1::SendRequest<Outgoing>, Arc<Pool>),
+    /// A place on one that it shares, which is free when this is dropped.
+    Among(Place),
+}
+
+/// One of the requests under way on a connection.
+#[derive(Debug)]
+pub(super) struct Place(Arc<AtomicUsize>);
 
 impl Pool {
     pub(super) fn new(at: SocketAddr, protocol: Protocol) -> Self {
@@ -142,7 +164,7 @@ impl Pool {
                 None
             };
             let is_new = kept.is_none();
-            let sender = match kept {
+            let mut sender = match kept {
                 Some(sender) => sender,
                 None => match self.connect_http1().await {
                     Ok(sender) => sender,
@@ -154,15 +176,11 @@ impl Pool {
                     }
                 },
             };
-            let mut lent = Lent {
-                sender,
-                pool: Arc::clone(self),
-            };
-            match lent.sender.try_send_request(request).await {
+            match sender.try_send_request(request).await {
                 Ok(response) => {
                     return Ok(Sent {
                         response,
-                        lent: Some(lent),
+                        lent: Lent::Alone(sender, Arc::clone(self)),
                     });
                 }
                 Err(mut failed) => {
@@ -181,8 +199,8 @@ impl Pool {
     async fn send_http2(self: &Arc<Self>, mut request: Request<Outgoing>) -> Result<Sent, Unsent> {
         let mut is_new = false;
         loop {
-            let mut sender = match self.shared_http2(&mut is_new).await {
-                Ok(sender) => sender,
+            let (mut sender, place) = match self.shared_http2(&mut is_new).await {
+                Ok(line) => line,
                 Err(error) => {
                     return Err(Unsent {
                         error,
@@ -194,7 +212,7 @@ impl Pool {
                 Ok(response) => {
                     return Ok(Sent {
                         response,
-                        lent: None,
+                        lent: Lent::Among(place),
                     });
                 }
                 Err(mut failed) => {
@@ -260,7 +278,9 @@ impl Pool {
 
     async fn connect_http1(&self) -> Result<http1::SendRequest<Outgoing>, SendError> {
         let stream = self.connect().await?;
-        let shaken = http1::handshake(stream).await;
+        let mut builder = http1::Builder::new();
+        builder.max_buf_size(READ_BYTES_MAX);
+        let shaken = builder.handshake(stream).await;
         let (sender, connection) = shaken.map_err(|source| SendError::Handshake {
             at: self.at,
             source,
@@ -273,11 +293,11 @@ impl Pool {
     async fn shared_http2(
         &self,
         is_new: &mut bool,
-    ) -> Result<http2::SendRequest<Outgoing>, SendError> {
+    ) -> Result<(http2::SendRequest<Outgoing>, Place), SendError> {
         let asked = Instant::now();
         let mut shared = self.shared.lock().await;
-        if let Some(sender) = shared.sender.as_ref().filter(|sender| !sender.is_closed()) {
-            return Ok(sender.clone());
+        if let Some(line) = shared.with_room() {
+            return Ok(line);
         }
         *is_new = true;
         if let Some((_, kind)) = shared.failed.filter(|(since, _)| *since >= asked) {
@@ -299,6 +319,8 @@ impl Pool {
             .timer(TokioTimer::new())
             .keep_alive_interval(PING_EVERY)
             .keep_alive_timeout(PING_TIMEOUT)
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
             .handshake(stream)
             .await;
         let (sender, connection) = shaken.map_err(|source| SendError::Handshake {
@@ -306,8 +328,43 @@ impl Pool {
             source,
         })?;
         tokio::spawn(connection);
-        shared.sender = Some(sender.clone());
-        Ok(sender)
+        let under_way = Arc::default();
+        let line = Line { sender, under_way };
+        let taken = line.take();
+        shared.lines.push(line);
+        Ok(taken)
+    }
+}
+
+impl Shared {
+    /// The first connection on which another request has room. Of those behind it that nobody uses one is kept.
+    fn with_room(&mut self) -> Option<(http2::SendRequest<Outgoing>, Place)> {
+        self.lines.retain(|line| !line.sender.is_closed());
+        let first = self.lines.iter().position(|l| l.load() < STREAMS_MAX)?;
+        let taken = self.lines[first].take();
+        let mut at = 0;
+        self.lines.retain(|line| {
+            at += 1;
+            at <= first + 2 || line.load() > 0
+        });
+        Some(taken)
+    }
+}
+
+impl Line {
+    fn load(&self) -> usize {
+        self.under_way.load(Ordering::Relaxed)
+    }
+
+    fn take(&self) -> (http2::SendRequest<Outgoing>, Place) {
+        self.under_way.fetch_add(1, Ordering::Relaxed);
+        (self.sender.clone(), Place(Arc::clone(&self.under_way)))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -315,9 +372,7 @@ impl Sent {
     /// Nobody wants the answer. A body that is over leaves its connection to the next request.
     pub(super) fn discard(self) {
         let Self { response, lent } = self;
-        if response.body().is_end_stream()
-            && let Some(lent) = lent
-        {
+        if response.body().is_end_stream() {
             lent.give_back();
         }
     }
@@ -326,7 +381,10 @@ impl Sent {
 impl Lent {
     /// The body was read to its end, so the connection is free for the next request.
     pub(super) fn give_back(self) {
-        self.pool.give_back(self.sender);
+        match self {
+            Self::Alone(sender, pool) => pool.give_back(sender),
+            Self::Among(place) => drop(place),
+        }
     }
 }
 

@@ -17,6 +17,7 @@ use super::retry::{Budgets, Retrying};
 use super::room::{Common, Room, RoomFault, Rooms};
 use super::tls::{Certificates, expiries};
 use crate::guard::config::{self, Configuration, Filter, Opening, PathChange, Redirect, Rewrite};
+use crate::guard::framing::is_framing;
 
 /// Why a configuration cannot be served. The one before it stays.
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +33,11 @@ pub enum PrepareError {
     /// Not a token.
     #[error("{0:?} is not the name of a header")]
     HeaderName(String),
+    /// It is the guard's own.
+    #[error(
+        "a filter must not change header {0:?}, which says where a message ends or how its connection goes on; leave it out"
+    )]
+    Framing(String),
     /// Not visible ASCII.
     #[error("the value for header {0:?} must be visible ASCII")]
     HeaderValue(String),
@@ -448,7 +454,12 @@ fn pair((key, value): &(String, String)) -> Result<(HeaderName, HeaderValue), Pr
 }
 
 fn name(text: &str) -> Result<HeaderName, PrepareError> {
-    HeaderName::from_bytes(text.as_bytes()).map_err(|_| PrepareError::HeaderName(text.to_owned()))
+    let name = HeaderName::from_bytes(text.as_bytes());
+    let name = name.map_err(|_| PrepareError::HeaderName(text.to_owned()))?;
+    if is_framing(&name) {
+        return Err(PrepareError::Framing(text.to_owned()));
+    }
+    Ok(name)
 }
 
 impl PathChange {

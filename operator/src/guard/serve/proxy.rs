@@ -12,7 +12,6 @@ use futures::future::Either;
 use http::header::ACCEPT;
 use http::{HeaderValue, Method, Request, Response};
 use hyper::body::Incoming;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::task::TaskTracker;
 
 use super::access_log::AccessLog;
@@ -30,6 +29,7 @@ use super::prepare::{NotFound, Rule, Serving};
 use super::protection::{Protection, Stage};
 use super::record::Record;
 use super::room::{Entered, Pass};
+use super::seat::Seat;
 use super::trace::Tracing;
 use crate::guard::config::{Opening, Redirect};
 
@@ -67,8 +67,7 @@ pub(super) struct Connection {
     pub(super) is_tls: bool,
     /// Those of its answers that are on their way.
     pub(super) answers: Arc<Answers>,
-    /// Its place among all connections; one that changed to another protocol keeps it.
-    pub(super) room: Arc<OwnedSemaphorePermit>,
+    pub(super) seat: Arc<Seat>,
 }
 
 impl Shared {
@@ -172,13 +171,12 @@ impl Visit {
         // What has no meaning is logged as it came.
         record.path = normal.map_or_else(|_| path.to_owned(), Cow::into_owned);
         let serving = connection.shared.current.load();
-        let port = serving.ports.get(&connection.opening);
-        let Some(port) = port.filter(|_| !is_bad) else {
-            return Err(Reason::BadRequest.into());
-        };
-        if request.method() == Method::CONNECT {
+        if is_bad || request.method() == Method::CONNECT {
             return Err(Reason::BadRequest.into());
         }
+        // A connection that was made before the port was taken out of the configuration has none.
+        let port = serving.ports.get(&connection.opening);
+        let port = port.ok_or(Reason::NoRoute)?;
         let asked = Asked {
             method: request.method().as_str(),
             path: &record.path,

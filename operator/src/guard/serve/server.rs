@@ -27,6 +27,7 @@ use super::answers::Answers;
 use super::arrived::Arrived;
 use super::client;
 use super::proxy::{Connection, Shared};
+use super::seat::Seat;
 use crate::guard::config::Opening;
 
 /// A head must be whole in this time, and a kept connection ask again.
@@ -43,6 +44,12 @@ const HEAD_BYTES_MAX: usize = 64 * 1024;
 const HEADERS_MAX: usize = 128;
 /// Requests at one time on one HTTP/2 connection.
 const STREAMS_MAX: u32 = 256;
+/// What waits for a client to take it, of one answer: with all streams 16 MiB.
+const SEND_BYTES_MAX: usize = 64 * 1024;
+/// What a client may send ahead of an endpoint that reads nothing, of one request.
+const STREAM_WINDOW: u32 = 128 * 1024;
+/// And of all: one such request does not hold up the others of its connection.
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
 /// Streams that a client opened and reset at once; beyond it the connection ends (rapid reset).
 const RESETS_MAX: usize = 32;
 /// After an error of accepting, such as too many open files.
@@ -111,7 +118,7 @@ impl Ports {
         tls: Arc<ServerConfig>,
         room: OwnedSemaphorePermit,
     ) {
-        self.shared.metrics.connections.inc();
+        let seat = Seat::take(room, &self.shared.metrics.connections);
         let _ = stream.set_nodelay(true);
         let connection = Connection {
             shared: Arc::clone(&self.shared),
@@ -122,7 +129,7 @@ impl Ports {
             shown_port: opening.port,
             is_tls: self.shared.speaks_tls(opening),
             answers: Arc::new(Answers::new(self.shared.bounds.pause_max)),
-            room: Arc::new(room),
+            seat: Arc::new(seat),
         };
         if connection.is_tls {
             let accepting = TlsAcceptor::from(tls).accept(stream);
@@ -138,7 +145,6 @@ impl Ports {
         } else {
             self.run(stream, connection).await;
         }
-        self.shared.metrics.connections.dec();
     }
 
     async fn run<S>(&self, stream: S, connection: Connection)
@@ -204,12 +210,15 @@ impl Ports {
         }
     }
 
-    /// Waits until a connection that was told to end must not be waited for.
+    /// Waits until a connection that was told to end must not be waited for any more.
     async fn stuck(&self, pulse: &Pulse, answers: &Answers) -> End {
-        let mut looks = self.looks();
+        let (told, mut looks) = (Instant::now(), self.looks());
         loop {
             looks.tick().await;
-            if pulse.is_stuck(answers) {
+            // What is left then are words of the guard itself, which the client does not take.
+            let is_at_rest = pulse.is_at_rest() && answers.is_empty();
+            let is_over = is_at_rest && told.elapsed() >= self.shared.bounds.pause_max;
+            if is_over || pulse.is_stuck(answers) {
                 return End::AtOnce;
             }
         }
@@ -235,6 +244,9 @@ fn builder(arrived: Arrived) -> auto::Builder<Arrived> {
         .http2()
         .timer(TokioTimer::new())
         .max_concurrent_streams(STREAMS_MAX)
+        .max_send_buf_size(SEND_BYTES_MAX)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
         .max_pending_accept_reset_streams(RESETS_MAX)
         .max_local_error_reset_streams(RESETS_MAX)
         .max_header_list_size(u32::try_from(HEAD_BYTES_MAX).unwrap_or(u32::MAX))
@@ -266,7 +278,11 @@ impl Pulse {
     /// Whether the client holds the connection for nothing. What it does not take is cut first.
     fn is_stuck(&self, answers: &Answers) -> bool {
         let is_left = answers.look();
-        self.is_mute() || (is_left && self.under_way.load(Ordering::Relaxed) == 0)
+        self.is_mute() || (is_left && self.is_at_rest())
+    }
+
+    fn is_at_rest(&self) -> bool {
+        self.under_way.load(Ordering::Relaxed) == 0
     }
 
     /// Connected long ago and never asked for anything whole.
@@ -278,7 +294,7 @@ impl Pulse {
         let idle = self
             .millis()
             .saturating_sub(self.last_millis.load(Ordering::Relaxed));
-        self.under_way.load(Ordering::Relaxed) == 0 && u128::from(idle) > IDLE_MAX.as_millis()
+        self.is_at_rest() && u128::from(idle) > IDLE_MAX.as_millis()
     }
 }
 

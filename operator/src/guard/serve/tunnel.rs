@@ -10,10 +10,10 @@ use std::time::Duration;
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use super::record::{Record, Why};
+use super::seat::Seat;
 
 /// Two connections that become one.
 #[derive(Debug)]
@@ -21,7 +21,7 @@ pub(super) struct Tunnel {
     pub(super) client: OnUpgrade,
     pub(super) server: OnUpgrade,
     /// Its place among the connections of clients.
-    pub(super) room: Arc<OwnedSemaphorePermit>,
+    pub(super) seat: Arc<Seat>,
     pub(super) idle_max: Duration,
 }
 
@@ -31,7 +31,7 @@ impl Tunnel {
         let Self {
             client,
             server,
-            room: _room,
+            seat: _seat,
             idle_max,
         } = self;
         let (Ok(client), Ok(server)) = (client.await, server.await) else {
