@@ -7,9 +7,10 @@ pub mod compile;
 pub mod config;
 pub mod control;
 pub mod exchange;
-mod framing;
+
 pub mod gateway;
 pub mod mutual_tls;
+mod own_headers;
 pub mod rooms;
 pub mod serve;
 pub mod standing;

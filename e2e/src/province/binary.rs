@@ -22,8 +22,10 @@ pub fn jiuzhou() -> Result<PathBuf> {
     cargo
         .current_dir(&root)
         .args(["build", "--quiet", "--workspace", "--bin", "jiuzhou"]);
-    if !cfg!(debug_assertions) {
-        cargo.arg("--release");
+    // Folders are called as the profiles are, but for this one.
+    let profile = profile_folder.file_name().context("the folder's name")?;
+    if profile != "debug" {
+        cargo.arg("--profile").arg(profile);
     }
     // What Cargo told this program about itself would look like a change to build scripts that watch
     // it, and half of all dependencies would be built again, back and forth.

@@ -10,7 +10,7 @@ use super::super::gateway::{
     HeaderModifier, PathModifier, RequestRedirect, RouteFilter, UrlRewrite,
 };
 use super::conditions::Refusal;
-use crate::guard::framing::is_framing;
+use crate::guard::own_headers::is_framing;
 
 /// Statuses that send clients elsewhere, as the API lists them.
 const REDIRECTS: [u16; 5] = [301, 302, 303, 307, 308];

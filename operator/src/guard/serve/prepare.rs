@@ -17,7 +17,7 @@ use super::retry::{Budgets, Retrying};
 use super::room::{Common, Room, RoomFault, Rooms};
 use super::tls::{Certificates, expiries};
 use crate::guard::config::{self, Configuration, Filter, Opening, PathChange, Redirect, Rewrite};
-use crate::guard::framing::is_framing;
+use crate::guard::own_headers::is_framing;
 
 /// Why a configuration cannot be served. The one before it stays.
 #[derive(Debug, thiserror::Error)]

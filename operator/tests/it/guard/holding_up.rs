@@ -134,7 +134,7 @@ async fn a_filter_that_says_where_a_message_ends_is_refused() {
             ..HeaderChange::default()
         })];
         let refused = served.guard.apply(&configuration).await.unwrap_err();
-        assert!(refused.to_string().contains(name), "{refused}");
+        assert!(format!("{refused:?}").contains(name), "{refused:?}");
     }
     assert!(get(served.at, "/").await.ends_with("little"));
 }
