@@ -19,6 +19,7 @@ mod client;
 mod dial;
 mod endpoint;
 pub mod fetch;
+mod framing;
 mod given;
 mod headers;
 pub(super) mod jwt;

@@ -8,6 +8,7 @@ mod endings;
 mod floods;
 mod holding_up;
 mod keys;
+mod messages;
 mod observed;
 mod outlier;
 mod passing;

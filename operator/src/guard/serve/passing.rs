@@ -5,7 +5,7 @@ use std::sync::Arc;
 use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, UPGRADE};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
-use hyper::body::{Body as _, Incoming};
+use hyper::body::{Body, Incoming};
 use hyper::upgrade::OnUpgrade;
 use shield::EndpointResult;
 use tokio::time::Instant;
@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use super::answer::Reason;
 use super::body::{Answer, Passed};
 use super::endpoint::{Endpoints, Flight};
+use super::framing::for_http1;
 use super::given::Given;
 use super::headers::{Client, drop_underscores, forwarded, strip_hop_by_hop};
 use super::outgoing::{Fault, Intake, Outgoing};
@@ -419,7 +420,7 @@ fn is_error(sent: &Result<(Flight, Sent), Reason>) -> Option<bool> {
 }
 
 /// HTTP/2 names scheme and host in the target, HTTP/1.1 only the path.
-fn dress<B>(request: &mut Request<B>, is_http2: bool) {
+fn dress<B: Body>(request: &mut Request<B>, is_http2: bool) {
     *request.version_mut() = if is_http2 {
         Version::HTTP_2
     } else {
@@ -432,6 +433,8 @@ fn dress<B>(request: &mut Request<B>, is_http2: bool) {
         let authority = host.and_then(|host| Authority::try_from(host.as_bytes()).ok());
         parts.scheme = authority.is_some().then_some(Scheme::HTTP);
         parts.authority = authority;
+    } else {
+        for_http1(request);
     }
     parts.path_and_query = path;
     if let Ok(uri) = Uri::from_parts(parts) {
