@@ -7,7 +7,6 @@ pub mod compile;
 pub mod config;
 pub mod control;
 pub mod exchange;
-
 pub mod gateway;
 pub mod mutual_tls;
 mod own_headers;

@@ -18,7 +18,7 @@ pub(super) const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 /// Why the guard answers instead of an endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Reason {
-    /// No single host, or a path or method that has no single meaning.
+    /// No single host, or a path, method or coding that has no single meaning.
     BadRequest,
     /// Nothing says anything about such requests.
     NoRoute,

@@ -4,7 +4,31 @@ use http::header::{COOKIE, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderValue, Request};
 use hyper::body::Body;
 
+use super::answer::Reason;
+
 const CHUNKED: HeaderValue = HeaderValue::from_static("chunked");
+
+/// Whether a request's head may pass.
+pub(super) fn check(headers: &HeaderMap) -> Result<(), Reason> {
+    if is_coded(headers) {
+        return Err(Reason::BadRequest);
+    }
+    Ok(())
+}
+
+/// Whether a body has a transfer coding but `chunked`. Nobody here takes it off, and the header that tells of it
+/// does not pass, so that who gets the body would take it for what it is not.
+pub(super) fn is_coded(headers: &HeaderMap) -> bool {
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    let Some(first) = codings.next() else {
+        return false;
+    };
+    let is_chunked = first
+        .as_bytes()
+        .trim_ascii()
+        .eq_ignore_ascii_case(b"chunked");
+    !is_chunked || codings.next().is_some()
+}
 
 /// Says in a request for HTTP/1.1 what goes without saying in HTTP/2.
 pub(super) fn for_http1<B: Body>(request: &mut Request<B>) {
@@ -28,5 +52,32 @@ fn join_cookies(headers: &mut HeaderMap) {
     let joined = cookies.join(&b"; "[..]);
     if let Ok(joined) = HeaderValue::from_bytes(&joined) {
         headers.insert(COOKIE, joined);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn coded(lines: &[&'static str]) -> HeaderMap {
+        let line = |line| (TRANSFER_ENCODING, HeaderValue::from_static(line));
+        lines.iter().copied().map(line).collect()
+    }
+
+    #[test]
+    fn a_body_is_chunked_once_or_not_at_all() {
+        for plain in [&[][..], &["chunked"], &["Chunked"]] {
+            assert!(!is_coded(&coded(plain)), "{plain:?}");
+        }
+        for bad in [
+            &["gzip, chunked"][..],
+            &["gzip", "chunked"],
+            &["chunked", "chunked"],
+            &["chunked, chunked"],
+            &["identity"],
+            &[""],
+        ] {
+            assert!(is_coded(&coded(bad)), "{bad:?}");
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, UPGRADE};
+use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TRANSFER_ENCODING, UPGRADE};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 use hyper::body::{Body, Incoming};
@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::answer::Reason;
 use super::body::{Answer, Passed};
 use super::endpoint::{Endpoints, Flight};
-use super::framing::for_http1;
+use super::framing::{for_http1, is_coded};
 use super::given::Given;
 use super::headers::{Client, drop_underscores, forwarded, strip_hop_by_hop};
 use super::outgoing::{Fault, Intake, Outgoing};
@@ -95,7 +95,7 @@ impl Passing<'_> {
         }
         let course = self.course(&request, intake, is_kept, end, record);
         let sent = course.run(request).await;
-        let sent = sent.and_then(|got| asked_for(got, upgrade.is_some()));
+        let sent = sent.and_then(|got| sound(got, upgrade.is_some()));
         if let Some(guarded) = &mut guarded
             && let Some(is_error) = is_error(&sent)
         {
@@ -184,6 +184,10 @@ impl Passing<'_> {
         record: &mut Record,
     ) -> Response<Answer> {
         let Sent { mut response, lent } = sent;
+        if response.headers().contains_key(TRANSFER_ENCODING) {
+            // It is not what the body was read by (RFC 9112 section 6.3).
+            response.headers_mut().remove(CONTENT_LENGTH);
+        }
         let upgrade = strip_hop_by_hop(response.headers_mut());
         let is_upgrade = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         let server = is_upgrade.then(|| hyper::upgrade::on(&mut response));
@@ -393,10 +397,13 @@ impl Spare {
     }
 }
 
-/// Nobody changes to another protocol that the client did not ask for.
-fn asked_for((flight, sent): (Flight, Sent), is_asked: bool) -> Result<(Flight, Sent), Reason> {
+/// An answer that can be passed on as it is meant. Nobody changes to another protocol that the client did not ask
+/// for.
+fn sound((mut flight, sent): (Flight, Sent), is_asked: bool) -> Result<(Flight, Sent), Reason> {
+    let headers = sent.response.headers();
     let is_upgrade = sent.response.status() == StatusCode::SWITCHING_PROTOCOLS;
-    if is_upgrade && !is_asked {
+    if (is_upgrade && !is_asked) || is_coded(headers) {
+        flight.report(EndpointResult::Failed);
         return Err(Reason::EndpointBroke);
     }
     Ok((flight, sent))

@@ -18,6 +18,7 @@ use super::access_log::AccessLog;
 use super::answer::{Reason, Refusal, redirect, refuse, wants_page};
 use super::answers::Answers;
 use super::body::Answer;
+use super::framing;
 use super::headers::host;
 use super::keys::Keys;
 use super::matching::Asked;
@@ -174,6 +175,7 @@ impl Visit {
         if is_bad || request.method() == Method::CONNECT {
             return Err(Reason::BadRequest.into());
         }
+        framing::check(request.headers())?;
         // A connection that was made before the port was taken out of the configuration has none.
         let port = serving.ports.get(&connection.opening);
         let port = port.ok_or(Reason::NoRoute)?;

@@ -9,7 +9,7 @@ use hyper::body::{Bytes, Frame};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpStream;
 
-use super::support::{Body, get, mirror, say, serve, simple, status, text, within};
+use super::support::{Body, bytes, get, mirror, say, serve, simple, status, text, within};
 
 /// What came for a request of HTTP/2.
 struct Heard {
@@ -67,4 +67,44 @@ async fn the_body_of_a_get_reaches_the_endpoint_whether_its_length_is_known_or_n
     assert!(heard.text.ends_with("\nquery"), "{}", heard.text);
     let none = get(served.at, "/").await;
     assert!(!none.contains("transfer-encoding: chunked\n"), "{none}");
+}
+
+#[tokio::test]
+async fn a_body_with_a_coding_that_would_be_lost_is_not_passed_on() {
+    let served = serve(&simple(&[mirror().await])).await;
+    for (coding, expected) in [
+        ("Transfer-Encoding: gzip, chunked", 400),
+        ("Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked", 400),
+        (
+            "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked",
+            400,
+        ),
+        ("Transfer-Encoding: Chunked", 200),
+    ] {
+        let request = format!(
+            "POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n{coding}\r\n\r\n2\r\nok\r\n0\r\n\r\n"
+        );
+        let answer = say(served.at, request).await;
+        assert_eq!(status(&answer), expected, "{coding}: {answer}");
+    }
+    let coded = b"HTTP/1.1 200 OK\r\ntransfer-encoding: gzip, chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n";
+    let served = serve(&simple(&[bytes(coded).await])).await;
+    let answer = get(served.at, "/").await;
+    assert_eq!(status(&answer), 502, "{answer}");
+    assert!(answer.contains("EndpointBroke"), "{answer}");
+}
+
+#[tokio::test]
+async fn a_length_that_an_answer_was_not_read_by_is_not_passed_on() {
+    for false_length in [
+        &b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n"[..],
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ncontent-length: 1\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+    ] {
+        let served = serve(&simple(&[bytes(false_length).await])).await;
+        let answer = get(served.at, "/").await;
+        assert!(!answer.contains("content-length"), "{answer}");
+        assert!(answer.ends_with("2\r\nok\r\n0\r\n\r\n"), "{answer}");
+        let request = Request::get("http://a/").body(text("")).unwrap();
+        assert_eq!(ask(served.at, request).await.text, "ok");
+    }
 }
