@@ -111,6 +111,8 @@ impl Passed {
         let frame = ready!(self.taken.poll(context));
         Poll::Ready(match frame {
             Some(Ok(frame)) => {
+                // Nothing follows trailers, and nobody asks.
+                self.has_ended |= frame.is_trailers();
                 if let (Some(record), Some(data)) = (&mut self.record, frame.data_ref()) {
                     record.bytes_out += data.len() as u64;
                 }

@@ -1,10 +1,14 @@
 //! Where a message ends, and what it may still say there.
 
-use http::header::{COOKIE, TRANSFER_ENCODING};
+use http::header::{
+    CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, COOKIE, EXPECT, FORWARDED, HOST,
+    HeaderName, TE, TRANSFER_ENCODING,
+};
 use http::{HeaderMap, HeaderValue, Request};
 use hyper::body::Body;
 
 use super::answer::Reason;
+use super::headers::{REAL_IP, strip_hop_by_hop};
 
 const CHUNKED: HeaderValue = HeaderValue::from_static("chunked");
 
@@ -52,6 +56,30 @@ fn join_cookies(headers: &mut HeaderMap) {
     let joined = cookies.join(&b"; "[..]);
     if let Ok(joined) = HeaderValue::from_bytes(&joined) {
         headers.insert(COOKIE, joined);
+    }
+}
+
+/// Removes from trailers what is meant for one connection, and what would say something else about the message or
+/// its client than its head did (RFC 9110 section 6.5.1).
+pub(super) fn clean_trailers(trailers: &mut HeaderMap) {
+    strip_hop_by_hop(trailers);
+    for name in [
+        CONTENT_ENCODING,
+        CONTENT_LENGTH,
+        CONTENT_RANGE,
+        CONTENT_TYPE,
+        EXPECT,
+        FORWARDED,
+        HOST,
+        REAL_IP,
+        TE,
+    ] {
+        trailers.remove(name);
+    }
+    let is_claim = |name: &&HeaderName| name.as_str().starts_with("x-forwarded-");
+    let claims: Vec<HeaderName> = trailers.keys().filter(is_claim).cloned().collect();
+    for name in claims {
+        trailers.remove(name);
     }
 }
 

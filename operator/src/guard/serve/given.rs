@@ -10,6 +10,7 @@ use tokio::time::{Instant, Sleep};
 
 use super::body::BodyError;
 use super::endpoint::Flight;
+use super::framing::clean_trailers;
 use super::pool::Lent;
 use super::protection::Guarded;
 use super::record::Why;
@@ -73,11 +74,17 @@ impl Given {
             }
         }
         match Pin::new(&mut self.inner).poll_frame(context) {
-            Poll::Ready(Some(Ok(frame))) => {
+            Poll::Ready(Some(Ok(mut frame))) => {
                 let now = Instant::now();
                 self.untaken = Some(now);
                 if self.untold.is_some_and(|since| now - since >= WELL_AFTER) {
                     self.tell(EndpointResult::Good);
+                }
+                if let Some(trailers) = frame.trailers_mut() {
+                    clean_trailers(trailers);
+                    if trailers.is_empty() {
+                        return Poll::Ready(None);
+                    }
                 }
                 Poll::Ready(Some(Ok(frame)))
             }

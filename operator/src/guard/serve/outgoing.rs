@@ -12,6 +12,8 @@ use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
 use tokio::time::{Instant, Sleep};
 
 use super::body::BodyError;
+use super::framing::clean_trailers;
+use super::headers::drop_underscores;
 
 /// What is kept of one body: enough for forms and calls of an interface, and 64 KiB is what other
 /// proxies keep as well. What is longer is an upload, which is sent once.
@@ -221,7 +223,7 @@ impl Source {
             Poll::Ready(Some(Ok(frame))) => {
                 self.pause = None;
                 self.last = Some(Instant::now());
-                Poll::Ready(Some(self.take(frame)))
+                Poll::Ready(self.take(frame).transpose())
             }
             Poll::Ready(Some(Err(error))) => {
                 self.fault = Some(Fault::Cut);
@@ -248,7 +250,8 @@ impl Source {
         }
     }
 
-    fn take(&mut self, frame: Frame<Bytes>) -> Result<Frame<Bytes>, BodyError> {
+    /// Takes a part into account, and leaves nothing of trailers that must not pass.
+    fn take(&mut self, mut frame: Frame<Bytes>) -> Result<Option<Frame<Bytes>>, BodyError> {
         if let Some(data) = frame.data_ref() {
             self.seen += data.len() as u64;
             if self.seen > self.bounds.bytes_max {
@@ -259,11 +262,16 @@ impl Source {
                 self.kept = None;
             }
         }
-        if let Some(trailers) = frame.trailers_ref() {
+        if let Some(trailers) = frame.trailers_mut() {
             self.has_ended = true;
+            drop_underscores(trailers);
+            clean_trailers(trailers);
+            if trailers.is_empty() {
+                return Ok(None);
+            }
             self.trailers = self.kept.is_some().then(|| trailers.clone());
         }
-        Ok(frame)
+        Ok(Some(frame))
     }
 }
 
