@@ -36,14 +36,9 @@ pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap) -> Option<HeaderValue> {
         .get_all(TE)
         .iter()
         .any(|value| has_token(value, "trailers"));
-    let mut upgrade = None;
+    let upgrade = websocket(headers).cloned();
     if headers.contains_key(CONNECTION) {
         let named: Vec<HeaderName> = headers.get_all(CONNECTION).iter().flat_map(names).collect();
-        if named.contains(&UPGRADE) {
-            // Nothing else: what speaks HTTP itself, as h2c does, would carry requests past every rule.
-            let asked = headers.remove(UPGRADE);
-            upgrade = asked.filter(|asked| asked.as_bytes().eq_ignore_ascii_case(WEBSOCKET));
-        }
         for name in named {
             headers.remove(name);
         }
@@ -67,6 +62,15 @@ pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap) -> Option<HeaderValue> {
         headers.insert(TE, TRAILERS);
     }
     upgrade
+}
+
+/// The protocol that a message changes to, by both headers that it takes. Nothing but a WebSocket: what speaks HTTP
+/// itself, as h2c does, would carry requests past every rule.
+pub(super) fn websocket(headers: &HeaderMap) -> Option<&HeaderValue> {
+    let asked = headers.get(UPGRADE)?;
+    let mut named = headers.get_all(CONNECTION).iter().flat_map(names);
+    let is_asked = named.any(|name| name == UPGRADE);
+    (is_asked && asked.as_bytes().eq_ignore_ascii_case(WEBSOCKET)).then_some(asked)
 }
 
 /// Names with underscores are dropped: many servers read them as dashes, so that a client could say

@@ -15,7 +15,7 @@ use super::body::{Answer, Passed};
 use super::endpoint::{Endpoints, Flight};
 use super::framing::{for_http1, is_coded};
 use super::given::Given;
-use super::headers::{Client, drop_underscores, forwarded, strip_hop_by_hop};
+use super::headers::{Client, drop_underscores, forwarded, strip_hop_by_hop, websocket};
 use super::outgoing::{Fault, Intake, Outgoing};
 use super::pool::{Pool, SendError, Sent, Unsent};
 use super::prepare::{Backend, Rule};
@@ -76,7 +76,9 @@ impl Passing<'_> {
         if request.body().size_hint().lower() > bounds.bytes_max {
             return Err(Reason::BodyTooLong);
         }
-        let upgrade = strip_hop_by_hop(request.headers_mut());
+        // HTTP/1.0 changes to nothing (RFC 9110 section 7.8).
+        let may_change = request.version() != Version::HTTP_10;
+        let upgrade = strip_hop_by_hop(request.headers_mut()).filter(|_| may_change);
         let client = upgrade.is_some().then(|| hyper::upgrade::on(&mut request));
         self.change(&mut request, record)?;
         if let Some(protocol) = &upgrade {
@@ -398,11 +400,12 @@ impl Spare {
 }
 
 /// An answer that can be passed on as it is meant. Nobody changes to another protocol that the client did not ask
-/// for.
+/// for, or that the endpoint does not name.
 fn sound((mut flight, sent): (Flight, Sent), is_asked: bool) -> Result<(Flight, Sent), Reason> {
     let headers = sent.response.headers();
     let is_upgrade = sent.response.status() == StatusCode::SWITCHING_PROTOCOLS;
-    if (is_upgrade && !is_asked) || is_coded(headers) {
+    let is_agreed = is_asked && websocket(headers).is_some();
+    if (is_upgrade && !is_agreed) || is_coded(headers) {
         flight.report(EndpointResult::Failed);
         return Err(Reason::EndpointBroke);
     }

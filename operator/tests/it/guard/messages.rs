@@ -217,3 +217,29 @@ async fn an_answer_that_ended_with_trailers_leaves_its_connection_to_the_next_re
     };
     within("a connection is used again", asking).await;
 }
+
+#[tokio::test]
+async fn nobody_changes_to_a_protocol_that_the_endpoint_does_not_name() {
+    let websocket = "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, close\r\n\
+                     Upgrade: websocket\r\n\r\n";
+    for bare in [
+        &b"HTTP/1.1 101 Switching Protocols\r\n\r\n"[..],
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n",
+        b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n",
+    ] {
+        let served = serve(&simple(&[bytes(bare).await])).await;
+        let answer = say(served.at, websocket).await;
+        assert_eq!(status(&answer), 502, "{answer}");
+        assert!(answer.contains("EndpointBroke"), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn http10_changes_to_no_other_protocol() {
+    let served = serve(&simple(&[mirror().await])).await;
+    let websocket =
+        "GET / HTTP/1.0\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+    let answer = say(served.at, websocket).await;
+    assert_eq!(status(&answer), 200, "{answer}");
+    assert!(!answer.contains("upgrade"), "{answer}");
+}
