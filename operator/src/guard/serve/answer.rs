@@ -20,6 +20,8 @@ pub(super) const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 pub(super) enum Reason {
     /// No single host, or a path, method or coding that has no single meaning.
     BadRequest,
+    /// It has more headers than allowed.
+    HeadersTooMany,
     /// Nothing says anything about such requests.
     NoRoute,
     /// The connection was made to another name.
@@ -47,6 +49,7 @@ impl Reason {
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::BadRequest => "BadRequest",
+            Self::HeadersTooMany => "HeadersTooMany",
             Self::NoRoute => "NoRoute",
             Self::Misdirected => "Misdirected",
             Self::BodyTooLong => "BodyTooLong",
@@ -63,6 +66,7 @@ impl Reason {
     fn status(self) -> StatusCode {
         match self {
             Self::BadRequest | Self::BodyCut => StatusCode::BAD_REQUEST,
+            Self::HeadersTooMany => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::NoRoute => StatusCode::NOT_FOUND,
             Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
             Self::BodyTooLong => StatusCode::PAYLOAD_TOO_LARGE,
@@ -78,6 +82,7 @@ impl Reason {
     fn words(self) -> [&'static str; 2] {
         match self {
             Self::BadRequest => ["请求无效", "the request has no single meaning"],
+            Self::HeadersTooMany => ["请求头过多", "the request has more headers than allowed"],
             Self::NoRoute => ["没有此服务", "no route is for this host and path"],
             Self::Misdirected => [
                 "连接对应另一个域名",
@@ -113,6 +118,7 @@ impl Reason {
             | Self::EndpointBroke
             | Self::EndpointTimeout => true,
             Self::BadRequest
+            | Self::HeadersTooMany
             | Self::NoRoute
             | Self::Misdirected
             | Self::BodyTooLong

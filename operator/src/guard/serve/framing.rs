@@ -9,6 +9,7 @@ use hyper::body::Body;
 
 use super::answer::Reason;
 use super::headers::{REAL_IP, strip_hop_by_hop};
+use super::server::HEADERS_MAX;
 
 const CHUNKED: HeaderValue = HeaderValue::from_static("chunked");
 
@@ -16,6 +17,9 @@ const CHUNKED: HeaderValue = HeaderValue::from_static("chunked");
 pub(super) fn check(headers: &HeaderMap) -> Result<(), Reason> {
     if is_coded(headers) {
         return Err(Reason::BadRequest);
+    }
+    if headers.len() > HEADERS_MAX && lines(headers) > HEADERS_MAX {
+        return Err(Reason::HeadersTooMany);
     }
     Ok(())
 }
@@ -32,6 +36,12 @@ pub(super) fn is_coded(headers: &HeaderMap) -> bool {
         .trim_ascii()
         .eq_ignore_ascii_case(b"chunked");
     !is_chunked || codings.next().is_some()
+}
+
+/// As many as there would be in HTTP/1.1, which has all cookies in one.
+fn lines(headers: &HeaderMap) -> usize {
+    let cookies = headers.get_all(COOKIE).iter().count();
+    headers.len() - cookies.saturating_sub(1)
 }
 
 /// Says in a request for HTTP/1.1 what goes without saying in HTTP/2.

@@ -41,7 +41,7 @@ const LOOK: Duration = Duration::from_secs(5);
 /// Memory for one head; servers behind take as much or less.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
 /// Headers of one request.
-const HEADERS_MAX: usize = 128;
+pub(super) const HEADERS_MAX: usize = 128;
 /// Requests at one time on one HTTP/2 connection.
 const STREAMS_MAX: u32 = 256;
 /// What waits for a client to take it, of one answer: with all streams 16 MiB.

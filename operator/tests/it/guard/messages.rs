@@ -243,3 +243,25 @@ async fn http10_changes_to_no_other_protocol() {
     assert_eq!(status(&answer), 200, "{answer}");
     assert!(!answer.contains("upgrade"), "{answer}");
 }
+
+#[tokio::test]
+async fn http2_may_have_as_many_headers_as_http1_and_all_cookies_are_one() {
+    let served = serve(&of_http2(mirror().await)).await;
+    for (headers, cookies, expected) in [(128, 0, 200), (129, 0, 431), (127, 60, 200)] {
+        let mut request = Request::get("http://a/");
+        for _ in 0..headers {
+            request = request.header("x-many", "1");
+        }
+        for _ in 0..cookies {
+            request = request.header("cookie", "a=1");
+        }
+        let heard = ask(served.at, request.body(text("")).unwrap()).await;
+        assert_eq!(
+            heard.status, expected,
+            "{headers}, {cookies}: {}",
+            heard.text
+        );
+        let is_told = heard.text.contains("HeadersTooMany");
+        assert_eq!(is_told, expected == 431, "{}", heard.text);
+    }
+}
