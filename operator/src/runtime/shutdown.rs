@@ -1,26 +1,32 @@
-//! One way to stop: SIGTERM or SIGINT cancels a token, and a second signal ends the process.
+//! One way to stop: SIGTERM, SIGINT or SIGHUP cancels a token, and a second signal ends the process.
 
 use std::io;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// What a shell reports for a process that SIGINT ended; used for a second signal of either kind.
+/// What a shell reports for a process that SIGINT ended; used for a second signal of any kind.
 const EXIT_IMPATIENT: i32 = 130;
+/// Many send it to have a configuration read anew.
+const HANG_UP: &str = "SIGHUP";
 
 /// Installs the handlers and returns the token they cancel.
 ///
 /// A second signal exits at once: whoever sends it has already waited for the drain.
 pub fn on_signals() -> io::Result<CancellationToken> {
-    let mut signals = Signals {
-        terminate: signal(SignalKind::terminate())?,
-        interrupt: signal(SignalKind::interrupt())?,
-    };
+    let mut signals = Signals::install()?;
     let stop = CancellationToken::new();
     let cancel = stop.clone();
     tokio::spawn(async move {
         let name = signals.next().await;
-        tracing::info!(signal = name, "stopping");
+        if name == HANG_UP {
+            tracing::warn!(
+                signal = name,
+                "stopping as on SIGTERM: what has changed is taken in without a signal"
+            );
+        } else {
+            tracing::info!(signal = name, "stopping");
+        }
         cancel.cancel();
         let name = signals.next().await;
         tracing::warn!(signal = name, "second signal, exiting at once");
@@ -32,13 +38,24 @@ pub fn on_signals() -> io::Result<CancellationToken> {
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    hang_up: Signal,
 }
 
 impl Signals {
+    fn install() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            // Left alone it would end the process at once, with all that is under way.
+            hang_up: signal(SignalKind::hangup())?,
+        })
+    }
+
     async fn next(&mut self) -> &'static str {
         tokio::select! {
             _ = self.terminate.recv() => "SIGTERM",
             _ = self.interrupt.recv() => "SIGINT",
+            _ = self.hang_up.recv() => HANG_UP,
         }
     }
 }
@@ -47,20 +64,30 @@ impl Signals {
 mod tests {
     use super::*;
 
+    fn send(kind: &str) {
+        let kill = format!("kill -{kind} {}", std::process::id());
+        let sent = std::process::Command::new("sh")
+            .args(["-c", &kill])
+            .status();
+        assert!(sent.unwrap().success());
+    }
+
+    async fn within<T>(future: impl Future<Output = T>) -> T {
+        let patience = std::time::Duration::from_secs(10);
+        tokio::time::timeout(patience, future).await.unwrap()
+    }
+
+    /// One test: signals reach all that listen in a process, and the second would end it.
     #[tokio::test]
     async fn the_first_signal_cancels_and_does_not_kill() {
+        let mut signals = Signals::install().unwrap();
+        for (kind, name) in [("TERM", "SIGTERM"), ("INT", "SIGINT"), ("HUP", HANG_UP)] {
+            send(kind);
+            assert_eq!(within(signals.next()).await, name);
+        }
         let stop = on_signals().unwrap();
         assert!(!stop.is_cancelled());
-        let kill = format!("kill -TERM {}", std::process::id());
-        assert!(
-            std::process::Command::new("sh")
-                .args(["-c", &kill])
-                .status()
-                .unwrap()
-                .success()
-        );
-        tokio::time::timeout(std::time::Duration::from_secs(10), stop.cancelled())
-            .await
-            .unwrap();
+        send("HUP");
+        within(stop.cancelled()).await;
     }
 }
