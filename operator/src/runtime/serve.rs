@@ -4,7 +4,9 @@
 //! the answer says for each check what is wrong.
 
 use std::{
+    collections::VecDeque,
     net::SocketAddr,
+    pin::pin,
     sync::{Arc, PoisonError, RwLock},
     time::Duration,
 };
@@ -12,18 +14,37 @@ use std::{
 use axum::{
     Router,
     extract::State,
-    http::{StatusCode, header::CONTENT_TYPE},
+    http::{Request, StatusCode, header::CONTENT_TYPE},
     response::{IntoResponse, Response},
     routing::get,
 };
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use prometheus::Registry;
-use tokio::{net::TcpListener, task::JoinHandle};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    task::{AbortHandle, JoinHandle, JoinSet},
+};
 use tokio_util::sync::CancellationToken;
+use tower::ServiceExt as _;
 
 use super::telemetry::render;
 
 /// A scrape that is under way at shutdown gets this long; then the process ends without it.
 const DRAIN: Duration = Duration::from_secs(2);
+/// A head is one packet of a neighbour. Less than the 15 s after which scrapers come again, so that no kept
+/// connection ends just when it is used.
+const HEAD_MAX: Duration = Duration::from_secs(5);
+/// Two scrapers, the probes and some people with all that they leave open, several times over; what they hold
+/// is little beside the descriptors of a process, which are a thousand or more.
+const CONNECTIONS_MAX: usize = 64;
+/// So that nobody keeps a connection by never taking an answer; to open one anew every five minutes costs
+/// nothing.
+const LIFE_MAX: Duration = Duration::from_mins(5);
+/// What is under way then gets as long as scrapers wait by default.
+const SCRAPE_MAX: Duration = Duration::from_secs(10);
+/// After an error of accepting, such as too many open files.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Why the server could not start.
 #[derive(Debug, thiserror::Error)]
@@ -164,21 +185,58 @@ pub async fn serve_also(
     let failed = |source| ServeError::Bind { address, source };
     let listener = TcpListener::bind(address).await.map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
-    let serving = axum::serve(listener, router(registry, health).merge(more))
-        .with_graceful_shutdown(stop.clone().cancelled_owned());
-    let task = tokio::spawn(async move {
-        let patience = async {
-            stop.cancelled().await;
-            tokio::time::sleep(DRAIN).await;
-        };
-        tokio::select! {
-            ended = serving => if let Err(error) = ended {
-                tracing::error!(%error, "the metrics server stopped");
-            },
-            () = patience => {}
-        }
-    });
+    let router = router(registry, health).merge(more);
+    let task = tokio::spawn(listen(listener, router, stop));
     Ok(Server { address, task })
+}
+
+/// Accepts until `stop`, and gives what is under way then a little longer.
+async fn listen(listener: TcpListener, router: Router, stop: CancellationToken) {
+    let mut serving = JoinSet::new();
+    let mut open: VecDeque<AbortHandle> = VecDeque::new();
+    while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
+        let stream = match accepted {
+            Ok((stream, _client)) => stream,
+            Err(error) => {
+                tracing::warn!(%error, "a connection for metrics was not accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        while serving.try_join_next().is_some() {}
+        open.retain(|one| !one.is_finished());
+        // The oldest goes and not the newest: whoever holds many connections keeps no probe away.
+        if open.len() >= CONNECTIONS_MAX
+            && let Some(oldest) = open.pop_front()
+        {
+            oldest.abort();
+        }
+        open.push_back(serving.spawn(converse(stream, router.clone(), stop.clone())));
+    }
+    drop(listener);
+    let ended = async { while serving.join_next().await.is_some() {} };
+    if tokio::time::timeout(DRAIN, ended).await.is_err() {
+        tracing::debug!("connections for metrics were open at the end");
+    }
+}
+
+/// One connection, until its client has enough or its time is over.
+async fn converse(stream: TcpStream, router: Router, stop: CancellationToken) {
+    let service = service_fn(move |request: Request<Incoming>| router.clone().oneshot(request));
+    let serving = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_MAX)
+        .serve_connection(TokioIo::new(stream), service);
+    let mut serving = pin!(serving);
+    tokio::select! {
+        // What a client breaks is its own business.
+        _ended = serving.as_mut() => return,
+        () = stop.cancelled() => {}
+        () = tokio::time::sleep(LIFE_MAX) => {}
+    }
+    serving.as_mut().graceful_shutdown();
+    // Nobody waits for what is cut: the scraper has given up.
+    let _ended = tokio::time::timeout(SCRAPE_MAX, serving).await;
 }
 
 fn router(registry: Registry, health: Health) -> Router {
@@ -210,8 +268,8 @@ async fn metrics(State(registry): State<Registry>) -> Response {
 
 #[cfg(test)]
 mod tests {
-    use axum::{body::Body, http::Request};
-    use tower::ServiceExt as _;
+    use axum::body::Body;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     use super::*;
 
@@ -269,6 +327,56 @@ mod tests {
         tokio::time::timeout(DRAIN * 5, server.stopped())
             .await
             .unwrap();
+    }
+
+    /// A client that says so much.
+    async fn say(at: SocketAddr, request: &str) -> TcpStream {
+        let mut stream = TcpStream::connect(at).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        stream
+    }
+
+    /// What comes until the server has closed, in good order or not.
+    async fn rest(mut stream: TcpStream) -> String {
+        let mut rest = Vec::new();
+        let reading = stream.read_to_end(&mut rest);
+        let _ended = tokio::time::timeout(Duration::from_mins(1), reading)
+            .await
+            .unwrap();
+        String::from_utf8(rest).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_head_that_never_ends_closes_its_connection() {
+        let stop = CancellationToken::new();
+        let address = "127.0.0.1:0".parse().unwrap();
+        let server = serve(address, Registry::new(), Health::new(), stop.clone())
+            .await
+            .unwrap();
+        let answer = rest(say(server.address, "GET /livez HTTP/1.1\r\n").await).await;
+        assert!(!answer.contains("200"), "{answer}");
+        stop.cancel();
+    }
+
+    #[tokio::test]
+    async fn who_holds_many_connections_keeps_no_probe_away() {
+        let stop = CancellationToken::new();
+        let address = "127.0.0.1:0".parse().unwrap();
+        let more = Router::new().route("/never", get(std::future::pending::<StatusCode>));
+        let (registry, health) = (Registry::new(), Health::new());
+        let server = serve_also(address, registry, health, more, stop.clone())
+            .await
+            .unwrap();
+        let mut held = Vec::new();
+        for _ in 0..CONNECTIONS_MAX {
+            held.push(say(server.address, "GET /never HTTP/1.1\r\nHost: a\r\n\r\n").await);
+        }
+        let probe = "GET /livez HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+        let answer = rest(say(server.address, probe).await).await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        // The oldest made room.
+        assert_eq!(rest(held.remove(0)).await, "");
+        stop.cancel();
     }
 
     #[tokio::test]
