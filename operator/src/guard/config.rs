@@ -14,9 +14,11 @@
 //! Everything is decided in it: entries stand in their order of precedence, filters in theirs, and what
 //! a route refers to in vain is written as such. Serving chooses nothing but an endpoint.
 
+mod check;
 mod opening;
 mod room;
 mod tokens;
+pub(crate) mod url;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -26,6 +28,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use shield::{OutlierSettings, PolicySettings};
 
+pub use check::Fault;
 pub use opening::Opening;
 pub use room::{TicketKey, WaitingRoom};
 

@@ -2,18 +2,16 @@
 
 use std::collections::BTreeSet;
 
-use http::uri::PathAndQuery;
 use http::{HeaderName, HeaderValue};
 
-use super::super::config::{Filter, HeaderChange, Match, PathChange, PathMatch, Redirect, Rewrite};
+use super::super::config::{
+    Filter, HeaderChange, Match, PathChange, PathMatch, Redirect, Rewrite, url,
+};
 use super::super::gateway::{
     HeaderModifier, PathModifier, RequestRedirect, RouteFilter, UrlRewrite,
 };
 use super::conditions::Refusal;
 use crate::guard::own_headers::is_framing;
-
-/// Statuses that send clients elsewhere, as the API lists them.
-const REDIRECTS: [u16; 5] = [301, 302, 303, 307, 308];
 
 /// The status where a route gives none.
 const FOUND: u16 = 302;
@@ -158,18 +156,12 @@ fn header_name(name: &str, field: &str) -> Result<String, Refusal> {
 }
 
 fn redirect(change: &RequestRedirect, matches: &[Match], field: &str) -> Result<Redirect, Refusal> {
-    let scheme = match change.scheme.as_deref() {
-        None => None,
-        Some(scheme @ ("http" | "https")) => Some(scheme.to_owned()),
-        Some(other) => {
-            return Err(unsupported(format!(
-                "{field}.scheme: {other:?} is not supported; use http or https"
-            )));
-        }
-    };
+    if let Some(scheme) = &change.scheme {
+        url::scheme(scheme).map_err(at(&format!("{field}.scheme")))?;
+    }
     let status = match change.status_code.map(u16::try_from) {
         None => FOUND,
-        Some(Ok(status)) if REDIRECTS.contains(&status) => status,
+        Some(Ok(status)) if url::redirect_status(status).is_ok() => status,
         Some(_) => {
             return Err(unsupported(format!(
                 "{field}.statusCode: not supported; use one of 301, 302, 303, 307 and 308"
@@ -183,7 +175,7 @@ fn redirect(change: &RequestRedirect, matches: &[Match], field: &str) -> Result<
         })?),
     };
     Ok(Redirect {
-        scheme,
+        scheme: change.scheme.clone(),
         hostname: hostname(change.hostname.as_deref(), &format!("{field}.hostname"))?,
         port,
         path: path(change.path.as_ref(), matches, &format!("{field}.path"))?,
@@ -198,15 +190,9 @@ fn rewrite(change: &UrlRewrite, matches: &[Match], field: &str) -> Result<Rewrit
     })
 }
 
-/// A host that headers are written with: one that could not be in a URL would break the answer.
 fn hostname(host: Option<&str>, field: &str) -> Result<Option<String>, Refusal> {
     let Some(host) = host else { return Ok(None) };
-    let letters = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '.';
-    if host.is_empty() || !host.chars().all(letters) {
-        return Err(unsupported(format!(
-            "{field}: {host:?} is no hostname; use letters, digits, dashes and dots"
-        )));
-    }
+    url::hostname(host).map_err(at(field))?;
     Ok(Some(host.to_ascii_lowercase()))
 }
 
@@ -227,15 +213,15 @@ fn path(
             )));
         }
     };
-    let at = format!("{field}.{name}");
+    let field_of_path = format!("{field}.{name}");
     let path = path.clone().unwrap_or_default();
     if name == "replaceFullPath" {
-        path_of_a_url(&path, &at)?;
+        url::path(&path).map_err(at(&field_of_path))?;
         return Ok(Some(PathChange::Full(path)));
     }
     // Nothing in the place of a prefix takes it away.
     if !path.is_empty() {
-        path_of_a_url(&path, &at)?;
+        url::path(&path).map_err(at(&field_of_path))?;
     }
     let prefixes = |one: &Match| matches!(one.path, PathMatch::Prefix(_));
     if !matches.iter().all(prefixes) {
@@ -247,17 +233,9 @@ fn path(
     Ok(Some(PathChange::Prefix(path)))
 }
 
-/// Whether a text can be all of the path that is asked for. Endpoints would be sent what is none as it is, or
-/// read another path or a query in it than was meant.
-fn path_of_a_url(path: &str, field: &str) -> Result<(), Refusal> {
-    let is_path = path.starts_with('/') && path.is_ascii() && !path.contains(['?', '#']);
-    if !is_path || PathAndQuery::try_from(path).is_err() {
-        return Err(unsupported(format!(
-            "{field}: {path:?} is no path; begin with /, leave out ? and #, and encode what no path may hold \
-             with %"
-        )));
-    }
-    Ok(())
+/// What is wrong with a field, as a refusal that names it.
+fn at(field: &str) -> impl FnOnce(String) -> Refusal {
+    move |why| unsupported(format!("{field}: {why}"))
 }
 
 fn unsupported(message: String) -> Refusal {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::by_host::ByHost;
 use super::dial::Dial;
@@ -22,6 +22,9 @@ use crate::guard::own_headers::is_framing;
 /// Why a configuration cannot be served. The one before it stays.
 #[derive(Debug, thiserror::Error)]
 pub enum PrepareError {
+    /// One of its fields.
+    #[error("a field cannot be used")]
+    Field(#[from] config::Fault),
     /// It is refused by the regex library.
     #[error("{expression:?} is no regular expression that can be used")]
     Regex {
@@ -41,9 +44,6 @@ pub enum PrepareError {
     /// Not visible ASCII.
     #[error("the value for header {0:?} must be visible ASCII")]
     HeaderValue(String),
-    /// No such status.
-    #[error("{0} is not a status of a redirect")]
-    Status(u16),
     /// A number without an object.
     #[error("rule {0} does not exist")]
     NoRule(usize),
@@ -221,6 +221,7 @@ impl Serving {
         before: &Self,
         metrics: &Metrics,
     ) -> Result<Self, PrepareError> {
+        wanted.check()?;
         let services = before.services.next(&wanted.services)?;
         let policies = before.policies.next(&wanted.policies, &wanted.tokens)?;
         let rooms = before.rooms.next(&wanted.rooms, &metrics.rooms)?;
@@ -354,11 +355,6 @@ impl Rule {
             Filter::Redirect(redirect) => Some(redirect.clone()),
             Filter::RequestHeaders(_) | Filter::ResponseHeaders(_) | Filter::Rewrite(_) => None,
         });
-        if let Some(redirect) = &redirect
-            && !StatusCode::from_u16(redirect.status).is_ok_and(|status| status.is_redirection())
-        {
-            return Err(PrepareError::Status(redirect.status));
-        }
         let protection = match &wanted.policy {
             Some(name) => {
                 let found = of.policies.get(name, wanted.class);
