@@ -1,10 +1,10 @@
 //! Runs a guard: configuration in, requests through, a drain at the end. And what guards are led by.
 
+mod file;
+
 use std::net::IpAddr;
-use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, ensure};
 use axum::Router;
@@ -20,7 +20,7 @@ use crate::guard::compile::Sharing;
 use crate::guard::control::{Control, address_status};
 use crate::guard::mutual_tls::Files;
 use crate::guard::serve::fetch::{Follower, Following};
-use crate::guard::serve::{Guard, Observing, Settings, store};
+use crate::guard::serve::{Guard, Observing, Settings};
 use crate::runtime::client::{Limits, client};
 use crate::runtime::kubeconfig::Source;
 use crate::runtime::lease::Timing;
@@ -28,9 +28,6 @@ use crate::runtime::serve::{Health, serve_also};
 use crate::runtime::shutdown;
 use crate::runtime::telemetry::Telemetry;
 use crate::runtime::watch::Freshness;
-
-/// How often the file is looked at: a rule applies within a second of its change.
-const LOOK: Duration = Duration::from_millis(250);
 
 /// `jiuzhou guard serve`.
 pub(super) async fn serve(arguments: GuardServeArguments) -> anyhow::Result<ExitCode> {
@@ -68,7 +65,7 @@ pub(super) async fn serve(arguments: GuardServeArguments) -> anyhow::Result<Exit
         guard.drain(arguments.drain_timeout).await;
     };
     if let Some(path) = &arguments.configuration {
-        if let Some(failed) = stop.run_until_cancelled(follow(&guard, path)).await {
+        if let Some(failed) = stop.run_until_cancelled(file::follow(&guard, path)).await {
             failed?;
         }
         drain.await;
@@ -205,39 +202,4 @@ fn settings(arguments: &GuardServeArguments, telemetry: &Telemetry) -> Settings 
         },
         trusted_hops: arguments.trusted_hops,
     }
-}
-
-/// Serves by the file, and by what it becomes. The first configuration must be good; a later one that
-/// is not is told, and the last good one stays.
-async fn follow(guard: &Guard, path: &Path) -> anyhow::Result<()> {
-    let mut seen = None;
-    loop {
-        // A file that is gone is told once.
-        let changed = Some(changed(path));
-        if changed != seen {
-            let is_first = guard.revision().is_empty();
-            match take(guard, path).await {
-                Ok(()) => {}
-                Err(error) if is_first => return Err(error),
-                Err(error) => {
-                    tracing::error!(error = format!("{error:#}"), "configuration refused");
-                }
-            }
-            seen = changed;
-        }
-        tokio::time::sleep(LOOK).await;
-    }
-}
-
-fn changed(path: &Path) -> Option<SystemTime> {
-    std::fs::metadata(path)
-        .and_then(|file| file.modified())
-        .ok()
-}
-
-async fn take(guard: &Guard, path: &Path) -> anyhow::Result<()> {
-    let configuration = store::read(path)?;
-    let configuration =
-        configuration.with_context(|| format!("{} does not exist", path.display()))?;
-    Ok(guard.apply(&configuration).await?)
 }
