@@ -38,6 +38,8 @@ pub(super) enum Reason {
     NoEndpoint,
     /// No endpoint took the connection.
     ConnectFailure,
+    /// The guard itself has no file or port for another connection.
+    Exhausted,
     /// The endpoint broke off before it answered.
     EndpointBroke,
     /// The endpoint took longer than the route allows.
@@ -58,6 +60,7 @@ impl Reason {
             Self::BrokenRoute => "BrokenRoute",
             Self::NoEndpoint => "NoEndpoint",
             Self::ConnectFailure => "ConnectFailure",
+            Self::Exhausted => "Exhausted",
             Self::EndpointBroke => "EndpointBroke",
             Self::EndpointTimeout => "EndpointTimeout",
         }
@@ -72,7 +75,9 @@ impl Reason {
             Self::BodyTooLong => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodyTooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::BrokenRoute => StatusCode::INTERNAL_SERVER_ERROR,
-            Self::NoEndpoint | Self::ConnectFailure => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NoEndpoint | Self::ConnectFailure | Self::Exhausted => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::EndpointBroke => StatusCode::BAD_GATEWAY,
             Self::EndpointTimeout => StatusCode::GATEWAY_TIMEOUT,
         }
@@ -94,6 +99,10 @@ impl Reason {
             Self::BrokenRoute => ["服务配置有误", "the route refers to what it cannot use"],
             Self::NoEndpoint => ["服务暂无可用实例", "the service has no ready endpoint"],
             Self::ConnectFailure => ["服务暂时无法连接", "no endpoint took the connection"],
+            Self::Exhausted => [
+                "网关暂时无法建立新连接",
+                "the guard cannot open another connection now",
+            ],
             Self::EndpointBroke => [
                 "服务中断了连接",
                 "the endpoint broke off before it answered",
@@ -124,13 +133,17 @@ impl Reason {
             | Self::BodyTooLong
             | Self::BodyTooSlow
             | Self::BodyCut
-            | Self::BrokenRoute => false,
+            | Self::BrokenRoute
+            | Self::Exhausted => false,
         }
     }
 
     /// Whether the same request may well succeed a little later.
     fn passes(self) -> bool {
-        matches!(self, Self::NoEndpoint | Self::ConnectFailure)
+        matches!(
+            self,
+            Self::NoEndpoint | Self::ConnectFailure | Self::Exhausted
+        )
     }
 }
 

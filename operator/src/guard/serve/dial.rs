@@ -1,6 +1,19 @@
-//! Where the addresses of pods are really reached.
+//! Where the addresses of pods are really reached, and whose fault it is that one is not.
 
+use std::io;
 use std::net::IpAddr;
+
+use rustix::io::Errno;
+
+/// What connecting fails with where the guard, or its machine, has no more of something: files, local ports,
+/// memory.
+const LACKS: [Errno; 5] = [
+    Errno::MFILE,
+    Errno::NFILE,
+    Errno::ADDRNOTAVAIL,
+    Errno::NOBUFS,
+    Errno::NOMEM,
+];
 
 /// Where the addresses of pods are really reached: a sandbox serves them on loopback.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -24,6 +37,11 @@ impl Dial {
         }
         IpAddr::V4((to.address & mask | number & !mask).into())
     }
+}
+
+/// Whether no connection was made for what the guard itself lacks, which says nothing about the endpoint.
+pub(super) fn is_own_lack(error: &io::Error) -> bool {
+    Errno::from_io_error(error).is_some_and(|errno| LACKS.contains(&errno))
 }
 
 impl std::str::FromStr for Dial {
@@ -52,6 +70,16 @@ impl std::str::FromStr for Dial {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_the_guard_lacks_is_told_from_what_an_endpoint_does() {
+        let of = |errno: Errno| is_own_lack(&io::Error::from_raw_os_error(errno.raw_os_error()));
+        assert!(LACKS.into_iter().all(of));
+        let endpoints = [Errno::CONNREFUSED, Errno::TIMEDOUT, Errno::HOSTUNREACH];
+        assert!(!endpoints.into_iter().any(of));
+        // Without a number, as our own timeout is.
+        assert!(!is_own_lack(&io::ErrorKind::TimedOut.into()));
+    }
 
     #[test]
     fn addresses_of_a_network_are_dialled_in_another() {

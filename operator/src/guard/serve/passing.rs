@@ -304,15 +304,15 @@ impl Course<'_> {
         }
     }
 
-    /// What it says about the endpoint; none if it is the client's fault, if the endpoint goes away in good
-    /// order, or if only the end of the answer's body will tell.
+    /// What it says about the endpoint; none if it is the client's fault or the guard's, if the endpoint goes away
+    /// in good order, or if only the end of the answer's body will tell.
     fn result(&self, brought: &Brought) -> Option<EndpointResult> {
         if self.intake.fault().is_some() {
             return None;
         }
         match brought {
             Brought::Answer(sent) if Failure::of_status(sent.response.status()).is_none() => None,
-            Brought::Error(SendError::Refused { .. }, _) => None,
+            Brought::Error(SendError::Refused { .. } | SendError::Lacking { .. }, _) => None,
             Brought::Answer(_) | Brought::Error(..) | Brought::TimedOut => {
                 Some(EndpointResult::Failed)
             }
@@ -340,7 +340,7 @@ impl Course<'_> {
             retrying.metrics.too_long.inc();
             return Err(brought);
         }
-        if !retrying.spend(self.clock.now()) {
+        if !retrying.spend(failure, self.clock.now()) {
             return Err(brought);
         }
         if !pause.is_zero() {
@@ -377,6 +377,7 @@ impl Course<'_> {
         }
         match error {
             SendError::Connect { .. } => Reason::ConnectFailure,
+            SendError::Lacking { .. } => Reason::Exhausted,
             SendError::Handshake { .. } | SendError::Refused { .. } | SendError::Broken { .. } => {
                 Reason::EndpointBroke
             }
@@ -420,11 +421,13 @@ fn of_client(fault: Fault) -> Reason {
     }
 }
 
-/// Whether the target failed; none where it is the client's fault, which says nothing about the target.
+/// Whether the target failed; none where it is the client's fault or the guard's, which says nothing about it.
 fn is_error(sent: &Result<(Flight, Sent), Reason>) -> Option<bool> {
     match sent {
         Ok((_, sent)) => Some(sent.response.status().is_server_error()),
-        Err(Reason::BodyTooLong | Reason::BodyTooSlow | Reason::BodyCut) => None,
+        Err(Reason::BodyTooLong | Reason::BodyTooSlow | Reason::BodyCut | Reason::Exhausted) => {
+            None
+        }
         Err(_) => Some(true),
     }
 }

@@ -14,6 +14,7 @@ use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 
+use super::dial::is_own_lack;
 use super::outgoing::Outgoing;
 use crate::guard::config::Protocol;
 
@@ -47,6 +48,12 @@ pub(super) enum SendError {
     /// Nothing was sent.
     #[error("cannot connect to {at}")]
     Connect {
+        at: SocketAddr,
+        source: std::io::Error,
+    },
+    /// Nothing was sent, and the endpoint has nothing to do with it.
+    #[error("cannot connect to {at}, for what the guard itself lacks")]
+    Lacking {
         at: SocketAddr,
         source: std::io::Error,
     },
@@ -267,9 +274,13 @@ impl Pool {
     async fn connect(&self) -> Result<TokioIo<TcpStream>, SendError> {
         let connecting = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(self.at)).await;
         let connected = connecting.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()));
-        let stream = connected.map_err(|source| SendError::Connect {
-            at: self.at,
-            source,
+        let at = self.at;
+        let stream = connected.map_err(|source| {
+            if is_own_lack(&source) {
+                SendError::Lacking { at, source }
+            } else {
+                SendError::Connect { at, source }
+            }
         })?;
         // Answers are written whole; waiting for more to send only delays them.
         let _ = stream.set_nodelay(true);
@@ -309,6 +320,7 @@ impl Pool {
         let stream = match self.connect().await {
             Ok(stream) => stream,
             Err(error) => {
+                // What the guard lacks is found out at once, by each for itself.
                 if let SendError::Connect { source, .. } = &error {
                     shared.failed = Some((Instant::now(), source.kind()));
                 }

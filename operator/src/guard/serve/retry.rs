@@ -28,6 +28,8 @@ const ATTEMPTS_WITHOUT_RETRIES: u8 = 1;
 pub(super) enum Failure {
     /// No connection was made, so nothing was sent.
     Connect,
+    /// The same, for what the guard itself lacks: another endpoint may still have a connection that is kept.
+    Lack,
     /// The endpoint says that it did not look at the request, or it was not sent whole.
     Refused,
     /// The connection broke before an answer.
@@ -62,6 +64,7 @@ impl Failure {
     pub(super) fn of(error: &SendError) -> Self {
         match error {
             SendError::Connect { .. } | SendError::Handshake { .. } => Self::Connect,
+            SendError::Lacking { .. } => Self::Lack,
             SendError::Refused { .. } => Self::Refused,
             SendError::Broken { .. } => Self::Reset,
         }
@@ -78,12 +81,16 @@ impl Failure {
 
     /// Whether the endpoint did not carry it out for sure.
     fn is_unseen(self) -> bool {
-        matches!(self, Self::Connect | Self::Refused)
+        self.is_unconnected() || self == Self::Refused
+    }
+
+    fn is_unconnected(self) -> bool {
+        matches!(self, Self::Connect | Self::Lack)
     }
 
     fn is_meant(self, on: &[RetryOn]) -> bool {
         on.contains(&match self {
-            Self::Connect => RetryOn::ConnectFailure,
+            Self::Connect | Self::Lack => RetryOn::ConnectFailure,
             Self::Refused => RetryOn::Refused,
             Self::Reset => RetryOn::Reset,
             Self::Gateway => RetryOn::GatewayError,
@@ -172,26 +179,28 @@ impl Retrying {
     ) -> Verdict {
         let (attempts, is_meant) = match &self.wanted {
             Some(wanted) => (wanted.attempts, failure.is_meant(&wanted.on)),
-            None => (ATTEMPTS_WITHOUT_RETRIES, failure == Failure::Connect),
+            None => (ATTEMPTS_WITHOUT_RETRIES, failure.is_unconnected()),
         };
         let is_safe = failure.is_unseen() || method.is_idempotent();
         if !is_meant || !is_safe || sent > attempts {
             return Verdict::GiveUp;
         }
         // Another endpoint has nothing to do with why this one took no connection.
-        if failure == Failure::Connect && sent == 1 {
+        if failure.is_unconnected() && sent == 1 {
             return Verdict::Again(Duration::ZERO);
         }
         let longest = PAUSE * 2u32.pow(u32::from(sent.saturating_sub(1)));
         Verdict::Again(longest.mul_f64(0.5 + chance.clamp(0.0, 1.0) / 2.0))
     }
 
-    /// Spends one retry if the budget has it.
-    pub(super) fn spend(&self, now: Time) -> bool {
-        let may = self
-            .budget
-            .as_ref()
-            .is_none_or(|budget| budget.try_retry(now));
+    /// Spends one retry if the budget has it. The budget spares endpoints that fail: what the guard itself lacks
+    /// costs none of it.
+    pub(super) fn spend(&self, failure: Failure, now: Time) -> bool {
+        let may = failure == Failure::Lack
+            || self
+                .budget
+                .as_ref()
+                .is_none_or(|budget| budget.try_retry(now));
         if !may {
             self.metrics.over_budget.inc();
         }
@@ -249,7 +258,7 @@ mod tests {
             let verdict = all.verdict(failure, &Method::PUT, 1, 0.0);
             assert_ne!(verdict, Verdict::GiveUp);
         }
-        for failure in [Failure::Connect, Failure::Refused] {
+        for failure in [Failure::Connect, Failure::Lack, Failure::Refused] {
             let verdict = all.verdict(failure, &Method::POST, 1, 0.0);
             assert_ne!(verdict, Verdict::GiveUp);
         }
@@ -279,19 +288,29 @@ mod tests {
         assert_eq!(verdict(Failure::Connect, 1), Verdict::Again(Duration::ZERO));
         assert_eq!(verdict(Failure::Connect, 2), Verdict::GiveUp);
         assert_eq!(verdict(Failure::Reset, 1), Verdict::GiveUp);
-        assert!(silent.spend(Time::ZERO) && !silent.keeps(&Method::GET));
+        assert!(silent.spend(Failure::Reset, Time::ZERO) && !silent.keeps(&Method::GET));
     }
 
     #[test]
     fn a_budget_that_is_spent_stays_spent_over_a_change_of_the_configuration() {
         let (first, before) = retrying(&rule(1, &ALL), &Budgets::default()).unwrap();
         let now = Time::ZERO;
-        let granted = std::iter::repeat_with(|| first.spend(now)).take(100);
+        let granted = std::iter::repeat_with(|| first.spend(Failure::Reset, now)).take(100);
         // Three per second, over ten seconds.
         assert_eq!(granted.filter(|granted| *granted).count(), 30);
         let (second, _) = retrying(&rule(2, &ALL), &before).unwrap();
-        assert!(!second.spend(now));
+        assert!(!second.spend(Failure::Reset, now));
         assert_eq!(second.metrics.over_budget.get(), 1);
+    }
+
+    #[test]
+    fn what_the_guard_itself_lacks_is_tried_elsewhere_and_costs_no_budget() {
+        let (retrying, _) = retrying(&rule(1, &ALL), &Budgets::default()).unwrap();
+        let verdict = retrying.verdict(Failure::Lack, &Method::GET, 1, 0.0);
+        assert_eq!(verdict, Verdict::Again(Duration::ZERO));
+        let now = Time::ZERO;
+        assert!((0..1000).all(|_| retrying.spend(Failure::Lack, now)));
+        assert!(retrying.spend(Failure::Connect, now));
     }
 
     #[test]
