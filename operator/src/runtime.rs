@@ -6,6 +6,7 @@
 pub mod backoff;
 pub mod client;
 pub(crate) mod clock;
+pub mod descriptors;
 pub mod errors;
 pub(crate) mod first_write;
 pub mod kubeconfig;

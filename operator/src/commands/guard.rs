@@ -22,6 +22,7 @@ use crate::guard::mutual_tls::Files;
 use crate::guard::serve::fetch::{Follower, Following};
 use crate::guard::serve::{Guard, Observing, Settings};
 use crate::runtime::client::{Limits, client};
+use crate::runtime::descriptors;
 use crate::runtime::kubeconfig::Source;
 use crate::runtime::lease::Timing;
 use crate::runtime::serve::{Health, serve_also};
@@ -29,11 +30,15 @@ use crate::runtime::shutdown;
 use crate::runtime::telemetry::Telemetry;
 use crate::runtime::watch::Freshness;
 
+/// A client's connection, and the one to an endpoint for what it asks.
+const FILES_PER_CONNECTION: u64 = 2;
+
 /// `jiuzhou guard serve`.
 pub(super) async fn serve(arguments: GuardServeArguments) -> anyhow::Result<ExitCode> {
     // The guard itself decides which requests are traced.
     let telemetry = Telemetry::start_sampling("jiuzhou-guard-serve", 1.0)?;
     let stop = shutdown::on_signals()?;
+    files_suffice(arguments.connections_max);
     let guard = Arc::new(Guard::new(
         &settings(&arguments, &telemetry),
         &telemetry.registry(),
@@ -126,6 +131,19 @@ pub(super) async fn control(arguments: GuardControlArguments) -> anyhow::Result<
     shell.end().await;
     ran?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Has as many files as there may be, and warns where they are fewer than clients may take.
+fn files_suffice(connections_max: u32) {
+    let wanted = FILES_PER_CONNECTION * u64::from(connections_max);
+    if let Some(files) = descriptors::raise().filter(|files| *files < wanted) {
+        tracing::warn!(
+            files,
+            wanted,
+            "clients may take more open files than the process may have; raise the hard limit \
+             (RLIMIT_NOFILE) to two for each of --connections-max, or lower that"
+        );
+    }
 }
 
 /// Ports can be opened on addresses, and on nothing else.
