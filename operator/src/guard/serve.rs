@@ -83,6 +83,8 @@ use trace::Tracing;
 
 /// Proxies in a row that may be trusted. Real ways have two or three; each is an entry to read in every request.
 pub const TRUSTED_HOPS_MAX: u8 = 16;
+/// What is cut ends as soon as its task has its turn.
+const CUT_PATIENCE: Duration = Duration::from_secs(1);
 
 /// How a guard serves.
 #[derive(Clone, Debug)]
@@ -181,6 +183,7 @@ impl Guard {
                 kept: Arc::new(AtomicUsize::new(0)),
             },
             upgraded: TaskTracker::new(),
+            cut: CancellationToken::new(),
             upgrade_idle_max: settings.upgrade_idle_max,
             trusted_hops: settings.trusted_hops.min(TRUSTED_HOPS_MAX),
             metrics,
@@ -284,20 +287,26 @@ impl Guard {
         scrape::standing(&self.ports.shared)
     }
 
-    /// Accepts no more, lets what is under way end, and returns after it did or `patience` is over.
+    /// Accepts no more, lets what is under way end, and returns after it did. What goes on when `patience` is over
+    /// is cut.
     pub async fn drain(&self, patience: Duration) {
         self.ports.drain.cancel();
         self.ports.tracker.close();
         self.ports.shared.upgraded.close();
-        let ended = async {
-            self.ports.tracker.wait().await;
-            self.ports.shared.upgraded.wait().await;
-        };
-        if tokio::time::timeout(patience, ended).await.is_err() {
+        if tokio::time::timeout(patience, self.ended()).await.is_err() {
             tracing::warn!("connections were still open when the time for draining was over");
+            self.ports.shared.cut.cancel();
+            // So that the log has the last lines of what was cut.
+            let _ended = tokio::time::timeout(CUT_PATIENCE, self.ended()).await;
         }
         if let Some(log) = &self.ports.shared.log {
             log.flush().await;
         }
+    }
+
+    /// Waits until no connection is left.
+    async fn ended(&self) {
+        self.ports.tracker.wait().await;
+        self.ports.shared.upgraded.wait().await;
     }
 }

@@ -12,6 +12,7 @@ use futures::future::Either;
 use http::header::ACCEPT;
 use http::{HeaderValue, Method, Request, Response};
 use hyper::body::Incoming;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::access_log::AccessLog;
@@ -41,6 +42,8 @@ pub(super) struct Shared {
     pub(super) bounds: Bounds,
     /// Connections that changed to another protocol; a drain waits for them.
     pub(super) upgraded: TaskTracker,
+    /// The time for a drain is over: what is still under way is cut.
+    pub(super) cut: CancellationToken,
     /// How long neither side of such a connection may say anything.
     pub(super) upgrade_idle_max: Duration,
     /// Proxies in front whose word is taken for who the client is.

@@ -18,7 +18,7 @@ use super::ready::Ready;
 use super::trace::{Seen, Trace, trace_id};
 use super::tunnel::Tunnel;
 
-/// What is logged where a client left before it was answered, as other servers write it.
+/// What is logged where a client left before it was answered, or was cut, as other servers write it.
 const CLIENT_GONE: u16 = 499;
 
 /// A request. Dropped before it was answered, its client went away.
@@ -63,6 +63,8 @@ pub(super) enum Why {
     EndpointTimeout,
     /// Neither side of a connection that changed its protocol said anything for too long.
     Idle,
+    /// The guard ends, and the time for what was under way was over.
+    Drained,
 }
 
 impl Why {
@@ -73,6 +75,7 @@ impl Why {
             Self::EndpointBroke => "EndpointBroke",
             Self::EndpointTimeout => "EndpointTimeout",
             Self::Idle => "Idle",
+            Self::Drained => "Drained",
         }
     }
 }
@@ -159,6 +162,12 @@ impl Record {
 
     /// An answer that had begun broke off; what was said first stays.
     pub(super) fn broke(&mut self, why: Why) {
+        // Whoever is still there when the guard cuts what is under way has not gone.
+        let why = if why == Why::ClientGone && self.shared.cut.is_cancelled() {
+            Why::Drained
+        } else {
+            why
+        };
         self.why.get_or_insert(why.name());
     }
 
@@ -178,7 +187,8 @@ impl Record {
         match self.tunnel.take() {
             Some(tunnel) => {
                 let shared = Arc::clone(&self.shared);
-                shared.upgraded.spawn(tunnel.carry(self));
+                let cut = shared.cut.child_token();
+                shared.upgraded.spawn(tunnel.carry(self, cut));
             }
             None => response.body_mut().record(self),
         }

@@ -214,12 +214,16 @@ impl Ports {
     async fn stuck(&self, pulse: &Pulse, answers: &Answers) -> End {
         let (told, mut looks) = (Instant::now(), self.looks());
         loop {
-            looks.tick().await;
-            // What is left then are words of the guard itself, which the client does not take.
-            let is_at_rest = pulse.is_at_rest() && answers.is_empty();
-            let is_over = is_at_rest && told.elapsed() >= self.shared.bounds.pause_max;
-            if is_over || pulse.is_stuck(answers) {
-                return End::AtOnce;
+            tokio::select! {
+                () = self.shared.cut.cancelled() => return End::AtOnce,
+                _ = looks.tick() => {
+                    // What is left then are words of the guard itself, which the client does not take.
+                    let is_at_rest = pulse.is_at_rest() && answers.is_empty();
+                    let is_over = is_at_rest && told.elapsed() >= self.shared.bounds.pause_max;
+                    if is_over || pulse.is_stuck(answers) {
+                        return End::AtOnce;
+                    }
+                }
             }
         }
     }

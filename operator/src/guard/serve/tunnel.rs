@@ -11,6 +11,7 @@ use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::record::{Record, Why};
 use super::seat::Seat;
@@ -26,8 +27,8 @@ pub(super) struct Tunnel {
 }
 
 impl Tunnel {
-    /// Carries bytes both ways; `record` ends with it.
-    pub(super) async fn carry(self, mut record: Record) {
+    /// Carries bytes both ways, until `cut` at the latest; `record` ends with it.
+    pub(super) async fn carry(self, mut record: Record, cut: CancellationToken) {
         let Self {
             client,
             server,
@@ -42,14 +43,15 @@ impl Tunnel {
         let (mut client, mut server) = (pulse.watch(client), pulse.watch(server));
         let carried = tokio::io::copy_bidirectional(&mut client, &mut server);
         // How it ends is between the two of them.
-        let is_idle = tokio::select! {
-            _ended = carried => false,
-            () = pulse.stops(idle_max) => true,
+        let why = tokio::select! {
+            _ended = carried => None,
+            () = pulse.stops(idle_max) => Some(Why::Idle),
+            () = cut.cancelled() => Some(Why::Drained),
         };
         record.bytes_in += client.bytes;
         record.bytes_out += server.bytes;
-        if is_idle {
-            record.broke(Why::Idle);
+        if let Some(why) = why {
+            record.broke(why);
         }
     }
 }

@@ -138,6 +138,34 @@ async fn a_client_that_leaves_and_a_websocket_that_ends_are_logged() {
     assert_eq!(lines[1]["bytesOut"], 4);
 }
 
+#[tokio::test]
+async fn what_a_drain_cuts_is_logged_as_cut_by_the_guard() {
+    let log = Log::new("drained");
+    let (begun, mut asked) = tokio::sync::mpsc::unbounded_channel();
+    let slow = endpoint(move |_| {
+        begun.send(()).unwrap();
+        std::future::pending()
+    })
+    .await;
+    let rules = vec![("/slow", to("slow")), ("/", to("echo"))];
+    let configuration = routes(rules, &[("slow", &[slow]), ("echo", &[echo().await])]);
+    let served = serve_with(&log.settings, &configuration).await;
+    let mut open = websocket(served.at).await;
+    ping(&mut open).await;
+    let mut waiting = TcpStream::connect(served.at).await.unwrap();
+    waiting
+        .write_all(b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n")
+        .await
+        .unwrap();
+    within("the endpoint is asked", asked.recv()).await.unwrap();
+    served.guard.drain(Duration::from_millis(50)).await;
+    let lines = log.wait(2).await;
+    let told = |line: &Value| (line["status"].as_u64(), line["reason"].clone());
+    let told: BTreeMap<_, _> = lines.iter().map(told).collect();
+    let drained = [101, 499].map(|status| (Some(status), json!("Drained")));
+    assert_eq!(told, BTreeMap::from(drained));
+}
+
 #[derive(Clone, Debug, Default)]
 struct Spans(Arc<Mutex<Vec<SpanData>>>);
 
