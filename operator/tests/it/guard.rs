@@ -5,6 +5,7 @@ mod changes;
 mod cluster;
 mod control;
 mod endings;
+mod files;
 mod floods;
 mod holding_up;
 mod keys;
