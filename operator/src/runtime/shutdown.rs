@@ -12,7 +12,7 @@ const HANG_UP: &str = "SIGHUP";
 
 /// Installs the handlers and returns the token they cancel.
 ///
-/// A second signal exits at once: whoever sends it has already waited for the drain.
+/// A second signal but SIGHUP exits at once: whoever sends it has already waited for the drain.
 pub fn on_signals() -> io::Result<CancellationToken> {
     let mut signals = Signals::install()?;
     let stop = CancellationToken::new();
@@ -28,7 +28,13 @@ pub fn on_signals() -> io::Result<CancellationToken> {
             tracing::info!(signal = name, "stopping");
         }
         cancel.cancel();
-        let name = signals.next().await;
+        let name = loop {
+            let name = signals.next().await;
+            // Who sends it has not waited for anything; a terminal that closes sends it twice.
+            if name != HANG_UP {
+                break name;
+            }
+        };
         tracing::warn!(signal = name, "second signal, exiting at once");
         std::process::exit(EXIT_IMPATIENT);
     });
