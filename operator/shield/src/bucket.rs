@@ -1,13 +1,16 @@
 //! A limit that many threads share without a lock.
 
+#[cfg(all(test, loom))]
+mod models;
 #[cfg(test)]
 mod tests;
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use crate::rate::{Claim, LAST, Pace, Refused, SharedPace, Stretch, race};
+use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::time::{Time, nanos};
 
 /// How many bits of the word say which pace is in force.

@@ -15,11 +15,14 @@ pub mod concurrency;
 mod hot_keys;
 mod jitter;
 mod keyed;
+#[cfg(all(test, loom))]
+mod models;
 mod outlier;
 pub mod policy;
 mod queue;
 mod rate;
 pub mod room;
+mod sync;
 pub mod ticket;
 mod tier;
 mod time;

@@ -1,8 +1,7 @@
 //! A pace that many threads read while one writes it.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-
 use super::Pace;
+use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// A pace in two atomics. Who reads them while they are written may see half of each: the owner has a
 /// word of its own by which that is noticed.
