@@ -10,6 +10,7 @@ pub mod exchange;
 pub mod gateway;
 pub mod mutual_tls;
 mod own_headers;
+mod path;
 pub mod rooms;
 pub mod serve;
 pub mod standing;

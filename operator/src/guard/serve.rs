@@ -29,7 +29,6 @@ mod matching;
 mod metrics;
 mod outgoing;
 mod passing;
-mod path;
 mod pool;
 mod prepare;
 mod protection;

@@ -44,7 +44,8 @@ pub fn on_signals() -> io::Result<CancellationToken> {
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
-    hang_up: Signal,
+    /// None where whoever started the process had it ignored, as nohup does.
+    hang_up: Option<Signal>,
 }
 
 impl Signals {
@@ -53,7 +54,11 @@ impl Signals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             // Left alone it would end the process at once, with all that is under way.
-            hang_up: signal(SignalKind::hangup())?,
+            hang_up: if is_hang_up_ignored() {
+                None
+            } else {
+                Some(signal(SignalKind::hangup())?)
+            },
         })
     }
 
@@ -61,9 +66,26 @@ impl Signals {
         tokio::select! {
             _ = self.terminate.recv() => "SIGTERM",
             _ = self.interrupt.recv() => "SIGINT",
-            _ = self.hang_up.recv() => HANG_UP,
+            () = heard(&mut self.hang_up) => HANG_UP,
         }
     }
+}
+
+async fn heard(signal: &mut Option<Signal>) {
+    match signal {
+        Some(signal) => {
+            signal.recv().await;
+        }
+        None => std::future::pending().await,
+    }
+}
+
+/// By the mask of ignored signals, whose lowest bit is SIGHUP.
+fn is_hang_up_ignored() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.is_some_and(|mask| mask & 1 == 1)
 }
 
 #[cfg(test)]

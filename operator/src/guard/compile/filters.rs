@@ -117,7 +117,7 @@ fn headers(change: &HeaderModifier, field: &str) -> Result<HeaderChange, Refusal
         let mut seen = BTreeSet::new();
         let mut pairs = Vec::with_capacity(list.len());
         for (number, header) in list.iter().enumerate() {
-            let name = header_name(&header.name, &format!("{field}.{part}[{number}].name"))?;
+            let name = set_name(&header.name, &format!("{field}.{part}[{number}].name"))?;
             HeaderValue::from_str(&header.value).map_err(|_| {
                 unsupported(format!(
                     "{field}.{part}[{number}].value: holds what no header may hold; use visible \
@@ -142,12 +142,21 @@ fn headers(change: &HeaderModifier, field: &str) -> Result<HeaderChange, Refusal
     })
 }
 
-fn header_name(name: &str, field: &str) -> Result<String, Refusal> {
-    match HeaderName::from_bytes(name.as_bytes()) {
-        Ok(name) if is_framing(&name) => Err(unsupported(format!(
+/// The name of a header that gets a value.
+fn set_name(name: &str, field: &str) -> Result<String, Refusal> {
+    let name = header_name(name, field)?;
+    if is_framing(&name) {
+        return Err(unsupported(format!(
             "{field}: {name} says where a message ends or how its connection goes on, which is the \
              guard's to say; leave it out"
-        ))),
+        )));
+    }
+    Ok(name)
+}
+
+/// In small letters.
+fn header_name(name: &str, field: &str) -> Result<String, Refusal> {
+    match HeaderName::from_bytes(name.as_bytes()) {
         Ok(name) => Ok(name.as_str().to_owned()),
         Err(_) => Err(unsupported(format!(
             "{field}: {name:?} is no name of a header; use letters, digits and dashes"

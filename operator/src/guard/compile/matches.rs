@@ -7,6 +7,7 @@ use super::super::config::{Match, PathMatch, TextMatch, ValueMatch};
 use super::super::gateway;
 use super::conditions::Refusal;
 use super::patterns;
+use crate::guard::path::spelled;
 
 /// Orders matches as the API does: exact paths, then the longest prefix, then a method, then most headers,
 /// then most parameters of the query. The API leaves to us where regular expressions stand: between exact
@@ -71,8 +72,8 @@ fn path(path: Option<&gateway::PathMatch>, field: &str) -> Result<PathMatch, Ref
         }
     };
     match kind.unwrap_or("PathPrefix") {
-        "Exact" => Ok(PathMatch::Exact(rooted()?.to_owned())),
-        "PathPrefix" => Ok(PathMatch::Prefix(plain(rooted()?).to_owned())),
+        "Exact" => Ok(PathMatch::Exact(spelled(rooted()?))),
+        "PathPrefix" => Ok(PathMatch::Prefix(plain(&spelled(rooted()?)).to_owned())),
         "RegularExpression" => {
             expression(value, &format!("{field}.path.value"))?;
             Ok(PathMatch::Regex(value.to_owned()))
@@ -184,6 +185,14 @@ mod tests {
             one(&json!({})),
         ];
         assert!(order.is_sorted_by_key(precedence), "{order:?}");
+    }
+
+    #[test]
+    fn a_prefix_is_as_long_as_requests_have_it_however_it_is_written() {
+        let prefix = |value: &str| one(&json!({"path": {"value": value}}));
+        let order = [prefix("/@scope/x"), prefix("/%40scop%65/"), prefix("/@s")];
+        assert!(order.is_sorted_by_key(precedence), "{order:?}");
+        assert_eq!(order[1].path, prefix("/@scope").path);
     }
 
     #[test]

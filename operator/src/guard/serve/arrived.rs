@@ -5,16 +5,29 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Waker};
 
+use tokio_util::task::TaskTracker;
+
 type Answering = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// What answers the requests that a connection has just read.
 ///
 /// Refusals are there at once. They are made when the connection has read all there is, so that they leave in
 /// one packet as well; only what has to wait gets a task of its own.
-#[derive(Clone, Default)]
-pub(super) struct Arrived(Arc<Mutex<Vec<Answering>>>);
+#[derive(Clone)]
+pub(super) struct Arrived {
+    all: Arc<Mutex<Vec<Answering>>>,
+    /// A drain waits for what has to wait.
+    tracker: TaskTracker,
+}
 
 impl Arrived {
+    pub(super) fn new(tracker: TaskTracker) -> Self {
+        Self {
+            all: Arc::default(),
+            tracker,
+        }
+    }
+
     /// Begins to answer everything; to be called whenever the connection was polled.
     pub(super) fn answer(&self) {
         let mut all = {
@@ -28,7 +41,7 @@ impl Arrived {
         let mut context = Context::from_waker(Waker::noop());
         for mut answering in all.drain(..) {
             if answering.as_mut().poll(&mut context).is_pending() {
-                tokio::spawn(answering);
+                self.tracker.spawn(answering);
             }
         }
         // Its memory serves the next ones: nothing came meanwhile, for nobody polled the connection.
@@ -36,7 +49,7 @@ impl Arrived {
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Answering>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.all.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -66,7 +79,8 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_ready_is_answered_when_all_was_read_and_what_waits_later() {
-        let (arrived, answered) = (Arrived::default(), Arc::new(AtomicUsize::new(0)));
+        let arrived = Arrived::new(TaskTracker::new());
+        let answered = Arc::new(AtomicUsize::new(0));
         let count = || {
             let answered = Arc::clone(&answered);
             move || answered.fetch_add(1, Ordering::Relaxed)

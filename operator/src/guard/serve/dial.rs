@@ -40,8 +40,10 @@ impl Dial {
 }
 
 /// Whether no connection was made for what the guard itself lacks, which says nothing about the endpoint.
-pub(super) fn is_own_lack(error: &io::Error) -> bool {
-    Errno::from_io_error(error).is_some_and(|errno| LACKS.contains(&errno))
+pub(super) fn is_own_lack(error: &io::Error, to: IpAddr) -> bool {
+    // On a machine without IPv6 no port leads there, now or later.
+    let is_vain = |errno| errno == Errno::ADDRNOTAVAIL && to.is_ipv6();
+    Errno::from_io_error(error).is_some_and(|errno| LACKS.contains(&errno) && !is_vain(errno))
 }
 
 impl std::str::FromStr for Dial {
@@ -73,12 +75,15 @@ mod tests {
 
     #[test]
     fn what_the_guard_lacks_is_told_from_what_an_endpoint_does() {
-        let of = |errno: Errno| is_own_lack(&io::Error::from_raw_os_error(errno.raw_os_error()));
+        let error = |errno: Errno| io::Error::from_raw_os_error(errno.raw_os_error());
+        let [to, to_v6] = ["10.0.0.1", "2001:db8::1"].map(|to| to.parse().unwrap());
+        let of = |errno| is_own_lack(&error(errno), to);
         assert!(LACKS.into_iter().all(of));
         let endpoints = [Errno::CONNREFUSED, Errno::TIMEDOUT, Errno::HOSTUNREACH];
         assert!(!endpoints.into_iter().any(of));
         // Without a number, as our own timeout is.
-        assert!(!is_own_lack(&io::ErrorKind::TimedOut.into()));
+        assert!(!is_own_lack(&io::ErrorKind::TimedOut.into(), to));
+        assert!(!is_own_lack(&error(Errno::ADDRNOTAVAIL), to_v6));
     }
 
     #[test]

@@ -126,11 +126,11 @@ impl Given {
             return false;
         };
         let left = now.saturating_duration_since(since);
-        if self.waited + left < FREE_AFTER.min(pause_max) {
-            return false;
+        if self.waited + left >= FREE_AFTER.min(pause_max) {
+            self.free();
         }
-        self.free();
-        left >= pause_max || self.end.is_some_and(|end| end <= now)
+        let is_overdue = self.end.is_some_and(|end| end <= now);
+        left >= pause_max || (left >= FREE_AFTER && is_overdue)
     }
 
     /// Lets another have its place: it is the client that takes its time.

@@ -6,10 +6,10 @@ use http::HeaderMap;
 use http::header::HeaderName;
 use regex::Regex;
 
-use super::path::normalise;
 use super::prepare::PrepareError;
 use crate::guard::compile::whole_pattern;
 use crate::guard::config::{Match, PathMatch, TextMatch, ValueMatch};
+use crate::guard::path::spelled;
 
 /// What of a request rules look at.
 pub(super) struct Asked<'a> {
@@ -107,11 +107,6 @@ impl Text {
             Self::Regex(regex) => regex.is_match(value),
         }
     }
-}
-
-/// A path as requests have it.
-fn spelled(path: &str) -> String {
-    normalise(path).map_or_else(|_| path.to_owned(), Cow::into_owned)
 }
 
 fn text(wanted: &TextMatch) -> Result<Text, PrepareError> {

@@ -31,9 +31,9 @@ const READ_BYTES_MAX: usize = 128 * 1024;
 /// limit would wait unseen, for whatever the others take.
 const STREAMS_MAX: usize = 100;
 /// What an HTTP/2 endpoint may send ahead of one client.
-const STREAM_WINDOW: u32 = 256 * 1024;
+const STREAM_WINDOW: u32 = 64 * 1024;
 /// Room for all of them: clients that take nothing must not hold up the answers of the others.
-const CONNECTION_WINDOW: u32 = 32 * 1024 * 1024;
+const CONNECTION_WINDOW: u32 = 8 * 1024 * 1024;
 /// A kept connection may have ended unseen; so many of them are tried before the request is given up.
 const STALE_MAX: usize = 3;
 
@@ -276,7 +276,7 @@ impl Pool {
         let connected = connecting.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()));
         let at = self.at;
         let stream = connected.map_err(|source| {
-            if is_own_lack(&source) {
+            if is_own_lack(&source, self.at.ip()) {
                 SendError::Lacking { at, source }
             } else {
                 SendError::Connect { at, source }
@@ -312,10 +312,11 @@ impl Pool {
         }
         *is_new = true;
         if let Some((_, kind)) = shared.failed.filter(|(since, _)| *since >= asked) {
-            return Err(SendError::Connect {
+            let error = SendError::Connect {
                 at: self.at,
                 source: kind.into(),
-            });
+            };
+            return shared.emptiest().ok_or(error);
         }
         let stream = match self.connect().await {
             Ok(stream) => stream,
@@ -324,7 +325,7 @@ impl Pool {
                 if let SendError::Connect { source, .. } = &error {
                     shared.failed = Some((Instant::now(), source.kind()));
                 }
-                return Err(error);
+                return shared.emptiest().ok_or(error);
             }
         };
         let shaken = http2::Builder::new(TokioExecutor::new())
@@ -352,14 +353,21 @@ impl Shared {
     /// The first connection on which another request has room. Of those behind it that nobody uses one is kept.
     fn with_room(&mut self) -> Option<(http2::SendRequest<Outgoing>, Place)> {
         self.lines.retain(|line| !line.sender.is_closed());
-        let first = self.lines.iter().position(|l| l.load() < STREAMS_MAX)?;
+        let has_room = |line: &Line| line.load() < STREAMS_MAX;
+        let first = self.lines.iter().position(has_room)?;
         let taken = self.lines[first].take();
-        let mut at = 0;
-        self.lines.retain(|line| {
-            at += 1;
-            at <= first + 2 || line.load() > 0
-        });
+        let needed = self.lines.iter().rposition(|line| line.load() > 0);
+        self.lines.truncate(needed.unwrap_or(first) + 2);
         Some(taken)
+    }
+
+    /// What is open serves, if only later, where no other connection can be made.
+    fn emptiest(&mut self) -> Option<(http2::SendRequest<Outgoing>, Place)> {
+        self.lines.retain(|line| !line.sender.is_closed());
+        self.lines
+            .iter()
+            .min_by_key(|line| line.load())
+            .map(Line::take)
     }
 }
 

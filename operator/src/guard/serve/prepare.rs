@@ -38,7 +38,7 @@ pub enum PrepareError {
     HeaderName(String),
     /// It is the guard's own.
     #[error(
-        "a filter must not change header {0:?}, which says where a message ends or how its connection goes on; leave it out"
+        "a filter must not set header {0:?}, which says where a message ends or how its connection goes on; leave it out"
     )]
     Framing(String),
     /// Not visible ASCII.
@@ -446,16 +446,15 @@ impl HeaderChange {
 fn pair((key, value): &(String, String)) -> Result<(HeaderName, HeaderValue), PrepareError> {
     let value = HeaderValue::from_str(value);
     let value = value.map_err(|_| PrepareError::HeaderValue(key.clone()))?;
-    Ok((name(key)?, value))
+    let name = name(key)?;
+    if is_framing(&name) {
+        return Err(PrepareError::Framing(key.clone()));
+    }
+    Ok((name, value))
 }
 
 fn name(text: &str) -> Result<HeaderName, PrepareError> {
-    let name = HeaderName::from_bytes(text.as_bytes());
-    let name = name.map_err(|_| PrepareError::HeaderName(text.to_owned()))?;
-    if is_framing(&name) {
-        return Err(PrepareError::Framing(text.to_owned()));
-    }
-    Ok(name)
+    HeaderName::from_bytes(text.as_bytes()).map_err(|_| PrepareError::HeaderName(text.to_owned()))
 }
 
 impl PathChange {

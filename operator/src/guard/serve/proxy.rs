@@ -26,7 +26,6 @@ use super::matching::Asked;
 use super::metrics::Metrics;
 use super::outgoing::Bounds;
 use super::passing::Passing;
-use super::path::normalise;
 use super::prepare::{NotFound, Rule, Serving};
 use super::protection::{Protection, Stage};
 use super::record::Record;
@@ -34,6 +33,7 @@ use super::room::{Entered, Pass};
 use super::seat::Seat;
 use super::trace::Tracing;
 use crate::guard::config::{Opening, Redirect};
+use crate::guard::path::normalise;
 
 /// What all connections share.
 #[derive(Debug)]

@@ -187,7 +187,7 @@ impl Record {
         match self.tunnel.take() {
             Some(tunnel) => {
                 let shared = Arc::clone(&self.shared);
-                let cut = shared.cut.child_token();
+                let cut = shared.cut.clone();
                 shared.upgraded.spawn(tunnel.carry(self, cut));
             }
             None => response.body_mut().record(self),

@@ -47,7 +47,7 @@ const STREAMS_MAX: u32 = 256;
 /// What waits for a client to take it, of one answer: with all streams 16 MiB.
 const SEND_BYTES_MAX: usize = 64 * 1024;
 /// What a client may send ahead of an endpoint that reads nothing, of one request.
-const STREAM_WINDOW: u32 = 128 * 1024;
+const STREAM_WINDOW: u32 = 256 * 1024;
 /// And of all: one such request does not hold up the others of its connection.
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
 /// Streams that a client opened and reset at once; beyond it the connection ends (rapid reset).
@@ -163,7 +163,7 @@ impl Ports {
                 Ok::<_, Infallible>(answer)
             }
         });
-        let arrived = Arrived::default();
+        let arrived = Arrived::new(self.tracker.clone());
         let builder = builder(arrived.clone());
         let serving = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
         let mut serving = std::pin::pin!(serving);

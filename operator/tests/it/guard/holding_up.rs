@@ -1,17 +1,22 @@
 //! Clients that hold something up: for whom else, and for how long.
 
+use std::convert::Infallible;
 use std::future::pending;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use http::{Request, Response};
 use hyper::body::{Bytes, Incoming};
+use hyper::server::conn::http2;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use operator::guard::config::{Configuration, Filter, HeaderChange, Protocol};
 use operator::guard::serve::Settings;
 use tokio::io::AsyncWriteExt as _;
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::Notify;
 
 use super::support::{
     Body, echo, endpoint, get, metric, ping, routes, serve, serve_with, settings, simple, status,
@@ -44,7 +49,7 @@ fn patient() -> Settings {
     }
 }
 
-async fn http2(at: SocketAddr, window: u32) -> h2::client::SendRequest<Bytes> {
+async fn client(at: SocketAddr, window: u32) -> h2::client::SendRequest<Bytes> {
     let stream = TcpStream::connect(at).await.unwrap();
     let mut builder = h2::client::Builder::new();
     builder.initial_window_size(window);
@@ -80,7 +85,7 @@ async fn requests_that_hang_hold_up_no_others_of_their_endpoint() {
         answers(request)
     });
     let served = serve_with(&patient(), &of_http2(at.await)).await;
-    let mut sender = http2(served.at, 65_535).await;
+    let mut sender = client(served.at, 65_535).await;
     let mut hanging = Vec::new();
     // More than a connection of an ordinary server takes.
     for _ in 0..250 {
@@ -93,11 +98,56 @@ async fn requests_that_hang_hold_up_no_others_of_their_endpoint() {
     assert_eq!(status(&get(served.at, "/little").await), 200);
 }
 
+/// An endpoint of HTTP/2 that takes one connection and no other, and may hold its answers back.
+async fn of_one_connection(asked: Arc<AtomicUsize>, go: Arc<Notify>) -> SocketAddr {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let at = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.unwrap();
+        drop(listener);
+        let service = service_fn(move |_request| {
+            let (asked, go) = (Arc::clone(&asked), Arc::clone(&go));
+            async move {
+                asked.fetch_add(1, Ordering::Relaxed);
+                go.notified().await;
+                go.notify_one();
+                Ok::<_, Infallible>(Response::new(text("late")))
+            }
+        });
+        let builder = http2::Builder::new(TokioExecutor::new());
+        let _ = builder
+            .serve_connection(TokioIo::new(stream), service)
+            .await;
+    });
+    at
+}
+
+#[tokio::test]
+async fn an_endpoint_that_takes_no_second_connection_goes_on_by_its_first() {
+    let (asked, go) = (Arc::new(AtomicUsize::new(0)), Arc::new(Notify::new()));
+    let at = of_one_connection(Arc::clone(&asked), Arc::clone(&go)).await;
+    let served = serve_with(&patient(), &of_http2(at)).await;
+    let mut sender = client(served.at, 65_535).await;
+    let mut answers = Vec::new();
+    for _ in 0..120 {
+        sender = sender.ready().await.unwrap();
+        let request = Request::get("http://a/").body(()).unwrap();
+        answers.push(sender.send_request(request, true).unwrap().0);
+    }
+    let are_all_asked = || asked.load(Ordering::Relaxed) == 120;
+    until("all of them are under way", are_all_asked).await;
+    go.notify_one();
+    for answer in answers {
+        assert_eq!(within("an answer", answer).await.unwrap().status(), 200);
+    }
+    assert!(served.guard.standing().services[0].ejected.is_empty());
+}
+
 #[tokio::test]
 async fn what_the_guard_says_and_nobody_takes_keeps_no_connection() {
     let configuration = routes(vec![("/a", to("ns/app:80"))], &[("ns/app:80", &[])]);
     let served = serve(&configuration).await;
-    let mut sender = http2(served.at, 0).await;
+    let mut sender = client(served.at, 0).await;
     let mut untaken = Vec::new();
     for _ in 0..3 {
         sender = sender.ready().await.unwrap();

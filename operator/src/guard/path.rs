@@ -1,9 +1,9 @@
 //! Paths in one spelling, so that what is matched here is what the endpoint sees.
 //!
 //! A path that two programs may read in two ways is how rules are walked around. What needs no percent sign
-//! is written without one and everything else with one, dot segments are resolved, repeated slashes joined.
-//! What has no single meaning is refused: encoded slashes and backslashes, NUL, segments such as `..;x`, and
-//! `..` above the root.
+//! is written without one and what a path must not hold with one, dot segments are resolved, repeated slashes
+//! joined. What has no single meaning is refused: encoded slashes and backslashes, NUL, segments such as `..;x`,
+//! and `..` above the root.
 
 use std::borrow::Cow;
 
@@ -36,6 +36,11 @@ pub(super) fn normalise(path: &str) -> Result<Cow<'_, str>, BadPath> {
     resolve(&decoded).map(Cow::Owned)
 }
 
+/// The path of a rule as requests have it; one that none can have stays.
+pub(super) fn spelled(path: &str) -> String {
+    normalise(path).map_or_else(|_| path.to_owned(), Cow::into_owned)
+}
+
 /// Whether there is certainly nothing to do; most paths are so.
 fn is_normal(path: &[u8]) -> bool {
     let mut before = 0;
@@ -65,8 +70,8 @@ fn decode(path: &str) -> Result<String, BadPath> {
         match byte {
             b'/' if was_escaped => return Err(BadPath::Ambiguous),
             b'\\' | 0 => return Err(BadPath::Ambiguous),
-            // Servers cut parameters off at one that is not escaped.
-            b';' if was_escaped => escape(byte, &mut decoded),
+            // Some servers read these otherwise if they are not escaped: as a space, or between parameters.
+            b'+' | b';' | b',' | b'=' | b'&' if was_escaped => escape(byte, &mut decoded),
             _ if is_plain(byte) => decoded.push(char::from(byte)),
             _ => escape(byte, &mut decoded),
         }
@@ -156,7 +161,7 @@ mod tests {
             check(spelled, Ok("/caf%C3%A9%7C%7Bx%7D"));
         }
         check("/v1%3Acheck%40x%21", Ok("/v1:check@x!"));
-        check("/a%3bb;c", Ok("/a%3Bb;c"));
+        check("/a%3bb;c%2b+", Ok("/a%3Bb;c%2B+"));
         check("/%e4%bd%a0", Ok("/%E4%BD%A0"));
         check("/.well-known/x", Ok("/.well-known/x"));
     }
