@@ -35,13 +35,16 @@ pub(super) trait Measured {
     fn reports(&self) -> Vec<&Report>;
 }
 
-/// Plays a step, and once more at half of its rates and capacities where the machine could not keep up: what a
-/// void run shows is never told. Returns a line that says so if it was.
+/// Plays a step, and once more at half of its rates and capacities where the machine could not keep up, be it the
+/// generator that was late or a bar that is missed: the guards share its two cores with all else. What a void run
+/// shows is never told, and the bars are the same at half. Returns a line that says so if it was.
 pub(super) async fn measured<M: Measured>(
     play: impl AsyncFn(Share) -> Result<M>,
+    judge: impl Fn(&M, Share) -> Result<()>,
 ) -> Result<(M, Share, String)> {
     let whole = play(Share::Whole).await?;
-    let Some(why) = void(&whole) else {
+    let missed = || judge(&whole, Share::Whole).err().map(|why| why.to_string());
+    let Some(why) = void(&whole).or_else(missed) else {
         return Ok((whole, Share::Whole, String::new()));
     };
     let note = format!("played at half of the rates and capacities: at the whole ones {why}\n");

@@ -56,7 +56,8 @@ impl Measured for Report {
 pub(in crate::tour) async fn overload(stage: &mut Stage) -> Result<String> {
     guards(stage).await?;
     let stage = &*stage;
-    let (report, part, note) = measured(async |part| play(stage, part).await).await?;
+    let holds = |report: &Report, part| judge(report, CODES_WORK.scaled(part).capacity());
+    let (report, part, note) = measured(async |part| play(stage, part).await, holds).await?;
     let capacity = CODES_WORK.scaled(part).capacity();
     let told = told(&report, capacity);
     judge(&report, capacity).with_context(|| told.clone())?;
