@@ -99,7 +99,7 @@ pub(super) struct Pool {
     shared: tokio::sync::Mutex<Shared>,
 }
 
-/// The connections of HTTP/2, the fullest first.
+/// The connections of HTTP/2, in the order in which they are filled: no more than their requests need, and one.
 #[derive(Debug, Default)]
 struct Shared {
     lines: Vec<Line>,
@@ -350,7 +350,7 @@ impl Pool {
 }
 
 impl Shared {
-    /// The first connection on which another request has room. Of those behind it that nobody uses one is kept.
+    /// The first connection on which another request has room. Behind the last that is used one is kept.
     fn with_room(&mut self) -> Option<(http2::SendRequest<Outgoing>, Place)> {
         self.lines.retain(|line| !line.sender.is_closed());
         let has_room = |line: &Line| line.load() < STREAMS_MAX;

@@ -116,9 +116,9 @@ impl Ports {
         client: SocketAddr,
         opening: Opening,
         tls: Arc<ServerConfig>,
-        room: OwnedSemaphorePermit,
+        permit: OwnedSemaphorePermit,
     ) {
-        let seat = Seat::take(room, &self.shared.metrics.connections);
+        let seat = Seat::take(permit, &self.shared.metrics.connections);
         let _ = stream.set_nodelay(true);
         let connection = Connection {
             shared: Arc::clone(&self.shared),
