@@ -11,6 +11,7 @@ pub mod gateway;
 pub mod mutual_tls;
 mod own_headers;
 mod path;
+pub mod ports;
 pub mod rooms;
 pub mod serve;
 pub mod standing;

@@ -62,7 +62,6 @@ use tokio_util::task::TaskTracker;
 
 pub use access_log::{AccessLogError, AccessLogTarget};
 pub use dial::Dial;
-pub use listening::opened;
 pub use prepare::PrepareError;
 pub use room::{RoomFault, RoomLink};
 

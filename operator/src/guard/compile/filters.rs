@@ -14,7 +14,7 @@ use super::conditions::Refusal;
 use crate::guard::own_headers::is_framing;
 
 /// The status where a route gives none.
-const FOUND: u16 = 302;
+const FOUND: i32 = 302;
 
 /// Where filters stand, which decides what they may be.
 #[derive(Clone, Copy)]
@@ -133,7 +133,8 @@ fn headers(change: &HeaderModifier, field: &str) -> Result<HeaderChange, Refusal
     };
     let mut remove = Vec::with_capacity(change.remove.len());
     for (number, name) in change.remove.iter().enumerate() {
-        remove.push(header_name(name, &format!("{field}.remove[{number}]"))?);
+        let name = header_name(name, &format!("{field}.remove[{number}]"))?;
+        remove.push(name.as_str().to_owned());
     }
     Ok(HeaderChange {
         set: pairs(&change.set, "set")?,
@@ -151,13 +152,13 @@ fn set_name(name: &str, field: &str) -> Result<String, Refusal> {
              guard's to say; leave it out"
         )));
     }
-    Ok(name)
+    Ok(name.as_str().to_owned())
 }
 
-/// In small letters.
-fn header_name(name: &str, field: &str) -> Result<String, Refusal> {
+/// Which writes itself in small letters.
+fn header_name(name: &str, field: &str) -> Result<HeaderName, Refusal> {
     match HeaderName::from_bytes(name.as_bytes()) {
-        Ok(name) => Ok(name.as_str().to_owned()),
+        Ok(name) => Ok(name),
         Err(_) => Err(unsupported(format!(
             "{field}: {name:?} is no name of a header; use letters, digits and dashes"
         ))),
@@ -168,15 +169,8 @@ fn redirect(change: &RequestRedirect, matches: &[Match], field: &str) -> Result<
     if let Some(scheme) = &change.scheme {
         url::scheme(scheme).map_err(at(&format!("{field}.scheme")))?;
     }
-    let status = match change.status_code.map(u16::try_from) {
-        None => FOUND,
-        Some(Ok(status)) if url::redirect_status(status).is_ok() => status,
-        Some(_) => {
-            return Err(unsupported(format!(
-                "{field}.statusCode: not supported; use one of 301, 302, 303, 307 and 308"
-            )));
-        }
-    };
+    let status = change.status_code.unwrap_or(FOUND);
+    let status = url::redirect_status(status).map_err(at(&format!("{field}.statusCode")))?;
     let port = match change.port {
         None => None,
         Some(port) => Some(super::port_number(port).ok_or_else(|| {

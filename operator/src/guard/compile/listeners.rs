@@ -6,6 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
 use super::super::config::{Certificate, Hostname};
 use super::super::gateway::{self, GROUP, Gateway, ObjectReference, RouteKind};
+use super::super::ports::opened_for;
 use super::certificates;
 use super::conditions::Refusal;
 use super::grants::Reference;
@@ -169,11 +170,8 @@ fn unusable(
             ),
         ));
     }
-    if super::port_number(listener.port).is_none() {
-        return Some(Refusal::new(
-            "PortUnavailable",
-            format!("{field}.port: {} is no port; use 1 to 65535", listener.port),
-        ));
+    if let Some(refusal) = unavailable(listener.port, field) {
+        return Some(refusal);
     }
     match mode {
         Some("Terminate" | "") | None => {}
@@ -190,6 +188,24 @@ fn unusable(
         ));
     }
     None
+}
+
+/// Why a port cannot be opened.
+fn unavailable(port: i32, field: &str) -> Option<Refusal> {
+    let why = match super::port_number(port) {
+        None => format!("{port} is no port; use 1 to 65535"),
+        Some(number) => {
+            let low = opened_for(number)?;
+            format!(
+                "guards open {port} for port {low} of Gateways, and 10001 to 11023 for all below 1024; use {low}, or \
+                 one that is not among them"
+            )
+        }
+    };
+    Some(Refusal::new(
+        "PortUnavailable",
+        format!("{field}.port: {why}"),
+    ))
 }
 
 /// Whether HTTPRoutes are among the kinds that are allowed.

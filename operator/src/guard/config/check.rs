@@ -89,7 +89,8 @@ fn check_redirect(wanted: &Redirect) -> Result<(), Bad> {
         return Err(("redirect.port", "0 is no port; use 1 to 65535".to_owned()));
     }
     check_path(wanted.path.as_ref()).map_err(|why| ("redirect.path", why))?;
-    url::redirect_status(wanted.status).map_err(|why| ("redirect.status", why))
+    let status = url::redirect_status(wanted.status.into());
+    status.map(|_| ()).map_err(|why| ("redirect.status", why))
 }
 
 fn check_rewrite(wanted: &Rewrite) -> Result<(), Bad> {

@@ -38,11 +38,11 @@ pub(crate) fn scheme(scheme: &str) -> Result<(), String> {
 }
 
 /// Whether clients go elsewhere by a status: some of the 3xx say other things.
-pub(crate) fn redirect_status(status: u16) -> Result<(), String> {
-    if !REDIRECTS.contains(&status) {
-        return Err(format!(
-            "{status} sends nobody elsewhere; use one of 301, 302, 303, 307 and 308"
-        ));
-    }
-    Ok(())
+pub(crate) fn redirect_status(status: i32) -> Result<u16, String> {
+    let known = u16::try_from(status).ok();
+    known
+        .filter(|known| REDIRECTS.contains(known))
+        .ok_or_else(|| {
+            format!("{status} sends nobody elsewhere; use one of 301, 302, 303, 307 and 308")
+        })
 }

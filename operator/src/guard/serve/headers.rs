@@ -2,20 +2,16 @@
 
 use std::net::IpAddr;
 
-use http::header::{
-    CONNECTION, FORWARDED, HeaderName, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER,
-    TRANSFER_ENCODING, UPGRADE,
-};
+use http::header::{CONNECTION, FORWARDED, HeaderName, TE, UPGRADE};
 use http::{HeaderMap, HeaderValue, Version};
 
-const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
-const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+use crate::guard::own_headers::HOP_BY_HOP;
+
 pub(super) const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 pub(super) const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
 pub(super) const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
-const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 const WEBSOCKET: &[u8] = b"websocket";
 const TRAILERS: HeaderValue = HeaderValue::from_static("trailers");
 
@@ -29,8 +25,8 @@ pub(super) struct Client<'a> {
     pub(super) port: u16,
 }
 
-/// Removes what is meant for one connection only, by RFC 9110 section 7.6.1. Returns whether the
-/// message asks for another protocol, which the caller has to carry over itself.
+/// Removes what is meant for one connection only, and what the message itself names so. Returns whether it asks
+/// for another protocol, which the caller has to carry over itself.
 pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap) -> Option<HeaderValue> {
     let wants_trailers = headers
         .get_all(TE)
@@ -42,19 +38,8 @@ pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap) -> Option<HeaderValue> {
         for name in named {
             headers.remove(name);
         }
-        headers.remove(CONNECTION);
     }
-    for name in [
-        KEEP_ALIVE,
-        PROXY_CONNECTION,
-        PROXY_AUTHENTICATE,
-        PROXY_AUTHORIZATION,
-        TE,
-        TRAILER,
-        TRANSFER_ENCODING,
-        UPGRADE,
-        HTTP2_SETTINGS,
-    ] {
+    for name in &HOP_BY_HOP {
         headers.remove(name);
     }
     // gRPC servers refuse calls of clients that do not say so.

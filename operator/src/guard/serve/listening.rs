@@ -14,10 +14,8 @@ use super::proxy::Shared;
 use super::server::Ports;
 use super::tls;
 use crate::guard::config::Opening;
+use crate::guard::ports::opened;
 
-/// Ports below 1024 need rights that a guard shall not have; they are served so much higher.
-const PRIVILEGED: u16 = 1024;
-const SHIFT: u16 = 10_000;
 /// After this a port that could not be opened is tried again: what took it may be gone by then, and
 /// an attempt costs three system calls.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -29,15 +27,6 @@ pub(super) struct Listening {
     ports: Ports,
     /// Ports that are wanted, open or not yet, with what ends them.
     wanted: Mutex<BTreeMap<Opening, CancellationToken>>,
-}
-
-/// The port that is really opened for a Gateway's port.
-pub fn opened(port: u16) -> u16 {
-    if port < PRIVILEGED {
-        port + SHIFT
-    } else {
-        port
-    }
 }
 
 impl Listening {

@@ -27,7 +27,7 @@ const SECONDS: [f64; 14] = [
 const NO_ROUTE: &str = "";
 
 /// How requests of a route end, as labels.
-const OUTCOMES: [&str; 4] = ["Passed", "Failed", "Refused", "ClientGone"];
+const OUTCOMES: [&str; 5] = ["Passed", "Failed", "Refused", "ClientGone", "Drained"];
 /// What becomes of retries, as labels.
 const RETRY_OUTCOMES: [&str; 4] = ["Recovered", "Failed", "OverBudget", "TooLong"];
 
@@ -42,6 +42,8 @@ pub(super) enum Outcome {
     Guard,
     /// The client left before there was an answer.
     Gone,
+    /// The guard ended before there was one.
+    Drained,
 }
 
 /// All counters of a serving guard.
@@ -91,6 +93,7 @@ pub(super) struct RouteMetrics {
     failed: IntCounter,
     refused: IntCounter,
     gone: IntCounter,
+    drained: IntCounter,
     by_rule: IntCounterVec,
     seconds: Histogram,
 }
@@ -215,6 +218,7 @@ impl Metrics {
             Outcome::Failed => of.failed.inc(),
             Outcome::Guard => of.refused.inc(),
             Outcome::Gone => of.gone.inc(),
+            Outcome::Drained => of.drained.inc(),
         }
         of.seconds.observe(took.as_secs_f64());
     }
@@ -267,7 +271,7 @@ fn route(
     refused: &IntCounterVec,
     seconds: &HistogramVec,
 ) -> RouteMetrics {
-    let [passed, failed, refused_by_us, gone] =
+    let [passed, failed, refused_by_us, gone, drained] =
         OUTCOMES.map(|outcome| requests.with_label_values(&[name, outcome]));
     RouteMetrics {
         name: name.to_owned(),
@@ -275,6 +279,7 @@ fn route(
         failed,
         refused: refused_by_us,
         gone,
+        drained,
         by_rule: refused.clone(),
         seconds: seconds.with_label_values(&[name]),
     }

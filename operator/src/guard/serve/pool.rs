@@ -5,7 +5,7 @@
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use http::{Request, Response};
@@ -96,16 +96,15 @@ pub(super) struct Pool {
     protocol: Protocol,
     in_flight: AtomicUsize,
     idle: Mutex<Vec<(http1::SendRequest<Outgoing>, Instant)>>,
-    shared: tokio::sync::Mutex<Shared>,
+    lines: Mutex<Lines>,
+    /// Held by who makes the next of them. When none could be made, and why: who waited for that attempt need not
+    /// make it again.
+    failed: tokio::sync::Mutex<Option<(Instant, std::io::ErrorKind)>>,
 }
 
 /// The connections of HTTP/2, in the order in which they are filled: no more than their requests need, and one.
 #[derive(Debug, Default)]
-struct Shared {
-    lines: Vec<Line>,
-    /// When none could be made, and why: who waited for that attempt need not make it again.
-    failed: Option<(Instant, std::io::ErrorKind)>,
-}
+struct Lines(Vec<Line>);
 
 /// A connection that many requests use at a time.
 #[derive(Debug)]
@@ -134,7 +133,8 @@ impl Pool {
             protocol,
             in_flight: AtomicUsize::new(0),
             idle: Mutex::default(),
-            shared: tokio::sync::Mutex::default(),
+            lines: Mutex::default(),
+            failed: tokio::sync::Mutex::default(),
         }
     }
 
@@ -301,31 +301,35 @@ impl Pool {
         Ok(sender)
     }
 
+    /// A place on a connection, or on a new one. Who finds room never waits for who makes one.
     async fn shared_http2(
         &self,
         is_new: &mut bool,
     ) -> Result<(http2::SendRequest<Outgoing>, Place), SendError> {
+        if let Some(line) = self.lines().with_room() {
+            return Ok(line);
+        }
         let asked = Instant::now();
-        let mut shared = self.shared.lock().await;
-        if let Some(line) = shared.with_room() {
+        let mut failed = self.failed.lock().await;
+        if let Some(line) = self.lines().with_room() {
             return Ok(line);
         }
         *is_new = true;
-        if let Some((_, kind)) = shared.failed.filter(|(since, _)| *since >= asked) {
+        if let Some((_, kind)) = failed.filter(|(since, _)| *since >= asked) {
             let error = SendError::Connect {
                 at: self.at,
                 source: kind.into(),
             };
-            return shared.emptiest().ok_or(error);
+            return self.lines().emptiest().ok_or(error);
         }
         let stream = match self.connect().await {
             Ok(stream) => stream,
             Err(error) => {
                 // What the guard lacks is found out at once, by each for itself.
                 if let SendError::Connect { source, .. } = &error {
-                    shared.failed = Some((Instant::now(), source.kind()));
+                    *failed = Some((Instant::now(), source.kind()));
                 }
-                return shared.emptiest().ok_or(error);
+                return self.lines().emptiest().ok_or(error);
             }
         };
         let shaken = http2::Builder::new(TokioExecutor::new())
@@ -344,30 +348,31 @@ impl Pool {
         let under_way = Arc::default();
         let line = Line { sender, under_way };
         let taken = line.take();
-        shared.lines.push(line);
+        self.lines().0.push(line);
         Ok(taken)
+    }
+
+    fn lines(&self) -> MutexGuard<'_, Lines> {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Shared {
+impl Lines {
     /// The first connection on which another request has room. Behind the last that is used one is kept.
     fn with_room(&mut self) -> Option<(http2::SendRequest<Outgoing>, Place)> {
-        self.lines.retain(|line| !line.sender.is_closed());
+        self.0.retain(|line| !line.sender.is_closed());
         let has_room = |line: &Line| line.load() < STREAMS_MAX;
-        let first = self.lines.iter().position(has_room)?;
-        let taken = self.lines[first].take();
-        let needed = self.lines.iter().rposition(|line| line.load() > 0);
-        self.lines.truncate(needed.unwrap_or(first) + 2);
+        let first = self.0.iter().position(has_room)?;
+        let taken = self.0[first].take();
+        let needed = self.0.iter().rposition(|line| line.load() > 0);
+        self.0.truncate(needed.unwrap_or(first) + 2);
         Some(taken)
     }
 
     /// What is open serves, if only later, where no other connection can be made.
     fn emptiest(&mut self) -> Option<(http2::SendRequest<Outgoing>, Place)> {
-        self.lines.retain(|line| !line.sender.is_closed());
-        self.lines
-            .iter()
-            .min_by_key(|line| line.load())
-            .map(Line::take)
+        self.0.retain(|line| !line.sender.is_closed());
+        self.0.iter().min_by_key(|line| line.load()).map(Line::take)
     }
 }
 
@@ -417,4 +422,40 @@ fn is_refused(error: &hyper::Error) -> bool {
     };
     let is_refused = cause.reason() == Some(h2::Reason::REFUSED_STREAM);
     cause.is_remote() && (cause.is_go_away() || is_refused)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use futures::FutureExt as _;
+    use tokio::net::TcpSocket;
+
+    use super::*;
+
+    /// An address that takes one connection; a second is neither made nor refused.
+    fn of_one_connection() -> (tokio::net::TcpListener, SocketAddr) {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+        let listener = socket.listen(0).unwrap();
+        let at = listener.local_addr().unwrap();
+        (listener, at)
+    }
+
+    #[tokio::test]
+    async fn who_finds_room_does_not_wait_for_who_makes_a_connection() {
+        let (_listener, at) = of_one_connection();
+        let pool = Pool::new(at, Protocol::H2c);
+        let mut places = Vec::new();
+        for _ in 0..STREAMS_MAX {
+            places.push(pool.shared_http2(&mut false).await.unwrap());
+        }
+        let mut is_new = false;
+        let mut beyond = Box::pin(pool.shared_http2(&mut is_new));
+        assert!(beyond.as_mut().now_or_never().is_none());
+        places.pop();
+        let mut is_new = false;
+        let next = pool.shared_http2(&mut is_new).now_or_never();
+        assert!(next.is_some_and(|place| place.is_ok()));
+    }
 }

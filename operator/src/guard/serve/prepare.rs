@@ -25,6 +25,16 @@ pub enum PrepareError {
     /// One of its fields.
     #[error("a field cannot be used")]
     Field(#[from] config::Fault),
+    /// One of its rules.
+    #[error("rule {rule:?} of route {route:?} cannot be used")]
+    Rule {
+        /// `namespace/route`.
+        route: String,
+        /// Its name or number.
+        rule: String,
+        /// What is wrong with it.
+        source: Box<PrepareError>,
+    },
     /// It is refused by the regex library.
     #[error("{expression:?} is no regular expression that can be used")]
     Regex {
@@ -64,16 +74,9 @@ pub enum PrepareError {
         /// What is wrong with it.
         source: shield::OutlierFault,
     },
-    /// When its requests are sent again.
-    #[error("retries of rule {rule:?} of route {route:?} cannot be used: {why}")]
-    Retries {
-        /// `namespace/route`.
-        route: String,
-        /// Its name or number.
-        rule: String,
-        /// What is wrong with it, and what is allowed.
-        why: String,
-    },
+    /// When its requests are sent again: what is wrong, and what is allowed.
+    #[error("retries cannot be used: {0}")]
+    Retries(String),
     /// A name without an object.
     #[error("waiting room {0:?} does not exist")]
     NoRoom(String),
@@ -96,6 +99,16 @@ pub enum PrepareError {
         /// What is wrong with it.
         why: String,
     },
+}
+
+impl PrepareError {
+    fn of(self, rule: &config::Rule) -> Self {
+        Self::Rule {
+            route: rule.route.clone(),
+            rule: rule.name.clone(),
+            source: Box::new(self),
+        }
+    }
 }
 
 /// What is served with.
@@ -234,9 +247,9 @@ impl Serving {
         let mut rules = Vec::new();
         for rule in &wanted.rules {
             let of_retries = metrics.retries_of(&rule.route);
-            let retrying = Retrying::prepare(rule, &before.budgets, &mut budgets, of_retries)?;
-            let rule = Rule::prepare(rule, &of, metrics, retrying)?;
-            rules.push(Arc::new(rule));
+            let retrying = Retrying::prepare(rule, &before.budgets, &mut budgets, of_retries);
+            let prepared = retrying.and_then(|of_it| Rule::prepare(rule, &of, metrics, of_it));
+            rules.push(Arc::new(prepared.map_err(|why| why.of(rule))?));
         }
         let mut ports = BTreeMap::new();
         for port in &wanted.ports {
@@ -268,7 +281,7 @@ impl Port {
                 let entries = host
                     .entries
                     .iter()
-                    .map(|entry| Entry::prepare(entry, rules));
+                    .map(|entry| Entry::prepare(entry, rules, &all.rules));
                 hosts.push((
                     host.hostname.clone(),
                     entries.collect::<Result<Vec<_>, _>>()?,
@@ -319,12 +332,16 @@ impl Port {
 }
 
 impl Entry {
-    fn prepare(wanted: &config::Entry, rules: &[Arc<Rule>]) -> Result<Self, PrepareError> {
-        let rule = rules
-            .get(wanted.rule)
-            .ok_or(PrepareError::NoRule(wanted.rule))?;
+    fn prepare(
+        wanted: &config::Entry,
+        rules: &[Arc<Rule>],
+        written: &[config::Rule],
+    ) -> Result<Self, PrepareError> {
+        let rule = rules.get(wanted.rule).zip(written.get(wanted.rule));
+        let (rule, written) = rule.ok_or(PrepareError::NoRule(wanted.rule))?;
+        let matcher = Matcher::prepare(&wanted.matches);
         Ok(Self {
-            matcher: Matcher::prepare(&wanted.matches)?,
+            matcher: matcher.map_err(|why| why.of(written))?,
             rule: Arc::clone(rule),
         })
     }

@@ -162,13 +162,22 @@ impl Record {
 
     /// An answer that had begun broke off; what was said first stays.
     pub(super) fn broke(&mut self, why: Why) {
-        // Whoever is still there when the guard cuts what is under way has not gone.
-        let why = if why == Why::ClientGone && self.shared.cut.is_cancelled() {
-            Why::Drained
+        let why = if why == Why::ClientGone {
+            self.gone().1
         } else {
             why
         };
         self.why.get_or_insert(why.name());
+    }
+
+    /// What it means that nobody waits any more: whoever is still there when the guard cuts what is under way has
+    /// not gone.
+    fn gone(&self) -> (Outcome, Why) {
+        if self.shared.cut.is_cancelled() {
+            (Outcome::Drained, Why::Drained)
+        } else {
+            (Outcome::Gone, Why::ClientGone)
+        }
     }
 
     /// This is the answer. The record ends when its body does.
@@ -251,8 +260,9 @@ impl Drop for Record {
     fn drop(&mut self) {
         let status = self.status.unwrap_or(CLIENT_GONE);
         if self.status.is_none() {
-            self.broke(Why::ClientGone);
-            self.count(Outcome::Gone);
+            let (outcome, why) = self.gone();
+            self.broke(why);
+            self.count(outcome);
         }
         self.log(status);
         if let Some(trace) = self.trace.take() {

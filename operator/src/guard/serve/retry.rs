@@ -113,14 +113,9 @@ impl Retrying {
                 metrics,
             });
         };
-        let bad = |why: String| PrepareError::Retries {
-            route: wanted.route.clone(),
-            rule: wanted.name.clone(),
-            why,
-        };
         if retries.attempts > ATTEMPTS_MAX {
             let given = retries.attempts;
-            return Err(bad(format!(
+            return Err(PrepareError::Retries(format!(
                 "attempts is {given}, allowed is 0 to {ATTEMPTS_MAX}"
             )));
         }
@@ -134,7 +129,10 @@ impl Retrying {
                 percent,
                 ..BudgetSettings::default()
             };
-            Arc::new(RetryBudget::new(settings).map_err(|fault| bad(fault.to_string()))?)
+            Arc::new(
+                RetryBudget::new(settings)
+                    .map_err(|fault| PrepareError::Retries(fault.to_string()))?,
+            )
         };
         next.0.insert(key, (percent, Arc::clone(&budget)));
         Ok(Self {
@@ -314,11 +312,11 @@ mod tests {
     }
 
     #[test]
-    fn numbers_out_of_bounds_are_refused_with_the_route_and_the_field() {
+    fn numbers_out_of_bounds_are_refused_with_what_is_allowed() {
         let error = retrying(&rule(4, &ALL), &Budgets::default()).unwrap_err();
         let error = error.to_string();
         assert!(
-            error.contains("ns/route") && error.contains("attempts is 4, allowed is 0 to 3"),
+            error.contains("attempts is 4, allowed is 0 to 3"),
             "{error}"
         );
     }

@@ -176,15 +176,26 @@ async fn connections_that_changed_their_protocol_count_until_they_end() {
 #[tokio::test]
 async fn a_filter_that_says_where_a_message_ends_is_refused() {
     let served = serve(&simple(&[endpoint(answers).await])).await;
-    for name in ["Content-Length", "transfer-encoding", "Connection", "te"] {
+    for name in [
+        "Content-Length",
+        "transfer-encoding",
+        "Connection",
+        "te",
+        "http2-settings",
+    ] {
         let mut configuration = simple(&[served.at]);
         configuration.ports[0].port = served.at.port();
         configuration.rules[0].filters = vec![Filter::ResponseHeaders(HeaderChange {
             set: vec![(name.into(), "3".into())],
             ..HeaderChange::default()
         })];
+        configuration.rules[0].route = "ns/web".into();
         let refused = served.guard.apply(&configuration).await.unwrap_err();
-        assert!(format!("{refused:?}").contains(name), "{refused:?}");
+        let refused = format!("{refused:?}");
+        assert!(
+            refused.contains(name) && refused.contains("ns/web"),
+            "{refused}"
+        );
     }
     assert!(get(served.at, "/").await.ends_with("little"));
 }

@@ -164,6 +164,10 @@ async fn what_a_drain_cuts_is_logged_as_cut_by_the_guard() {
     let told: BTreeMap<_, _> = lines.iter().map(told).collect();
     let drained = [101, 499].map(|status| (Some(status), json!("Drained")));
     assert_eq!(told, BTreeMap::from(drained));
+    for (outcome, count) in [("Drained", 1.0), ("ClientGone", 0.0)] {
+        let counted = metric(&served, "jiuzhou_requests_total", &[("outcome", outcome)]);
+        assert!((counted - count).abs() < 0.5, "{outcome}: {counted}");
+    }
 }
 
 #[derive(Clone, Debug, Default)]
