@@ -112,6 +112,12 @@ impl Intake {
         (Self(Some(source)), Outgoing(Some(reader)))
     }
 
+    /// That of a request without a body.
+    #[cfg(test)]
+    pub(super) fn nothing() -> Self {
+        Self(None)
+    }
+
     /// The body once more, from its beginning; none if it is not known any longer.
     pub(super) fn again(&self) -> Option<Outgoing> {
         let Some(source) = &self.0 else {
@@ -150,11 +156,25 @@ impl Intake {
         self.0.as_ref().and_then(|source| lock(source).last)
     }
 
+    /// How much of this time the target has had all that came: what the client takes to send is not the target's,
+    /// and nothing is while it is still to send.
+    pub(super) fn waited(&self, elapsed: Duration) -> Duration {
+        let Some(source) = &self.0 else {
+            return elapsed;
+        };
+        let source = lock(source);
+        if source.is_awaited() {
+            return Duration::ZERO;
+        }
+        let last = source.last.map(|last| last.elapsed());
+        last.map_or(elapsed, |last| last.min(elapsed))
+    }
+
     /// The time is over. Where the client is still to send, it is too slow, and the endpoint waited as well.
     pub(super) fn end(&self) {
         if let Some(source) = &self.0 {
             let mut state = lock(source);
-            if state.pause.is_some() && !state.has_ended {
+            if state.is_awaited() {
                 state.fault.get_or_insert(Fault::TooSlow);
             }
         }
@@ -248,6 +268,11 @@ impl Source {
                 Poll::Ready(Some(Err(BodyError::TooSlow)))
             }
         }
+    }
+
+    /// Whether the endpoint would take more than there is.
+    fn is_awaited(&self) -> bool {
+        self.pause.is_some() && !self.has_ended
     }
 
     /// Takes a part into account, and leaves nothing of trailers that must not pass.

@@ -23,6 +23,7 @@ use super::protection::{Clock, Guarded};
 use super::proxy::Connection;
 use super::record::Record;
 use super::retry::{Failure, Verdict};
+use super::room::Pass;
 use super::tunnel::Tunnel;
 
 /// A request that is on its way.
@@ -69,6 +70,7 @@ impl Passing<'_> {
         &self,
         mut request: Request<Incoming>,
         mut guarded: Option<Guarded>,
+        let_in: Option<&mut Pass>,
         record: &mut Record,
     ) -> Result<Response<Answer>, Reason> {
         let end = self.rule.request_timeout.map(|span| Instant::now() + span);
@@ -94,6 +96,9 @@ impl Passing<'_> {
         let request = Request::from_parts(head, body);
         if let Some(guarded) = &mut guarded {
             guarded.sent(intake.clone());
+        }
+        if let Some(let_in) = let_in {
+            let_in.sent(intake.clone());
         }
         let course = self.course(&request, intake, is_kept, end, record);
         let sent = course.run(request).await;

@@ -256,7 +256,9 @@ impl Visit {
             service,
             prefix,
         };
-        Ok(passing.pass(request, guarded, record).await?)
+        Ok(passing
+            .pass(request, guarded, self.pass.as_mut(), record)
+            .await?)
     }
 
     fn end(mut self, answered: Result<Response<Answer>, Refusal>) -> Response<Answer> {

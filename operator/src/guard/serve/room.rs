@@ -40,6 +40,7 @@ use crate::guard::config::{TicketKey, WaitingRoom};
 use carry::Carrier;
 use live::Live;
 use page::Language;
+use pass::PATIENCE;
 
 /// Bytes of a key of tickets: as many as the signature has.
 const SECRET: usize = 32;
@@ -219,6 +220,12 @@ impl Room {
         let slow = self.settings.open_when().p99_over;
         let is_slow = slow.is_some_and(|limit| elapsed > limit);
         self.live.observe(is_error, is_slow);
+    }
+
+    /// Who leaves sooner did so within the time that the service may take.
+    fn patience(&self) -> Duration {
+        let slow = self.settings.open_when().p99_over;
+        slow.map_or(PATIENCE, |limit| limit.max(PATIENCE))
     }
 
     /// How long a ticket of somebody who is in can be good for, and a little more.

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use http::{Response, StatusCode};
+use http::{Request, Response, StatusCode};
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
 use operator::guard::config::{Configuration, Rule};
 use operator::guard::rooms::{BEAT, Coordinator, RoomSummaries, RoomWords};
 use operator::guard::serve::{Guard, RoomLink};
@@ -283,6 +285,44 @@ async fn the_queue_opens_on_errors_and_whoever_waited_is_let_in() {
         }
     };
     within("it is their turn", let_in).await;
+}
+
+/// A body of four bytes of which only some come, the last of them after two seconds.
+async fn upload(at: SocketAddr, ticket: String, bytes: usize) {
+    let mut stream = TcpStream::connect(at).await.unwrap();
+    let head = format!("POST / HTTP/1.1\r\nhost: a.example\r\n{ticket}content-length: 4\r\n\r\n");
+    stream.write_all(head.as_bytes()).await.unwrap();
+    for byte in b"slow".iter().take(bytes) {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        if stream.write_all(&[*byte]).await.is_err() {
+            return;
+        }
+    }
+    if bytes == 4 {
+        let _ = within("an answer", stream.read(&mut [0; 512])).await;
+    }
+}
+
+#[tokio::test]
+async fn who_sends_slowly_or_leaves_while_still_to_send_does_not_open_the_room() {
+    let mut room = room(1_000_000);
+    room["openWhen"] = json!({"p99Over": {"secs": 1, "nanos": 0}, "errorPercent": 1});
+    let reading = endpoint(async |request: Request<Incoming>| {
+        let _ = request.into_body().collect().await;
+        Response::new(text(""))
+    });
+    let served = serve(&queued(reading.await, &room)).await;
+    let mine = cookie(&ask(served.at, "").await);
+    // Distress of three seconds opens a room, and of a hundred requests that end meanwhile nine are such uploads.
+    for _ in 0..25 {
+        tokio::spawn(upload(served.at, mine.clone(), 4));
+        tokio::spawn(upload(served.at, mine.clone(), 3));
+        for _ in 0..20 {
+            ask(served.at, &mine).await;
+        }
+        tokio::time::sleep(Duration::from_millis(250)).await;
+    }
+    assert_eq!(status(&ask(served.at, "").await), 200);
 }
 
 #[tokio::test]

@@ -9,16 +9,19 @@ use shield::Time;
 use super::Room;
 use super::carry::{Carriage, Stamp};
 use super::page::Language;
+use crate::guard::serve::outgoing::Intake;
 
-/// A client that leaves this late left because it waited; one that leaves earlier says nothing about
-/// the target.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// A client that leaves this late left because it waited, unless the service may take longer; one that
+/// leaves earlier says nothing about the target.
+pub(super) const PATIENCE: Duration = Duration::from_secs(1);
 
 /// A request that may go on. How it ends is what opens the room.
 #[derive(Debug)]
 pub(in crate::guard::serve) struct Pass {
     room: Arc<Room>,
     since: Time,
+    /// Of what is sent; none before.
+    intake: Option<Intake>,
     stamp: Option<Stamp>,
     /// Whether how it ends is still to be told.
     is_open: bool,
@@ -49,6 +52,7 @@ impl Pass {
         Self {
             room,
             since,
+            intake: None,
             stamp,
             is_open: true,
         }
@@ -59,6 +63,7 @@ impl Pass {
         Self {
             room,
             since,
+            intake: None,
             stamp: None,
             is_open: false,
         }
@@ -71,6 +76,13 @@ impl Pass {
         }
     }
 
+    /// From here on the target is asked. What the request waited for before, such as the pause that a
+    /// limit wants, was not the target's doing.
+    pub(in crate::guard::serve) fn sent(&mut self, intake: Intake) {
+        self.since = self.room.common.clock.now();
+        self.intake = Some(intake);
+    }
+
     /// How the request ended: whether the service failed it, or none where that says nothing about
     /// the service.
     pub(in crate::guard::serve) fn ended(&mut self, is_error: Option<bool>) {
@@ -78,20 +90,29 @@ impl Pass {
             return;
         }
         if let Some(is_error) = is_error {
-            self.room.observe(self.elapsed(), is_error);
+            self.room.observe(self.waited(), is_error);
         }
     }
 
-    fn elapsed(&self) -> Duration {
-        self.room.common.clock.now().since(self.since)
+    /// How long the target has had the request as far as it is there.
+    fn waited(&self) -> Duration {
+        let elapsed = self.room.common.clock.now().since(self.since);
+        let intake = self.intake.as_ref();
+        intake.map_or(elapsed, |intake| intake.waited(elapsed))
     }
 }
 
 impl Drop for Pass {
     fn drop(&mut self) {
+        if !self.is_open {
+            return;
+        }
+        let waited = self.waited();
+        // Neither what was not sent nor what its client is still to send says anything about the target.
+        let is_faulty = self.intake.as_ref().is_none_or(Intake::is_faulty);
         // Else a service that hangs would never be found out by clients that give up.
-        if self.is_open && self.elapsed() >= PATIENCE {
-            self.room.observe(self.elapsed(), true);
+        if waited >= self.room.patience() && !is_faulty {
+            self.room.observe(waited, true);
         }
     }
 }

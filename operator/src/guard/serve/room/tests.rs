@@ -12,6 +12,7 @@ use shield::ticket::{GuardId, Wall};
 use super::clock::Clock;
 use super::*;
 use crate::guard::rooms::{BEAT, Coordinator, RoomSummaries, RoomWords, SETTLE};
+use crate::guard::serve::outgoing::Intake;
 
 const NAME: &str = "health/code";
 const START: u64 = 1_790_000_000_000;
@@ -399,15 +400,56 @@ fn a_room_of_each_instance_hears_no_coordinator() {
 #[test]
 fn requests_that_clients_give_up_open_the_room_too() {
     let mut fleet = Fleet::of(2, &json!({}));
+    give_up(&mut fleet, true);
+    assert!(fleet.guards[0].is_open() && fleet.guards[1].is_open());
+}
+
+#[test]
+fn who_leaves_within_the_time_that_the_service_may_take_does_not_open_the_room() {
+    let slow = json!({"p99Over": {"secs": 3, "nanos": 0}, "errorPercent": 5});
+    let mut fleet = Fleet::of(1, &json!({"openWhen": slow}));
+    give_up(&mut fleet, true);
+    assert!(!fleet.guards[0].is_open());
+}
+
+#[test]
+fn who_leaves_before_the_service_was_asked_does_not_open_the_room() {
+    let mut fleet = Fleet::of(1, &json!({}));
+    give_up(&mut fleet, false);
+    assert!(!fleet.guards[0].is_open());
+}
+
+#[test]
+fn the_time_before_the_service_is_asked_does_not_open_the_room() {
+    let slow = json!({"p99Over": {"secs": 1, "nanos": 0}});
+    let mut fleet = Fleet::of(1, &json!({"openWhen": slow}));
+    let mut paced = crowd(&fleet);
+    fleet.pass(Duration::from_secs(2));
+    for asked in &mut paced {
+        let pass = asked.pass.as_mut().unwrap();
+        pass.sent(Intake::nothing());
+        pass.ended(Some(false));
+    }
+    fleet.pass(Duration::from_secs(5));
+    assert!(!fleet.guards[0].is_open());
+}
+
+/// Three hundred requests of somebody who is in.
+fn crowd(fleet: &Fleet) -> Vec<Asked> {
     let ticket = fleet.guards[0].ask(None).ticket;
-    let mut hanging: Vec<Asked> = Vec::new();
-    for _ in 0..300 {
-        hanging.push(fleet.guards[0].ask(ticket.as_deref()));
+    let ask = |_| fleet.guards[0].ask(ticket.as_deref());
+    (0..300).map(ask).collect()
+}
+
+/// A crowd leaves after two seconds, and the room has time to be opened by that.
+fn give_up(fleet: &mut Fleet, is_sent: bool) {
+    let mut hanging = crowd(fleet);
+    for asked in hanging.iter_mut().filter(|_| is_sent) {
+        asked.pass.as_mut().unwrap().sent(Intake::nothing());
     }
     fleet.pass(Duration::from_secs(2));
     drop(hanging);
     fleet.pass(Duration::from_secs(5));
-    assert!(fleet.guards[0].is_open() && fleet.guards[1].is_open());
 }
 
 #[test]
