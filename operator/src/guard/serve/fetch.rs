@@ -2,7 +2,7 @@
 //! fetches what is new.
 //!
 //! ```text
-//! begin:  report ─ shares and newest ─ fetch ─ serve       or, where control is away, serve what is stored
+//! begin:  report ─ shares, words, newest ─ fetch ─ serve   or, where control is away, serve what is stored
 //! then:   report ─ shares ─ (newer? fetch ─ prepare ─ serve ─ store) ─ pause, again
 //! ```
 //!
@@ -28,6 +28,7 @@ use super::{ApplyError, Guard, RoomLink, store};
 use crate::guard::config::Configuration;
 use crate::guard::exchange::{Answer, ByRule, HOLD, LEASE, PERIOD, Refused, Report};
 use crate::guard::mutual_tls::{Files, TlsError};
+use crate::guard::rooms::SETTLE;
 use crate::runtime::backoff::{Backoff, random_unit};
 use crate::runtime::errors::chain;
 use link::Link;
@@ -39,6 +40,11 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// So long it waits for its parts where control answers and has none for it: until the lease of whoever
 /// holds them has run out, and some exchanges.
 const PARTS_PATIENCE: Duration = LEASE.saturating_add(Duration::from_secs(5));
+/// So long it waits, from when control names a configuration, for a word of each of its rooms: without one it
+/// takes them for empty, and lets people in past all who wait. A coordinator that begins is silent for a second,
+/// and of very many guards each hears a word in two exchanges. It is not longer, since where all guards begin at
+/// once, or where there is too much to be said of rooms, nobody serves meanwhile.
+const WORDS_PATIENCE: Duration = SETTLE.saturating_add(Duration::from_secs(1));
 /// The longest pause between tries: control that is back is found in this time.
 const AWAY_MAX: Duration = Duration::from_secs(2);
 /// A configuration that was refused is tried again after this: a port may be free by then.
@@ -145,12 +151,14 @@ impl Follower {
         }
     }
 
-    /// Serves as soon as there is something to serve by and a part of every shared limit.
+    /// Serves as soon as there is something to serve by, a part of every shared limit and a word of every room.
     async fn begin(&mut self) {
         self.guard.hold(ByRule::new(), Share::one_of(self.guards));
         let stored = self.stored().await;
         let began = Instant::now();
         let mut wanted: Option<Configuration> = None;
+        // When control first said what to serve by.
+        let mut named: Option<Instant> = None;
         loop {
             let patience = if self.heard.is_some() {
                 PARTS_PATIENCE
@@ -159,10 +167,18 @@ impl Follower {
             };
             // Who has nothing to serve by waits as long as it takes.
             let left = match &stored {
-                Some(_) => patience.saturating_sub(began.elapsed()).max(PERIOD),
+                Some(_) => {
+                    let waited = named.unwrap_or(began).elapsed();
+                    patience.saturating_sub(waited).max(PERIOD)
+                }
                 None => PARTS_PATIENCE,
             };
-            let asked = tokio::time::timeout(left, self.look(stored.as_ref(), wanted.take())).await;
+            let awaits_words = named.is_none_or(|named| named.elapsed() < WORDS_PATIENCE);
+            let look = self.look(stored.as_ref(), wanted.take(), awaits_words);
+            let asked = tokio::time::timeout(left, look).await;
+            if let Ok(Ok((Some(_), _))) = &asked {
+                named.get_or_insert_with(Instant::now);
+            }
             match asked {
                 Ok(Ok((Some(newest), true))) if self.take(&newest).await => return,
                 Ok(Ok((newest, _))) => wanted = newest,
@@ -171,7 +187,9 @@ impl Follower {
                 }
                 Err(_) => {}
             }
-            if began.elapsed() >= patience || self.refused.is_some() {
+            // Who found nobody for long waits all the same once there is somebody.
+            let waited = named.unwrap_or(began).elapsed();
+            if waited >= patience || self.refused.is_some() {
                 for last in [wanted.as_ref(), stored.as_ref()].into_iter().flatten() {
                     if self.take(last).await {
                         return;
@@ -189,11 +207,12 @@ impl Follower {
     }
 
     /// One exchange of a guard that does not serve yet: what it is to serve by, and whether it has a part
-    /// of everything.
+    /// of everything and, where it waits for that, a word of every room.
     async fn look(
         &mut self,
         stored: Option<&Configuration>,
         wanted: Option<Configuration>,
+        awaits_words: bool,
     ) -> Result<(Option<Configuration>, bool), LinkError> {
         let answer = self.exchange().await?;
         let Some(newest) = &answer.newest else {
@@ -207,7 +226,8 @@ impl Follower {
             Some(known) => known,
             None => self.link.configuration(newest).await?,
         };
-        Ok((Some(configuration), has_parts))
+        let has_words = !awaits_words || self.rooms.has_heard(&configuration.rooms);
+        Ok((Some(configuration), has_parts && has_words))
     }
 
     async fn exchange(&mut self) -> Result<Answer, LinkError> {

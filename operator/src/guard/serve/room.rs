@@ -161,7 +161,7 @@ impl Room {
         })?;
         let id = id(name);
         let live = before.map_or_else(
-            || Arc::new(common.open(id, &settings, wanted.scope)),
+            || Arc::new(common.open(name, id, &settings, wanted.scope)),
             |before| Arc::clone(&before.live),
         );
         Ok(Self {

@@ -484,4 +484,14 @@ async fn guards_of_a_cluster_are_one_waiting_room_by_keys_that_control_made() {
     .await;
     assert_eq!(enter(at_one, &in_two).await.0, 200);
     assert_eq!(enter(at_two, &waiting).await.0, 503);
+
+    // A guard that begins now has heard of the queue before anybody can ask it.
+    let (own, address) = (folder.path.join("three"), Ipv4Addr::new(127, 0, 0, 3));
+    std::fs::create_dir_all(&own).unwrap();
+    let files = folder.files("three");
+    let _three = follow_as("three", address, running.at.port(), files, &own);
+    let at = SocketAddr::from((address, port));
+    let serves = async || tokio::net::TcpStream::connect(at).await.is_ok();
+    until("the third serves", serves).await;
+    assert_eq!(enter(at, "").await.0, 503);
 }

@@ -5,15 +5,17 @@ use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
+use shield::Time;
 use shield::policy::Scope;
-use shield::room::{Phase, RoomSettings};
+use shield::room::{Phase, RoomSettings, Watermark};
 use shield::ticket::{GuardId, RoomId};
 use tokio::time::MissedTickBehavior;
 
 use super::clock::{Clock, Machine};
 use super::live::Live;
 use super::{Room, Rooms};
-use crate::guard::rooms::{BEAT, Coordinator, RoomSummaries, RoomWords};
+use crate::guard::config::WaitingRoom;
+use crate::guard::rooms::{BEAT, Coordinator, LOST, RoomSummaries, RoomWords};
 use crate::guard::serve::proxy::Shared;
 
 /// The name under which a guard coordinates itself.
@@ -28,6 +30,8 @@ pub(in crate::guard::serve) struct Common {
     guards: OnceLock<NonZeroU32>,
     /// For rooms that nobody else coordinates.
     own: Mutex<Coordinator>,
+    /// What was said last of rooms that are not kept here yet, and when.
+    early: Mutex<(RoomWords, Time)>,
 }
 
 /// Beats until the guard is no more.
@@ -58,6 +62,7 @@ impl Common {
             clock,
             guards: OnceLock::new(),
             own: Mutex::new(Coordinator::of_one()),
+            early: Mutex::new((RoomWords::default(), Time::ZERO)),
         }
     }
 
@@ -67,12 +72,44 @@ impl Common {
         self.guards.get_or_init(|| guards);
     }
 
-    pub(super) fn open(&self, id: RoomId, settings: &RoomSettings, scope: Scope) -> Live {
+    /// A room that goes on from what was said of it: else those who come now would pass by all who wait.
+    pub(super) fn open(
+        &self,
+        name: &str,
+        id: RoomId,
+        settings: &RoomSettings,
+        scope: Scope,
+    ) -> Live {
         let guards = self.guards.get().filter(|_| scope != Scope::Instance);
+        let early = guards.and_then(|_| self.early(name));
         let guards = guards.copied().unwrap_or(NonZeroU32::MIN);
         let chance = fastrand::u64(..);
         let room = shield::room::Room::new(id, self.guard, settings.clone(), guards, chance);
-        Live::new(room, settings.clone())
+        let live = Live::new(room, settings.clone());
+        if let Some((word, heard)) = early {
+            // It was said before this guard was counted, and so may leave all that is free to others. One that
+            // heard nothing would let in its part of an empty room, and this one lets in no more.
+            let part = settings.active_users() / u64::from(guards.get());
+            let quota = word.quota.min(part);
+            live.hear(&Watermark { quota, ..word }, heard);
+        }
+        live
+    }
+
+    fn keep(&self, words: RoomWords) {
+        let now = self.clock.now();
+        // One assignment: a panic elsewhere leaves nothing half done.
+        *self.early.lock().unwrap_or_else(PoisonError::into_inner) = (words, now);
+    }
+
+    /// What was said last of a room that is not kept here yet. It counts for as long as a guard that is not
+    /// heard is counted; what is older tells of others than those who wait now.
+    fn early(&self, name: &str) -> Option<(Watermark, Time)> {
+        let early = self.early.lock().unwrap_or_else(PoisonError::into_inner);
+        let (words, heard) = &*early;
+        let is_new = self.clock.now().since(*heard) < LOST;
+        let word = words.0.get(name).filter(|_| is_new)?;
+        Some((word.clone(), *heard))
     }
 
     fn is_own(&self, room: &Room) -> bool {
@@ -125,15 +162,28 @@ impl Rooms {
         RoomSummaries(told.collect())
     }
 
-    /// Takes the coordinator's words. Rooms that are not known here are the next configuration's.
+    /// Takes the coordinator's words. Rooms that are not known here are the next configuration's, and begin by
+    /// what was said of them.
     pub(super) fn hear(&self, words: &RoomWords) {
-        let strange = |name: &String| self.by_name.get(name).is_none_or(|r| self.common.is_own(r));
-        let words = words.0.iter().filter(|(name, _)| !strange(name));
-        self.tell(&RoomWords(
-            words
-                .map(|(name, word)| (name.clone(), word.clone()))
-                .collect(),
-        ));
+        if words.is_empty() {
+            return;
+        }
+        let (mut known, mut early) = (BTreeMap::new(), BTreeMap::new());
+        for (name, word) in &words.0 {
+            match self.by_name.get(name) {
+                Some(room) if self.common.is_own(room) => {}
+                Some(_) => drop(known.insert(name.clone(), word.clone())),
+                None => drop(early.insert(name.clone(), word.clone())),
+            }
+        }
+        self.common.keep(RoomWords(early));
+        self.tell(&RoomWords(known));
+    }
+
+    /// Whether something was said of each of these rooms that guards share, none of which is kept here yet.
+    pub(super) fn has_heard(&self, wanted: &BTreeMap<String, WaitingRoom>) -> bool {
+        let mut rooms = wanted.iter();
+        rooms.all(|(name, room)| room.scope == Scope::Instance || self.common.early(name).is_some())
     }
 
     fn tell(&self, words: &RoomWords) {

@@ -70,7 +70,13 @@ fn wanted(change: &Value) -> BTreeMap<String, WaitingRoom> {
 }
 
 impl Guard {
-    fn start(elapsed: &Arc<AtomicU64>, guard: u32, change: &Value) -> Self {
+    fn start(elapsed: &Arc<AtomicU64>, id: u32, change: &Value) -> Self {
+        let mut guard = Self::without_rooms(elapsed, id);
+        guard.change(change);
+        guard
+    }
+
+    fn without_rooms(elapsed: &Arc<AtomicU64>, id: u32) -> Self {
         let hand = Arc::new(Hand {
             elapsed: Arc::clone(elapsed),
             step: AtomicI64::new(0),
@@ -78,9 +84,8 @@ impl Guard {
         let clock: Arc<dyn Clock> = Arc::clone(&hand) as _;
         let registry = Registry::new();
         let metrics = RoomMetrics::register(&registry).unwrap();
-        let none = Rooms::new(Arc::new(Common::of(GuardId(guard), clock)));
         Self {
-            rooms: none.next(&wanted(change), &metrics).unwrap(),
+            rooms: Rooms::new(Arc::new(Common::of(GuardId(id), clock))),
             hand,
             metrics,
             registry,
@@ -194,6 +199,23 @@ impl Fleet {
         }
     }
 
+    /// What the coordinator, whose clock is right, says now.
+    fn words(&mut self) -> RoomWords {
+        let clock = Hand {
+            elapsed: Arc::clone(&self.elapsed),
+            step: AtomicI64::new(0),
+        };
+        self.coordinator.advance(clock.wall(), clock.now())
+    }
+
+    /// A guard that heard the coordinator before it has rooms, as one of so many.
+    fn joined(&mut self, guards: u32) -> Guard {
+        let guard = Guard::without_rooms(&self.elapsed, 77);
+        guard.rooms.common.share(guards.try_into().unwrap());
+        guard.rooms.hear(&self.words());
+        guard
+    }
+
     fn beat(&mut self) {
         let beat = u64::try_from(BEAT.as_millis()).unwrap();
         self.elapsed.fetch_add(beat, Ordering::Relaxed);
@@ -210,8 +232,7 @@ impl Fleet {
             let name = format!("guard-{number}");
             self.coordinator.hear(&name, told, clock.now()).unwrap();
         }
-        let words = self.coordinator.advance(clock.wall(), clock.now());
-        let words = serde_json::to_string(&words).unwrap();
+        let words = serde_json::to_string(&self.words()).unwrap();
         let words: RoomWords = serde_json::from_str(&words).unwrap();
         for guard in &self.guards {
             guard.rooms.hear(&words);
@@ -320,6 +341,51 @@ fn tickets_are_good_at_a_guard_that_has_started_again() {
     assert!(again.waiting.unwrap().position <= position);
     let reasons = ["Forged", "UnknownKey", "Lapsed", "Expired", "OtherRoom"];
     assert!(reasons.iter().all(|reason| restarted.refused(reason) == 0));
+}
+
+#[test]
+fn a_guard_that_starts_while_people_queue_lets_nobody_past_them() {
+    let change = json!({"newPerMinute": 60});
+    let mut fleet = Fleet::open(&change);
+    for _ in 0..30 {
+        fleet.guards[0].ask(None);
+    }
+    fleet.pass(Duration::from_secs(1));
+    let mut started = fleet.joined(3);
+    started.change(&change);
+    assert!(started.is_open() && !started.ask(None).passes());
+    started.rooms.beat();
+    assert!(!started.ask(None).passes());
+}
+
+#[test]
+fn a_guard_knows_whether_it_heard_of_all_rooms_that_are_shared() {
+    let fresh = Guard::without_rooms(&Arc::default(), 1);
+    let instance = json!({"scope": "Instance"});
+    assert!(!fresh.rooms.has_heard(&wanted(&json!({}))));
+    assert!(fresh.rooms.has_heard(&wanted(&instance)));
+    let joined = Fleet::of(1, &json!({})).joined(2);
+    // An answer without rooms says nothing, and takes nothing back.
+    joined.rooms.hear(&RoomWords::default());
+    assert!(joined.rooms.has_heard(&wanted(&json!({}))));
+}
+
+#[test]
+fn a_guard_that_starts_lets_in_no_more_than_its_part_before_it_is_counted() {
+    let change = json!({"activeUsers": 100});
+    let mut started = Fleet::of(1, &change).joined(4);
+    started.change(&change);
+    let inside = (0..100).filter(|_| started.ask(None).passes());
+    assert_eq!(inside.count(), 25);
+}
+
+#[test]
+fn what_was_said_long_ago_of_a_room_is_not_what_it_begins_by() {
+    let mut fleet = Fleet::open(&json!({}));
+    let mut started = fleet.joined(2);
+    fleet.elapsed.fetch_add(30_000, Ordering::Relaxed);
+    started.change(&json!({}));
+    assert!(!started.is_open());
 }
 
 #[test]
