@@ -23,7 +23,7 @@ use super::protection::{Clock, Guarded};
 use super::proxy::Connection;
 use super::record::Record;
 use super::retry::{Failure, Verdict};
-use super::room::Pass;
+use super::room::{self, Pass};
 use super::tunnel::Tunnel;
 
 /// A request that is on its way.
@@ -161,6 +161,7 @@ impl Passing<'_> {
         let headers = request.headers_mut();
         headers.remove(EXPECT);
         drop_underscores(headers);
+        room::strip(headers);
         let client = Client {
             address: connection.client,
             forwarded_for: connection.forwarded_for.as_ref(),

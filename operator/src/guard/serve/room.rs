@@ -31,6 +31,7 @@ use shield::policy::Scope;
 use shield::room::{RoomSettings, SettingsError, Verdict};
 use shield::ticket::{Key, Keys, LIFETIME, RoomId};
 
+pub(super) use carry::strip;
 pub use link::RoomLink;
 pub(super) use pass::{Pass, Waiting};
 pub(super) use tend::{Common, tend};

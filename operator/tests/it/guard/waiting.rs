@@ -19,7 +19,9 @@ use shield::ticket::Wall;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use super::support::{Served, endpoint, routes, say, serve, settings, status, text, to, within};
+use super::support::{
+    Served, endpoint, mirror, routes, say, serve, settings, status, text, to, within,
+};
 
 const NAME: &str = "ns/policy";
 
@@ -140,6 +142,27 @@ async fn who_comes_to_a_full_service_waits_with_a_ticket_and_who_is_in_goes_on()
     assert_eq!(target.asked(), 4);
     let waited = counter(&served, "jiuzhou_requests_refused_total", "Waiting");
     assert!((waited - 3.0).abs() < 0.5, "{waited}");
+}
+
+#[tokio::test]
+async fn tickets_do_not_reach_endpoints_with_a_room_or_without() {
+    let mut configuration = queued(mirror().await, &room(10));
+    let served = serve(&configuration).await;
+    let given = ask(served.at, "").await;
+    let mine = cookie(&given);
+    let (name, _) = mine.trim_start_matches("cookie: ").split_once('=').unwrap();
+    assert_eq!(name.len(), "jiuzhou-ticket-".len() + 16, "{name}");
+    configuration.rules[0].room = None;
+    configuration.ports[0].port = super::support::free_port();
+    let without = serve(&configuration).await;
+    let ticket = header(&given, "jiuzhou-ticket").unwrap();
+    let both = format!("{}; a=b\r\njiuzhou-ticket: {ticket}\r\n", mine.trim_end());
+    for at in [served.at, without.at] {
+        let answer = ask(at, &both).await;
+        let (_, seen) = answer.split_once("\r\n\r\n").unwrap();
+        assert!(seen.contains("cookie: a=b\n"), "{seen}");
+        assert!(!seen.contains("jiuzhou-ticket"), "{seen}");
+    }
 }
 
 #[tokio::test]
