@@ -168,8 +168,8 @@ impl Follower {
             // Who has nothing to serve by waits as long as it takes.
             let left = match &stored {
                 Some(_) => {
-                    let waited = named.unwrap_or(began).elapsed();
-                    patience.saturating_sub(waited).max(PERIOD)
+                    let spent = named.unwrap_or(began).elapsed();
+                    patience.saturating_sub(spent).max(PERIOD)
                 }
                 None => PARTS_PATIENCE,
             };
@@ -188,8 +188,8 @@ impl Follower {
                 Err(_) => {}
             }
             // Who found nobody for long waits all the same once there is somebody.
-            let waited = named.unwrap_or(began).elapsed();
-            if waited >= patience || self.refused.is_some() {
+            let spent = named.unwrap_or(began).elapsed();
+            if spent >= patience || self.refused.is_some() {
                 for last in [wanted.as_ref(), stored.as_ref()].into_iter().flatten() {
                     if self.take(last).await {
                         return;

@@ -94,11 +94,11 @@ impl Pass {
         }
     }
 
-    /// How long the target has had the request as far as it is there.
+    /// How long the target has had the request as far as it is there; no time at all where it was not sent.
     fn waited(&self) -> Duration {
         let elapsed = self.room.common.clock.now().since(self.since);
         let intake = self.intake.as_ref();
-        intake.map_or(elapsed, |intake| intake.waited(elapsed))
+        intake.map_or(Duration::ZERO, |intake| intake.waited(elapsed))
     }
 }
 
@@ -108,8 +108,8 @@ impl Drop for Pass {
             return;
         }
         let waited = self.waited();
-        // Neither what was not sent nor what its client is still to send says anything about the target.
-        let is_faulty = self.intake.as_ref().is_none_or(Intake::is_faulty);
+        // What its client is still to send says nothing about the target.
+        let is_faulty = self.intake.as_ref().is_some_and(Intake::is_faulty);
         // Else a service that hangs would never be found out by clients that give up.
         if waited >= self.room.patience() && !is_faulty {
             self.room.observe(waited, true);
