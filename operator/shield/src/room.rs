@@ -11,6 +11,8 @@ mod advance;
 mod alone;
 mod census;
 mod clock;
+mod counting;
+mod memory;
 mod settings;
 mod signals;
 mod sound;
@@ -30,8 +32,9 @@ pub use signals::Signals;
 use crate::Time;
 use crate::ticket::{GuardId, Keys, Kind, Place, Refusal, RoomId, Ticket, Wall};
 use alone::Heard;
-use census::{Recent, generation, mix};
+use census::mix;
 use clock::Steady;
+use memory::{Memory, SLOTS_MIN, secret, slots};
 use signals::Window;
 
 /// Nobody is asked to come back sooner: a crowd of a million then costs 200 000 refusals a second
@@ -44,10 +47,6 @@ pub const LONGEST_WAIT: Duration = Duration::from_mins(1);
 
 /// Who waits asks about four times before their turn.
 const ASKS: u64 = 4;
-
-/// Periods under which people are counted, apart from slices and generations, which are smaller.
-const CLAIMED: u64 = u64::MAX;
-const ASKED: u64 = 1 << 63;
 
 /// One guard's side of a waiting room.
 #[derive(Debug)]
@@ -94,7 +93,10 @@ struct State {
     clock: Steady,
     crowd: census::Crowd,
     sessions: census::Sessions,
-    recent: Recent,
+    /// When those who are in were counted here last.
+    inside: Memory,
+    /// When those who wait were counted here last.
+    asked: Memory,
     window: Window,
     serial: u32,
     arrived: u64,
@@ -128,7 +130,7 @@ impl Room {
     ///
     /// `guard` is an id of this run: a guard that starts again takes another one. `guards` is how
     /// many share the scope, which counts until the first word is heard. `seed` spreads the times
-    /// at which citizens come back.
+    /// at which citizens come back and keeps tickets apart; it is a secret, drawn by the caller.
     pub fn new(
         id: RoomId,
         guard: GuardId,
@@ -142,7 +144,8 @@ impl Room {
             clock: Steady::default(),
             crowd: Crowd::new(),
             sessions: Sessions::new(settings.session()),
-            recent: Recent::new(),
+            inside: Memory::new(slots(settings.active_users()), secret(seed)),
+            asked: Memory::new(SLOTS_MIN, secret(seed)),
             window: Window::default(),
             serial: 0,
             arrived: 0,
@@ -164,7 +167,8 @@ impl Room {
         Self {
             id,
             guard,
-            seed,
+            // What is told by it does not give the secret away.
+            seed: secret(seed).hash(["when to come back"]).as_u64(),
             state: Mutex::new(state),
         }
     }
@@ -255,6 +259,10 @@ impl Room {
         if settings.session() != state.settings.session() {
             state.sessions = Sessions::new(settings.session());
         }
+        let wanted = slots(settings.active_users());
+        if wanted != slots(state.settings.active_users()) {
+            state.inside = state.inside.emptied(wanted);
+        }
         state.settings = settings;
     }
 
@@ -329,50 +337,22 @@ impl State {
     fn answer(&mut self, ticket: Ticket, wall: Wall) -> Outcome {
         match ticket.kind {
             Kind::Admitted { until: _ } => self.renew(ticket, wall),
-            Kind::Waiting { position: _ } if ticket.place <= self.word.admitted => {
+            // Who was given up is no more than a newcomer: else who kept old tickets brought them all
+            // at once to a room that has closed.
+            Kind::Waiting { position: _ }
+                if ticket.place <= self.word.admitted && self.crowd.holds(ticket.seen) =>
+            {
                 self.claim(ticket, wall)
             }
             Kind::Waiting { position: _ } if self.has_quota() => {
-                self.let_in[0] += 1;
-                self.claim(ticket, wall)
+                let before = self.admitted;
+                let outcome = self.claim(ticket, wall);
+                // A ticket that is shown again lets nobody else in.
+                self.let_in[0] += self.admitted - before;
+                outcome
             }
             Kind::Waiting { position } => self.ask(ticket, position, wall),
         }
-    }
-
-    fn renew(&mut self, ticket: Ticket, wall: Wall) -> Outcome {
-        let slice = self.sessions.number(wall);
-        if self.sessions.number(ticket.seen) >= slice {
-            return Outcome::Stay;
-        }
-        if self.recent.is_first(ticket.place, slice) {
-            self.sessions.renew(ticket.seen, wall);
-        }
-        self.enter(ticket, wall)
-    }
-
-    fn claim(&mut self, ticket: Ticket, wall: Wall) -> Outcome {
-        if self.recent.is_first(ticket.place, CLAIMED) {
-            self.crowd.claim(ticket.place, ticket.seen);
-            self.sessions.start(wall);
-            self.admitted += 1;
-        }
-        self.enter(ticket, wall)
-    }
-
-    fn ask(&mut self, ticket: Ticket, position: u32, wall: Wall) -> Outcome {
-        let period = ASKED | generation(wall);
-        if !self.crowd.is_fresh(ticket.seen) && self.recent.is_first(ticket.place, period) {
-            self.crowd.ask(ticket.place, ticket.seen);
-        }
-        self.wait(ticket, position, wall)
-    }
-
-    fn let_in(&mut self, ticket: Ticket, wall: Wall) -> Outcome {
-        self.let_in[0] += 1;
-        self.sessions.start(wall);
-        self.admitted += 1;
-        self.enter(ticket, wall)
     }
 
     fn enter(&self, ticket: Ticket, wall: Wall) -> Outcome {

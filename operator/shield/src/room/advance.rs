@@ -139,6 +139,8 @@ pub struct Progress {
     /// The last word.
     pub word: Watermark,
     clock: Steady,
+    /// From when on all counts of sessions of this length are known.
+    since: Wall,
     /// Admissions not yet used, or used in advance if negative; in parts of a [`PERSON`].
     credit: i64,
     /// The most credit there can be.
@@ -168,6 +170,7 @@ impl Progress {
                 ahead: Vec::new(),
             },
             clock: Steady::default(),
+            since: Wall::default(),
             credit: 0,
             burst: 0,
             at: None,
@@ -213,7 +216,15 @@ pub fn advance(
     }
     let anchor = median(reports).filter(|_| !next.clock.is_anchored());
     let wall = next.clock.read(wall, anchor, now);
-    let standing = Standing::of(reports, wall);
+    let sessions = Sessions::new(settings.session());
+    if next.word.sessions.slice != sessions.slice {
+        // The first step, or the first with sessions of this length.
+        next.since = wall;
+    }
+    // A guard on its own has a share of what others counted, which is a guess.
+    let is_whole = part == NonZeroU32::MIN;
+    let since = if is_whole { next.since } else { wall };
+    let standing = Standing::of(reports, wall, since);
     let limit = standing.share(settings.active_users(), part).max(1);
     let distress = standing.signals.distress(settings.open_when());
 
@@ -233,7 +244,7 @@ pub fn advance(
     let roomy = standing.active.saturating_mul(10) < limit.saturating_mul(9);
     let calm = standing.signals.is_calm(settings.open_when());
     next.close(drained && roomy && calm, now);
-    next.word.sessions = standing.sessions(Sessions::new(settings.session()));
+    next.word.sessions = standing.sessions(sessions);
     next.tell(&queue, part, wall);
     next
 }

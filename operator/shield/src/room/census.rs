@@ -26,11 +26,6 @@ pub(super) const GENERATION: u64 = 75_000;
 /// A session ends to within an eighth of its length.
 pub(super) const SLICES: u64 = 8;
 
-/// Requests that one browser sends at once carry the same ticket; so many recent people are
-/// remembered in order to count them once. A browser's burst is over in a second, and 4096 is the
-/// number of people whom a busy guard counts in it.
-const RECENT: usize = 4096;
-
 /// People who came within one cell's time.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cell {
@@ -60,10 +55,6 @@ pub struct Sessions {
     /// People by the number of slices since 1970.
     pub counts: BTreeMap<u64, i64>,
 }
-
-/// The people counted most recently.
-#[derive(Debug)]
-pub(super) struct Recent(Box<[u64]>);
 
 impl Crowd {
     pub(super) const fn new() -> Self {
@@ -190,21 +181,6 @@ impl Sessions {
         let number = self.number(wall);
         self.counts
             .retain(|slice, _| (number.saturating_sub(SLICES + 1)..=number + 1).contains(slice));
-    }
-}
-
-impl Recent {
-    pub(super) fn new() -> Self {
-        Self(vec![0; RECENT].into())
-    }
-
-    /// Whether this is the first time in a while that this person is counted in this period.
-    pub(super) fn is_first(&mut self, place: Place, period: u64) -> bool {
-        let id = u64::from(place.guard.0) << 32 | u64::from(place.serial);
-        let print = mix(mix(place.arrival.as_millis() ^ mix(id)) ^ period);
-        let slots = self.0.len() as u64;
-        let slot = usize::try_from(print % slots).expect("slots are counted by usize");
-        std::mem::replace(&mut self.0[slot], print) != print
     }
 }
 

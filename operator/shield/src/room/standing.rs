@@ -51,16 +51,14 @@ impl Summary {
 }
 
 impl Standing {
-    pub(super) fn of(reports: &[Summary], wall: Wall) -> Self {
+    /// `since` is from when on all counts are known: what was counted before may be lost.
+    pub(super) fn of(reports: &[Summary], wall: Wall, since: Wall) -> Self {
         let widest = reports.iter().map(|report| report.crowd.width).max();
         let sessions = sessions(reports, wall);
-        let people = sessions
-            .values()
-            .filter_map(|people| u64::try_from(*people).ok());
         let mut standing = Self {
             width: widest.unwrap_or(WIDTH).max(1),
             cells: BTreeMap::new(),
-            active: people.sum(),
+            active: active(&sessions, since),
             sessions,
             signals: Signals::default(),
             heard: 0,
@@ -186,4 +184,19 @@ fn sessions(reports: &[Summary], wall: Wall) -> BTreeMap<(u64, u64), i64> {
         }
     }
     slices
+}
+
+/// How many are in.
+///
+/// Where all counts are known, a slice has fewer than nobody because tickets were shown at several
+/// guards: each took one from there, and each added one later. So it is a debt of the later ones. At
+/// each guard takings and additions of one ticket come by turns, so that the sum counts the ticket once
+/// at most for each guard, and never less than not at all. Where counts were lost, fewer than nobody
+/// are people who are counted anew as they return: nothing is owed.
+fn active(sessions: &BTreeMap<(u64, u64), i64>, since: Wall) -> u64 {
+    let counted = sessions.iter().map(|((slice, number), people)| {
+        let is_known = number.saturating_mul(*slice) >= since.as_millis();
+        if is_known { *people } else { (*people).max(0) }
+    });
+    u64::try_from(counted.sum::<i64>()).unwrap_or(0)
 }

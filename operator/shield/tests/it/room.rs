@@ -4,5 +4,6 @@ mod crowd;
 mod fleet;
 mod launch;
 mod order;
+mod replays;
 mod step;
 mod tickets;

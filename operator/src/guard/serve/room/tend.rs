@@ -2,6 +2,7 @@
 //! and hear the coordinator.
 
 use std::collections::BTreeMap;
+use std::hash::{BuildHasher as _, RandomState};
 use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
@@ -83,8 +84,9 @@ impl Common {
         let guards = self.guards.get().filter(|_| scope != Scope::Instance);
         let early = guards.and_then(|_| self.early(name));
         let guards = guards.copied().unwrap_or(NonZeroU32::MIN);
-        let chance = fastrand::u64(..);
-        let room = shield::room::Room::new(id, self.guard, settings.clone(), guards, chance);
+        // Not by the lot that drew the guard's id, which tickets show.
+        let secret = RandomState::new().hash_one(id.0);
+        let room = shield::room::Room::new(id, self.guard, settings.clone(), guards, secret);
         let live = Live::new(room, settings.clone());
         if let Some((word, heard)) = early {
             // It was said before this guard was counted, and so may leave all that is free to others. One that
