@@ -22,6 +22,11 @@ pub const SKEW: Duration = Duration::from_secs(1);
 /// How long a place in the queue is good for: a working day and the evening after it.
 pub const LIFETIME: Duration = Duration::from_hours(12);
 
+/// How long after arrival somebody may be in, however often they return: whoever was let in when the
+/// place was as old as it may be has as long again. A ticket that is handed round ends with it.
+pub const ADMISSION: Duration = Duration::from_hours(24);
+const _: () = assert!(ADMISSION.as_secs() == 2 * LIFETIME.as_secs());
+
 /// Characters of a ticket: all have the same length, so others are refused before any work.
 pub const LENGTH: usize = ((BODY + MAC) * 4).div_ceil(3);
 
@@ -151,7 +156,8 @@ pub enum Refusal {
     /// Written by a clock that is ahead by more than [`SKEW`].
     #[error("the ticket is dated in the future")]
     FromTheFuture,
-    /// The session is over, or the place is older than [`LIFETIME`].
+    /// The session is over, or the place is older than [`LIFETIME`], or [`ADMISSION`] where its
+    /// holder is in.
     #[error("the ticket is expired")]
     Expired,
     /// Its holder's turn came and went without them.
@@ -259,7 +265,7 @@ impl Ticket {
         }
         let end = match self.kind {
             Kind::Waiting { position: _ } => self.place.arrival.after(LIFETIME),
-            Kind::Admitted { until } => until,
+            Kind::Admitted { until } => until.min(self.place.arrival.after(ADMISSION)),
         };
         if end <= wall {
             return Err(Refusal::Expired);

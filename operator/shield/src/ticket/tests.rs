@@ -163,3 +163,18 @@ fn a_key_is_never_printed() {
     let shown = format!("{:?}", Keys::new(Key::new(1, &secret), None));
     assert_eq!(shown, "Keys { signing: Key { id: 1, .. }, honoured: None }");
 }
+
+#[test]
+fn nobody_is_in_for_longer_than_a_day_without_coming_anew() {
+    let end = NOW.after(ADMISSION);
+    let renewed = Ticket {
+        seen: end.before(Duration::from_mins(1)),
+        kind: Kind::Admitted {
+            until: end.after(Duration::from_mins(4)),
+        },
+        ..waiting()
+    };
+    let just_before = end.before(Duration::from_millis(1));
+    assert_eq!(renewed.check(ROOM, just_before), Ok(renewed));
+    assert_eq!(renewed.check(ROOM, end), Err(Refusal::Expired));
+}
