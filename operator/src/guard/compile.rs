@@ -16,6 +16,7 @@ mod classes;
 mod conditions;
 mod conflicts;
 mod durations;
+mod expressions;
 mod filters;
 mod gateways;
 mod grants;

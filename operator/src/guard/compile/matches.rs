@@ -3,10 +3,12 @@
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
 
+use http::HeaderName;
+
 use super::super::config::{Match, PathMatch, TextMatch, ValueMatch};
 use super::super::gateway;
 use super::conditions::Refusal;
-use super::patterns;
+use super::expressions::Allowance;
 use crate::guard::path::spelled;
 
 /// Orders matches as the API does: exact paths, then the longest prefix, then a method, then most headers,
@@ -33,7 +35,11 @@ pub(super) fn precedence(matches: &Match) -> Precedence {
 }
 
 /// Reads the matches of a rule; `field` names where they stand.
-pub(super) fn read(matches: &[gateway::RouteMatch], field: &str) -> Result<Vec<Match>, Refusal> {
+pub(super) fn read(
+    matches: &[gateway::RouteMatch],
+    field: &str,
+    allowance: &mut Allowance<'_>,
+) -> Result<Vec<Match>, Refusal> {
     if matches.is_empty() {
         return Ok(vec![Match {
             path: PathMatch::Prefix("/".to_owned()),
@@ -46,20 +52,30 @@ pub(super) fn read(matches: &[gateway::RouteMatch], field: &str) -> Result<Vec<M
     for (number, one) in matches.iter().enumerate() {
         let field = format!("{field}.matches[{number}]");
         read.push(Match {
-            path: path(one.path.as_ref(), &field)?,
+            path: path(one.path.as_ref(), &field, allowance)?,
             method: one.method.clone(),
-            headers: values(&one.headers, Names::AnyCase, &format!("{field}.headers"))?,
+            headers: values(
+                &one.headers,
+                Names::AnyCase,
+                &format!("{field}.headers"),
+                allowance,
+            )?,
             query: values(
                 &one.query_params,
                 Names::AsWritten,
                 &format!("{field}.queryParams"),
+                allowance,
             )?,
         });
     }
     Ok(read)
 }
 
-fn path(path: Option<&gateway::PathMatch>, field: &str) -> Result<PathMatch, Refusal> {
+fn path(
+    path: Option<&gateway::PathMatch>,
+    field: &str,
+    allowance: &mut Allowance<'_>,
+) -> Result<PathMatch, Refusal> {
     let kind = path.and_then(|path| path.kind.as_deref());
     let value = path.and_then(|path| path.value.as_deref()).unwrap_or("/");
     let rooted = || {
@@ -75,7 +91,7 @@ fn path(path: Option<&gateway::PathMatch>, field: &str) -> Result<PathMatch, Ref
         "Exact" => Ok(PathMatch::Exact(spelled(rooted()?))),
         "PathPrefix" => Ok(PathMatch::Prefix(plain(&spelled(rooted()?)).to_owned())),
         "RegularExpression" => {
-            expression(value, &format!("{field}.path.value"))?;
+            allowance.take(value, &format!("{field}.path.value"))?;
             Ok(PathMatch::Regex(value.to_owned()))
         }
         other => Err(unsupported(format!(
@@ -105,12 +121,13 @@ fn values(
     values: &[gateway::ValueMatch],
     names: Names,
     field: &str,
+    allowance: &mut Allowance<'_>,
 ) -> Result<Vec<ValueMatch>, Refusal> {
     let mut seen = BTreeSet::new();
     let mut read = Vec::with_capacity(values.len());
     for (number, one) in values.iter().enumerate() {
         let name = match names {
-            Names::AnyCase => one.name.to_ascii_lowercase(),
+            Names::AnyCase => header_name(&one.name, &format!("{field}[{number}].name"))?,
             Names::AsWritten => one.name.clone(),
         };
         // Of equal names the API takes the first and ignores the others.
@@ -120,7 +137,7 @@ fn values(
         let value = match one.kind.as_deref().unwrap_or("Exact") {
             "Exact" => TextMatch::Exact(one.value.clone()),
             "RegularExpression" => {
-                expression(&one.value, &format!("{field}[{number}].value"))?;
+                allowance.take(&one.value, &format!("{field}[{number}].value"))?;
                 TextMatch::Regex(one.value.clone())
             }
             other => {
@@ -134,12 +151,13 @@ fn values(
     Ok(read)
 }
 
-fn expression(pattern: &str, field: &str) -> Result<(), Refusal> {
-    match patterns::whole(pattern) {
-        Ok(_) => Ok(()),
+/// In lower case. Checked as what serves does: a name that no header can have would make it refuse the whole
+/// document.
+fn header_name(name: &str, field: &str) -> Result<String, Refusal> {
+    match HeaderName::from_bytes(name.as_bytes()) {
+        Ok(name) => Ok(name.as_str().to_owned()),
         Err(_) => Err(unsupported(format!(
-            "{field}: {pattern:?} is not a regular expression that can be used; use the syntax of RE2, \
-             without look-around and back-references, and no repetition of large repetitions"
+            "{field}: {name:?} is not the name of a header; use letters, digits and !#$%&'*+-.^_`|~"
         ))),
     }
 }
@@ -152,16 +170,21 @@ fn unsupported(message: String) -> Refusal {
 mod tests {
     use serde_json::{Value, json};
 
+    use super::super::expressions::Expressions;
     use super::*;
 
     fn one(value: &Value) -> Match {
         let matches: Vec<gateway::RouteMatch> = serde_json::from_value(json!([value])).unwrap();
-        read(&matches, "rules[0]").unwrap().remove(0)
+        read(&matches, "rules[0]", &mut Expressions::default().of("ns"))
+            .unwrap()
+            .remove(0)
     }
 
     fn refused(value: &Value) -> String {
         let matches: Vec<gateway::RouteMatch> = serde_json::from_value(json!([value])).unwrap();
-        read(&matches, "rules[0]").unwrap_err().message
+        read(&matches, "rules[0]", &mut Expressions::default().of("ns"))
+            .unwrap_err()
+            .message
     }
 
     #[test]
@@ -221,5 +244,10 @@ mod tests {
         );
         let slash = refused(&json!({"path": {"value": "a"}}));
         assert!(slash.contains("slash"), "{slash}");
+        let name = refused(&json!({"headers": [{"name": "no header", "value": "b"}]}));
+        assert!(
+            name.starts_with("rules[0].matches[0].headers[0].name: \"no header\""),
+            "{name}"
+        );
     }
 }

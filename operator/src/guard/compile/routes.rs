@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use super::super::config::Hostname;
 use super::super::gateway::{GROUP, HttpRoute, ParentReference, RouteParentStatus, RouteStatus};
 use super::conditions::{Refusal, Wanted, settle};
+use super::expressions::Expressions;
 use super::gateways::ReadGateway;
 use super::hostnames;
 use super::index::Index;
@@ -45,18 +46,17 @@ struct Attached {
 
 /// Reads all routes, the oldest first.
 pub(super) fn read<'a>(inputs: &'a Inputs, index: &Index<'_>) -> Vec<ReadRoute<'a>> {
-    let routes = inputs.http_routes.iter().map(|route| {
-        let name = ObjectName::of(&route.metadata);
-        let read = rules::read(&name, route, index);
-        ReadRoute {
-            name,
-            object: route,
-            read,
-        }
+    let routes = inputs.http_routes.iter();
+    let mut routes: Vec<&'a HttpRoute> = routes.map(|route| &**route).collect();
+    routes.sort_by_cached_key(|route| Age::of(&route.metadata));
+    let mut expressions = Expressions::default();
+    let routes = routes.into_iter().map(|object| {
+        let name = ObjectName::of(&object.metadata);
+        let allowance = expressions.of(&name.namespace);
+        let read = rules::read(&name, object, index, allowance);
+        ReadRoute { name, object, read }
     });
-    let mut routes: Vec<ReadRoute<'a>> = routes.collect();
-    routes.sort_by_cached_key(|route| Age::of(&route.object.metadata));
-    routes
+    routes.collect()
 }
 
 /// Attaches routes to listeners, and counts those that are accepted there.

@@ -7,6 +7,7 @@ use super::super::gateway::{HttpRoute, RouteRule, RouteTimeouts};
 use super::backends::{self, ServiceUse};
 use super::conditions::Refusal;
 use super::durations;
+use super::expressions::Allowance;
 use super::filters::{self, Place};
 use super::index::Index;
 use super::matches;
@@ -38,7 +39,12 @@ pub(super) struct ReadRule {
 /// A rule that cannot be done as it is written answers 500 to what it matches: without it, requests would
 /// fall to a wider rule, past a filter such as authentication that somebody relies on. Only where not even
 /// its matches can be understood is it left out.
-pub(super) fn read(name: &ObjectName, route: &HttpRoute, index: &Index<'_>) -> RouteRules {
+pub(super) fn read(
+    name: &ObjectName,
+    route: &HttpRoute,
+    index: &Index<'_>,
+    mut allowance: Allowance<'_>,
+) -> RouteRules {
     let mut rules = Vec::new();
     let mut faults = Vec::new();
     let mut dropped = Vec::new();
@@ -46,7 +52,7 @@ pub(super) fn read(name: &ObjectName, route: &HttpRoute, index: &Index<'_>) -> R
     for (number, rule) in route.spec.rules.iter().enumerate() {
         let field = format!("HTTPRoute {name}: spec.rules[{number}]");
         let mut fault = None;
-        match matches::read(&rule.matches, &field) {
+        match matches::read(&rule.matches, &field, &mut allowance) {
             Ok(matches) => {
                 let place = Placed {
                     name,
