@@ -30,6 +30,7 @@ mod policies;
 mod routes;
 mod rules;
 mod selector;
+mod sizes;
 #[cfg(test)]
 mod tests;
 mod tickets;
@@ -53,6 +54,7 @@ pub use self::policies::{
 };
 pub use self::tickets::TicketKeys;
 use super::config::Configuration;
+use super::exchange::CONFIGURATION_BYTES_MAX;
 use super::gateway::{
     AddressStatus, Gateway, GatewayClass, GatewayClassStatus, GatewayStatus, HttpRoute,
     ReferenceGrant, RouteStatus,
@@ -157,14 +159,26 @@ pub struct Statuses {
 
 /// Decides what is served and what is said.
 pub fn compile(inputs: &Inputs) -> (Configuration, Statuses) {
+    within(inputs, sizes::ROUTES_BYTES_MAX, CONFIGURATION_BYTES_MAX)
+}
+
+/// The same where all that comes of routes may take `room` bytes, and all that guards fetch `most`.
+fn within(inputs: &Inputs, room: usize, most: usize) -> (Configuration, Statuses) {
     let index = index::Index::of(inputs);
     let classes = classes::judge(inputs);
     let mut gateways = gateways::read(inputs, &classes.accepted, &index);
     conflicts::mark(&mut gateways, inputs.sharing);
     let mut routes = routes::read(inputs, &index);
     let protection = policies::protect(inputs, &mut routes);
-    let attachments = routes::attach(&routes, &mut gateways, &index);
-    let configuration = assemble::configuration(
+    let mut attachments = routes::attach(&routes, &mut gateways, &index);
+    let reading = sizes::Reading {
+        protection: &protection,
+        index: &index,
+        sharing: inputs.sharing,
+        room,
+    };
+    sizes::fit(&routes, &mut gateways, &mut attachments, &reading);
+    let (configuration, bytes) = assemble::configuration(
         &gateways,
         &routes,
         &attachments,
@@ -172,12 +186,17 @@ pub fn compile(inputs: &Inputs) -> (Configuration, Statuses) {
         &index,
         inputs.sharing,
     );
+    let offered = if bytes > most {
+        gateways::Offered::TooLong
+    } else {
+        gateways::Offered::Revision(&configuration.revision)
+    };
     let said = gateways.iter();
     let statuses = Statuses {
         gateway_classes: classes.statuses,
         gateways: said
             .map(|gateway| {
-                let status = gateways::status(gateway, inputs, &configuration.revision);
+                let status = gateways::status(gateway, inputs, offered);
                 (gateway.name.clone(), status)
             })
             .collect(),

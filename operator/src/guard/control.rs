@@ -37,6 +37,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::compile::{self, Acknowledged, Inputs, ObjectName};
 use super::gateway::AddressStatus;
 use super::mutual_tls::{self, Files, Renewed, TlsError};
+use crate::runtime::errors::chain;
 use crate::runtime::lease::{Election, Elector, Leadership, Timing};
 use crate::runtime::metrics::{Loop, Metrics, TurnOutcome};
 use crate::runtime::serve::Health;
@@ -267,17 +268,23 @@ impl Running {
         self.complete(&mut inputs, &service, acknowledged);
         self.sign(&mut inputs, &secrets);
         let (configuration, statuses) = compile::compile(&inputs);
-        let outcome = match (self.desk.offer(&configuration), &self.writer) {
-            (Err(error), _) => {
-                tracing::error!(error = %error, "a configuration cannot be written down");
-                TurnOutcome::Failed
-            }
+        let offered = self.desk.offer(&configuration);
+        self.gauges.withheld(offered.is_err());
+        if let Err(error) = &offered {
+            tracing::error!(
+                error = chain(error),
+                "a configuration is not handed out; guards go on by the one before"
+            );
+        }
+        if let Some(writer) = &self.writer {
+            // Also of what is not handed out: objects say why.
+            let decided = Arc::new(Decided { inputs, statuses });
+            writer.decided.send_replace(decided);
+        }
+        let outcome = match (offered, &self.writer) {
+            (Err(_), _) => TurnOutcome::Failed,
             (Ok(()), None) => TurnOutcome::Standby,
-            (Ok(()), Some(writer)) => {
-                let decided = Arc::new(Decided { inputs, statuses });
-                writer.decided.send_replace(decided);
-                TurnOutcome::Changed
-            }
+            (Ok(()), Some(_)) => TurnOutcome::Changed,
         };
         self.control.metrics.turn(Loop::Guard, outcome);
     }

@@ -18,7 +18,8 @@ use super::matches::{self, Precedence};
 use super::policies::Protection;
 use super::routes::{Attachments, ListenerAt, ReadRoute};
 
-/// What serves what is attached; Gateways and routes stand from the oldest on.
+/// What serves what is attached, and how many bytes it is as a document; Gateways and routes stand from the
+/// oldest on.
 pub(super) fn configuration(
     gateways: &[ReadGateway<'_>],
     routes: &[ReadRoute<'_>],
@@ -26,7 +27,7 @@ pub(super) fn configuration(
     protection: &Protection<'_>,
     index: &Index<'_>,
     sharing: Sharing,
-) -> Configuration {
+) -> (Configuration, usize) {
     let served = served(gateways, sharing);
     let mut configuration = Configuration::default();
     let mut used: BTreeSet<&ServiceUse> = BTreeSet::new();
@@ -62,8 +63,10 @@ pub(super) fn configuration(
     configuration.policies = protection.used(&configuration.rules);
     configuration.tokens = protection.tokens(&configuration.policies);
     configuration.rooms = protection.rooms(&configuration.policies);
-    configuration.revision = revision(&configuration);
-    configuration
+    let (revision, bytes) = revision(&configuration);
+    let bytes = bytes + revision.len();
+    configuration.revision = revision;
+    (configuration, bytes)
 }
 
 /// A listener that is served.
@@ -103,7 +106,7 @@ fn served<'a>(
 }
 
 /// The addresses that a Gateway's ports are opened on.
-fn opened_on(gateway: &ReadGateway<'_>, sharing: Sharing) -> Vec<Option<IpAddr>> {
+pub(super) fn opened_on(gateway: &ReadGateway<'_>, sharing: Sharing) -> Vec<Option<IpAddr>> {
     match sharing {
         Sharing::OlderWins | Sharing::Merged => vec![None],
         Sharing::Apart => {
@@ -199,8 +202,8 @@ fn entries(
     ranked.into_iter().map(|(_, entry)| entry).collect()
 }
 
-/// Names what is in a configuration, whose own revision is still empty.
-fn revision(configuration: &Configuration) -> String {
+/// Names what is in a configuration, whose own revision is still empty, and says how long it is without.
+fn revision(configuration: &Configuration) -> (String, usize) {
     let canonical = serde_json::to_vec(configuration).expect("a configuration is plain data");
-    format!("{:x}", Sha256::digest(&canonical))
+    (format!("{:x}", Sha256::digest(&canonical)), canonical.len())
 }

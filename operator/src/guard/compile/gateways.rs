@@ -12,6 +12,7 @@ use super::index::Index;
 use super::listeners::{self, ReadListener};
 use super::name::ObjectName;
 use super::{Age, Inputs, Sharing};
+use crate::guard::exchange::CONFIGURATION_BYTES_MAX;
 
 /// The type of an address that gives none.
 const IP_ADDRESS: &str = "IPAddress";
@@ -46,17 +47,34 @@ pub(super) fn read<'a>(
     gateways
 }
 
+/// What guards are given.
+#[derive(Clone, Copy)]
+pub(super) enum Offered<'a> {
+    /// This.
+    Revision(&'a str),
+    /// What they had before: it is longer than what they fetch.
+    TooLong,
+}
+
 /// What is said of a Gateway.
-pub(super) fn status(gateway: &ReadGateway<'_>, inputs: &Inputs, revision: &str) -> GatewayStatus {
+pub(super) fn status(
+    gateway: &ReadGateway<'_>,
+    inputs: &Inputs,
+    offered: Offered<'_>,
+) -> GatewayStatus {
     let old = gateway.object.status.as_ref();
     let generation = gateway.object.metadata.generation;
     let before = old.map_or(&[][..], |status| &status.conditions);
-    let acknowledged = inputs.acknowledged.covers(revision);
+    let acknowledged = match offered {
+        Offered::Revision(revision) => inputs.acknowledged.covers(revision),
+        Offered::TooLong => false,
+    };
+    let pending = pending(&gateway.name, offered);
     let listeners = gateway.listeners.iter().map(|listener| {
         let old = old.and_then(|status| status.listeners.iter().find(|l| l.name == listener.name));
         let before: &[Condition] = old.map_or(&[][..], |status| &status.conditions);
         let is_served = acknowledged || was_programmed(before, generation);
-        let wanted = listener_conditions(gateway, listener, is_served);
+        let wanted = listener_conditions(gateway, listener, is_served, &pending);
         ListenerStatus {
             name: listener.name.to_owned(),
             supported_kinds: listeners::supported_kinds(listener),
@@ -65,7 +83,7 @@ pub(super) fn status(gateway: &ReadGateway<'_>, inputs: &Inputs, revision: &str)
         }
     });
     let is_served = acknowledged || was_programmed(before, generation);
-    let wanted = vec![accepted(gateway), programmed(gateway, is_served)];
+    let wanted = vec![accepted(gateway), programmed(gateway, is_served, &pending)];
     GatewayStatus {
         listeners: listeners.collect(),
         addresses: gateway.addresses.clone(),
@@ -184,11 +202,18 @@ fn was_programmed(before: &[Condition], generation: Option<i64>) -> bool {
     said.is_some_and(|said| said.status == "True" && said.observed_generation == generation)
 }
 
-fn pending(name: &ObjectName) -> Refusal {
-    let message = format!(
-        "Gateway {name}: not every guard that is ready serves it yet; see the logs of guard control where \
-         this stays"
-    );
+fn pending(name: &ObjectName, offered: Offered<'_>) -> Refusal {
+    let message = match offered {
+        Offered::Revision(_) => format!(
+            "Gateway {name}: not every guard that is ready serves it yet; see the logs of guard control where \
+             this stays"
+        ),
+        Offered::TooLong => format!(
+            "Gateway {name}: what all Gateways, routes and certificates come to is longer than the {} MiB that \
+             guards fetch, so they go on by what they have; use fewer listeners, hostnames or certificates",
+            CONFIGURATION_BYTES_MAX >> 20
+        ),
+    };
     Refusal::new("Pending", message)
 }
 
@@ -200,7 +225,7 @@ fn unaddressed(reason: &'static str, name: &ObjectName) -> Refusal {
     Refusal::new(reason, message)
 }
 
-fn programmed(gateway: &ReadGateway<'_>, is_served: bool) -> Wanted {
+fn programmed(gateway: &ReadGateway<'_>, is_served: bool, pending: &Refusal) -> Wanted {
     const KIND: &str = "Programmed";
     let name = &gateway.name;
     if gateway.refused.is_some() {
@@ -222,7 +247,7 @@ fn programmed(gateway: &ReadGateway<'_>, is_served: bool) -> Wanted {
         return Wanted::no(KIND, &Refusal::new("Invalid", message));
     }
     if !is_served {
-        return Wanted::no(KIND, &pending(name));
+        return Wanted::no(KIND, pending);
     }
     Wanted::yes(KIND, KIND, "The guard serves this Gateway")
 }
@@ -231,6 +256,7 @@ fn listener_conditions(
     gateway: &ReadGateway<'_>,
     listener: &ReadListener<'_>,
     is_served: bool,
+    pending: &Refusal,
 ) -> Vec<Wanted> {
     let mut wanted = Vec::new();
     wanted.push(match (&listener.conflict, &listener.refused) {
@@ -255,7 +281,7 @@ fn listener_conditions(
     } else if served && is_served {
         Wanted::yes("Programmed", "Programmed", "")
     } else if served {
-        Wanted::no("Programmed", &pending(&gateway.name))
+        Wanted::no("Programmed", pending)
     } else {
         let message = format!(
             "Gateway {}: listener {:?} is not served; see its other conditions and those of the Gateway",

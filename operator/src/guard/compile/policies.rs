@@ -123,6 +123,19 @@ impl Protection<'_> {
             .collect()
     }
 
+    /// All that is in a configuration because of a policy.
+    pub(super) fn of(
+        &self,
+        name: &str,
+    ) -> (
+        Option<&PolicySettings>,
+        Option<&Tokens>,
+        Option<&WaitingRoom>,
+    ) {
+        let settings = self.settings.get(name);
+        (settings, self.tokens.get(name), self.rooms.get(name))
+    }
+
     /// What is said of policies that name routes.
     pub(super) fn statuses(
         &self,

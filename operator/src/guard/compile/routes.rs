@@ -38,6 +38,27 @@ pub(super) struct Attachments {
     parents: BTreeMap<usize, Vec<Attached>>,
 }
 
+impl Attachments {
+    /// Takes a route out wherever it is attached, and says why.
+    pub(super) fn refuse(
+        &mut self,
+        route_at: usize,
+        name: &ObjectName,
+        refusal: &Refusal,
+        gateways: &mut [ReadGateway<'_>],
+    ) {
+        for ((gateway_at, listener_at), attached) in &mut self.at {
+            if attached.remove(&route_at).is_some() {
+                let listener = &mut gateways[*gateway_at].listeners[*listener_at];
+                listener.attached.remove(name);
+            }
+        }
+        for attached in self.parents.get_mut(&route_at).into_iter().flatten() {
+            attached.refused.get_or_insert_with(|| refusal.clone());
+        }
+    }
+}
+
 /// What came of a parent.
 struct Attached {
     parent: ParentReference,

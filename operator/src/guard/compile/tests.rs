@@ -11,7 +11,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::{Acknowledged, Inputs, ObjectName, Sharing, TicketKeys, compile};
+use super::{Acknowledged, Inputs, ObjectName, Sharing, TicketKeys, compile, within};
 use crate::guard::config::{Configuration, PathMatch, TicketKey};
 use crate::guard::gateway::{HttpRoute, ReferenceGrant, ReferenceGrantBeta};
 
@@ -317,6 +317,42 @@ spec:
   parentRefs: [{name: same}]
   rules: [{backendRefs: [{name: v1, port: 8080}]}]
 ";
+
+#[test]
+fn a_route_that_would_make_the_document_too_long_is_left_out_and_says_so() {
+    let mut objects = objects(ONE_ROUTE);
+    objects.push(
+        json!({"kind": "HTTPRoute", "metadata": {"name": "two", "namespace": "infra"},
+        "spec": {"parentRefs": [{"name": "same"}],
+            "rules": [{"matches": [{"path": {"value": format!("/{}", "a".repeat(1000))}}]}]}}),
+    );
+    let (configuration, statuses) = within(&inputs(&objects), 1000, usize::MAX);
+    let served: Vec<&str> = configuration.rules.iter().map(|r| &*r.route).collect();
+    assert_eq!(served, ["infra/one"]);
+    let said = |name| {
+        let status = &statuses.http_routes[&ObjectName::new("infra", name)];
+        let conditions = &status.parents[0].conditions;
+        let accepted = conditions.iter().find(|one| one.type_ == "Accepted");
+        accepted.unwrap().reason.clone()
+    };
+    assert_eq!(said("one"), "Accepted");
+    assert_eq!(said("two"), "TooLarge");
+    let gateway = &statuses.gateways[&ObjectName::new("infra", "same")];
+    assert_eq!(gateway.listeners[0].attached_routes, 1);
+}
+
+#[test]
+fn gateways_say_that_guards_are_given_nothing_new_where_it_is_too_long() {
+    let (_, statuses) = within(&inputs(&objects(ONE_ROUTE)), usize::MAX, 100);
+    let gateway = &statuses.gateways[&ObjectName::new("infra", "same")];
+    let programmed = gateway
+        .conditions
+        .iter()
+        .find(|one| one.type_ == "Programmed");
+    let programmed = programmed.unwrap();
+    assert_eq!(programmed.status, "False");
+    assert!(programmed.message.contains("64 MiB"), "{programmed:?}");
+}
 
 #[test]
 fn equal_documents_have_equal_revisions_and_others_do_not() {

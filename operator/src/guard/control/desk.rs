@@ -12,7 +12,9 @@ use super::ledger::{Late, Ledger, Limit};
 use super::rooms::{self, Rooms};
 use crate::guard::compile::Acknowledged;
 use crate::guard::config::Configuration;
-use crate::guard::exchange::{Answer, GUARDS_MAX, NAME_MAX, Refused, Report};
+use crate::guard::exchange::{
+    Answer, CONFIGURATION_BYTES_MAX, GUARDS_MAX, LEASE, NAME_MAX, Refused, Report,
+};
 use crate::guard::rooms::RoomWords;
 use crate::runtime::lease::Leadership;
 
@@ -48,6 +50,23 @@ pub(super) enum Unanswered {
     TooMany,
 }
 
+/// Why a configuration is not handed out; the one before is still.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Withheld {
+    /// It is no document.
+    #[error("a configuration cannot be written down")]
+    Unwritten(#[from] serde_json::Error),
+    /// No guard would fetch it.
+    #[error(
+        "a configuration has {bytes} bytes, and guards fetch {CONFIGURATION_BYTES_MAX} at most; what is not of \
+         routes is too large: use fewer listeners, hostnames or certificates"
+    )]
+    TooLong {
+        /// How long it is.
+        bytes: usize,
+    },
+}
+
 /// The desk. All that is asked is answered from memory.
 pub(super) struct Desk {
     began: Instant,
@@ -74,6 +93,7 @@ struct Offer {
 /// Being the leader: only one replica divides limits, lets people out of rooms, and hears what guards serve by.
 struct Term {
     leadership: Leadership,
+    began: Instant,
     ledger: Ledger,
     rooms: Rooms,
     guards: BTreeMap<String, Guard>,
@@ -96,7 +116,11 @@ impl Desk {
     }
 
     /// Hands out another configuration from now on.
-    pub(super) fn offer(&self, configuration: &Configuration) -> Result<(), serde_json::Error> {
+    pub(super) fn offer(&self, configuration: &Configuration) -> Result<(), Withheld> {
+        self.offer_within(configuration, CONFIGURATION_BYTES_MAX)
+    }
+
+    fn offer_within(&self, configuration: &Configuration, most: usize) -> Result<(), Withheld> {
         self.with(|state| {
             let newest = state.newest.as_ref();
             if newest.is_some_and(|newest| newest.revision == configuration.revision) {
@@ -107,6 +131,9 @@ impl Desk {
                 document: serde_json::to_vec(configuration)?.into(),
             };
             let bytes = offer.document.len();
+            if bytes > most {
+                return Err(Withheld::TooLong { bytes });
+            }
             tracing::info!(revision = offer.revision, bytes, "configuration handed out");
             state.limits = limits(configuration, self.sharing);
             state.rooms = rooms::shared(configuration);
@@ -132,6 +159,7 @@ impl Desk {
                     ledger.stand(state.standing.clone());
                     Term {
                         leadership,
+                        began: Instant::now(),
                         ledger,
                         rooms: Rooms::new(state.rooms.clone()),
                         guards: BTreeMap::new(),
@@ -189,7 +217,13 @@ impl Desk {
     /// What every guard that is ready serves by.
     pub(super) fn acknowledged(&self) -> Acknowledged {
         self.with(|state| {
-            let guards = state.term.iter().flat_map(|term| term.guards.values());
+            let Some(term) = &state.term else {
+                return Acknowledged::Nothing;
+            };
+            if is_awaited(term.began.elapsed(), &state.standing, &term.guards) {
+                return Acknowledged::Nothing;
+            }
+            let guards = term.guards.values();
             let ready = guards.filter(|guard| guard.is_ready && guard.heard.elapsed() <= HEARD);
             let revisions: BTreeSet<&str> = ready.map(|guard| guard.revision.as_str()).collect();
             match revisions.first() {
@@ -277,6 +311,16 @@ impl Term {
     }
 }
 
+/// Whether a guard that takes requests was not heard in a term that is so young. The first that asks speaks
+/// for itself alone; until it could have lost what the leader before gave it, another may still be on its way here.
+fn is_awaited(
+    age: Duration,
+    standing: &BTreeSet<String>,
+    guards: &BTreeMap<String, Guard>,
+) -> bool {
+    age < LEASE && !standing.iter().all(|name| guards.contains_key(name))
+}
+
 /// A report that counts for nothing; two guards of one name are told of once.
 fn unanswered(late: Late, guard: &str) -> Unanswered {
     if late == (Late::Superseded { is_first: true }) {
@@ -312,4 +356,45 @@ fn limits(configuration: &Configuration, sharing: Sharing) -> Vec<Limit> {
         shared.map(limit).collect::<Vec<_>>()
     };
     configuration.policies.iter().flat_map(of_policy).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_no_guard_would_fetch_is_not_handed_out_and_the_one_before_stays() {
+        let desk = Desk::new(Sharing {
+            replicas: 1,
+            spreads_keys: false,
+        });
+        let of = |revision: &str| Configuration {
+            revision: revision.to_owned(),
+            ..Configuration::default()
+        };
+        let bytes = serde_json::to_vec(&of("a")).unwrap().len();
+        desk.offer_within(&of("a"), bytes).unwrap();
+        let withheld = desk.offer_within(&of("longer"), bytes).unwrap_err();
+        assert!(matches!(withheld, Withheld::TooLong { .. }), "{withheld}");
+        let newest = desk.with(|state| state.newest.as_ref().map(|newest| newest.revision.clone()));
+        assert_eq!(newest.as_deref(), Some("a"));
+        assert!(desk.configuration("a").is_some() && desk.configuration("longer").is_none());
+    }
+
+    #[test]
+    fn a_new_leader_waits_for_all_guards_that_take_requests_before_it_speaks_for_them() {
+        let guard = || Guard {
+            heard: Instant::now(),
+            revision: "r".into(),
+            refused: None,
+            is_ready: true,
+        };
+        let standing = BTreeSet::from(["g-1".to_owned(), "g-2".to_owned()]);
+        let mut guards = BTreeMap::from([("g-1".to_owned(), guard())]);
+        assert!(is_awaited(Duration::ZERO, &standing, &guards));
+        assert!(!is_awaited(LEASE, &standing, &guards), "it is gone by now");
+        guards.insert("g-2".to_owned(), guard());
+        assert!(!is_awaited(Duration::ZERO, &standing, &guards));
+        assert!(!is_awaited(Duration::ZERO, &BTreeSet::new(), &guards));
+    }
 }

@@ -8,6 +8,7 @@ pub(super) struct Gauges {
     guards: IntGaugeVec,
     endpoints_kept: IntGauge,
     tickets_broken: IntGauge,
+    withheld: IntGauge,
 }
 
 impl Gauges {
@@ -27,13 +28,19 @@ impl Gauges {
             "jiuzhou_ticket_keys_broken",
             "1 while the Secret of the keys of tickets cannot be used and the last good ones are.",
         )?;
+        let withheld = IntGauge::new(
+            "jiuzhou_configuration_withheld",
+            "1 while the last configuration is not handed out, since it is longer than what guards fetch.",
+        )?;
         registry.register(Box::new(guards.clone()))?;
         registry.register(Box::new(endpoints_kept.clone()))?;
         registry.register(Box::new(tickets_broken.clone()))?;
+        registry.register(Box::new(withheld.clone()))?;
         Ok(Self {
             guards,
             endpoints_kept,
             tickets_broken,
+            withheld,
         })
     }
 
@@ -49,6 +56,11 @@ impl Gauges {
     /// Whether the Secret of the keys of tickets cannot be used.
     pub(super) fn tickets_broken(&self, is_broken: bool) {
         self.tickets_broken.set(i64::from(is_broken));
+    }
+
+    /// Whether guards are given what was before.
+    pub(super) fn withheld(&self, is_withheld: bool) {
+        self.withheld.set(i64::from(is_withheld));
     }
 
     /// So many Services are served by what was last known.
