@@ -1,11 +1,37 @@
 //! Conditions, and what they say no with.
 
+use std::borrow::Cow;
+
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
-/// How many faults of one object a message names. Eight lines are read at a glance; the rest is counted,
-/// so that no route outgrows the 32768 characters that a message may have.
+/// How many faults of one object a message names. Eight lines are read at a glance; the rest is counted.
 const FAULTS_MAX: usize = 8;
+/// Characters of one of them: a namespace and a name, 316 characters, what was written, a sentence.
+const FAULT_MAX: usize = 1024;
+/// Characters of what somebody wrote, where it is shown again: enough to find it.
+const QUOTED_MAX: usize = 200;
+/// Characters of a message, as the API bounds it: a longer one makes it refuse the whole status.
+const MESSAGE_MAX: usize = 32_768;
+
+/// A text of at most so many characters; an ellipsis stands for the rest.
+fn cut(text: &str, most: usize) -> Cow<'_, str> {
+    if text.chars().nth(most).is_none() {
+        return Cow::Borrowed(text);
+    }
+    let kept = text.chars().take(most.saturating_sub(1));
+    Cow::Owned(kept.chain(['…']).collect())
+}
+
+/// As much of a message as the API takes.
+pub(super) fn message(text: &str) -> Cow<'_, str> {
+    cut(text, MESSAGE_MAX)
+}
+
+/// What somebody wrote, as messages show it.
+pub(super) fn quoted(text: &str) -> String {
+    format!("{:?}", cut(text, QUOTED_MAX))
+}
 
 /// A no: the reason for programs, the message for people.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,6 +59,10 @@ impl Refusal {
         }
         let hidden = named.len().saturating_sub(FAULTS_MAX);
         named.truncate(FAULTS_MAX);
+        let named: Vec<Cow<'_, str>> = named
+            .into_iter()
+            .map(|fault| cut(fault, FAULT_MAX))
+            .collect();
         let mut message = named.join("; ");
         if hidden > 0 {
             message = format!("{message}; and {hidden} more");
@@ -97,7 +127,7 @@ pub(super) fn settle(
                 type_: wanted.kind.to_owned(),
                 status: status.to_owned(),
                 reason: wanted.reason.to_owned(),
-                message: wanted.message,
+                message: message(&wanted.message).into_owned(),
                 observed_generation: generation,
                 last_transition_time: since,
             }
@@ -141,5 +171,19 @@ mod tests {
             "{joined:?}"
         );
         assert_eq!(Refusal::joined(&[]), None);
+    }
+
+    #[test]
+    fn a_message_is_never_longer_than_the_api_takes_it() {
+        // Some of two bytes: a cut within one would be no text.
+        let long = Refusal::new("Invalid", "é".repeat(5000));
+        let other = Refusal::new("Invalid", "fault");
+        let joined = Refusal::joined(&[long, other]).unwrap();
+        assert!(joined.message.ends_with("é…; fault"), "{joined:?}");
+        assert_eq!(joined.message.chars().count(), FAULT_MAX + "; fault".len());
+        let refusal = Refusal::new("Invalid", "é".repeat(40_000));
+        let settled = settle(&[], vec![Wanted::no("Accepted", &refusal)], None, at(1));
+        assert_eq!(settled[0].message.chars().count(), MESSAGE_MAX);
+        assert_eq!(quoted("a\"b"), r#""a\"b""#);
     }
 }

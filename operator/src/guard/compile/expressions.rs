@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::conditions::Refusal;
+use super::conditions::{Refusal, quoted};
 use super::patterns::{self, SMALL};
 
 /// Bytes of one route's expressions, compiled: 128 small ones, one for each match that a route may have.
@@ -92,8 +92,9 @@ fn broken(pattern: &str, field: &str) -> Refusal {
     Refusal::new(
         "UnsupportedValue",
         format!(
-            "{field}: {pattern:?} is not a regular expression that can be used; use the syntax of RE2, \
-             without look-around and back-references, and no repetition of large repetitions"
+            "{field}: {} is not a regular expression that can be used; use the syntax of RE2, \
+             without look-around and back-references, and no repetition of large repetitions",
+            quoted(pattern)
         ),
     )
 }

@@ -7,7 +7,7 @@ use http::HeaderName;
 
 use super::super::config::{Match, PathMatch, TextMatch, ValueMatch};
 use super::super::gateway;
-use super::conditions::Refusal;
+use super::conditions::{Refusal, quoted};
 use super::expressions::Allowance;
 use crate::guard::path::spelled;
 
@@ -83,7 +83,8 @@ fn path(
             Ok(value)
         } else {
             Err(unsupported(format!(
-                "{field}.path.value: {value:?} does not begin with a slash; put one before it"
+                "{field}.path.value: {} does not begin with a slash; put one before it",
+                quoted(value)
             )))
         }
     };
@@ -157,7 +158,8 @@ fn header_name(name: &str, field: &str) -> Result<String, Refusal> {
     match HeaderName::from_bytes(name.as_bytes()) {
         Ok(name) => Ok(name.as_str().to_owned()),
         Err(_) => Err(unsupported(format!(
-            "{field}: {name:?} is not the name of a header; use letters, digits and !#$%&'*+-.^_`|~"
+            "{field}: {} is not the name of a header; use letters, digits and !#$%&'*+-.^_`|~",
+            quoted(name)
         ))),
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! A task of its own: an API server that is slow must not hold up what guards are given.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,6 +32,9 @@ const CONCURRENCY: usize = 8;
 const ECHO: Duration = Duration::from_secs(5);
 /// Pause after a status was not taken. A conflict means that the route changed, which is news by itself.
 const RETRY: Duration = Duration::from_secs(1);
+/// Longest pause where the API server itself refuses a status again and again, which more of the same does
+/// not help: each refusal doubles the pause until the object's spec is another.
+const RETRY_MAX: Duration = Duration::from_secs(60);
 
 /// What was last decided, with the objects it was decided for.
 #[derive(Debug, Default)]
@@ -44,8 +47,20 @@ pub(super) struct Decided {
 #[derive(Debug)]
 struct Write {
     target: Target,
+    /// Of the spec that it is said of.
+    generation: Option<i64>,
     /// The body of the request.
     body: Value,
+}
+
+impl Write {
+    fn of(metadata: &ObjectMeta, target: Target, body: Value) -> Self {
+        Self {
+            target,
+            generation: metadata.generation,
+            body,
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -56,9 +71,61 @@ enum Target {
     Policy(ObjectName),
 }
 
+/// Statuses that were not taken, and when each is tried again.
+#[derive(Debug, Default)]
+struct Failing(BTreeMap<Target, Failure>);
+
+#[derive(Debug)]
+struct Failure {
+    generation: Option<i64>,
+    refusals: u32,
+    again: Instant,
+}
+
+impl Failing {
+    /// Whether a status has to wait, whatever its words: the time in them is another in every turn.
+    fn holds(&self, write: &Write, now: Instant) -> bool {
+        let known = self.0.get(&write.target);
+        known.is_some_and(|known| known.generation == write.generation && now < known.again)
+    }
+
+    /// It was not taken.
+    fn failed(&mut self, write: &Write, is_refused: bool, now: Instant) {
+        let known = self.0.get(&write.target);
+        let known = known.filter(|known| known.generation == write.generation);
+        let before = known.map_or(0, |known| known.refusals);
+        let refusals = before.saturating_add(u32::from(is_refused));
+        let times = 2_u32.saturating_pow(refusals.saturating_sub(1));
+        let failure = Failure {
+            generation: write.generation,
+            refusals,
+            again: now + RETRY.saturating_mul(times).min(RETRY_MAX),
+        };
+        self.0.insert(write.target.clone(), failure);
+    }
+
+    /// Forgets what is not to be written any more.
+    fn keep(&mut self, writes: &[Write]) {
+        if !self.0.is_empty() {
+            let targets: BTreeSet<&Target> = writes.iter().map(|write| &write.target).collect();
+            self.0.retain(|target, _| targets.contains(target));
+        }
+    }
+
+    fn next(&self) -> Option<Instant> {
+        self.0.values().map(|failure| failure.again).min()
+    }
+}
+
+/// Whether the API server says that it will never take this, unlike one that is away or has much to do.
+fn is_refused(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if matches!(status.code, 400..=428 | 430..=499))
+}
+
 /// Writes until the sender of decisions is gone.
 pub(super) async fn write(client: Client, mut decided: watch::Receiver<Arc<Decided>>) {
     let mut written: BTreeMap<Target, (Value, Instant)> = BTreeMap::new();
+    let mut failing = Failing::default();
     let mut again = None;
     loop {
         let changed = decided.changed();
@@ -78,10 +145,12 @@ pub(super) async fn write(client: Client, mut decided: watch::Receiver<Arc<Decid
         let now = Arc::clone(&decided.borrow_and_update());
         written.retain(|_, (_, at)| at.elapsed() < ECHO);
         let mut writes = differences(&now);
+        failing.keep(&writes);
         let all = writes.len();
+        let began = Instant::now();
         writes.retain(|write| {
             let said = written.get(&write.target);
-            said.is_none_or(|(body, _)| *body != write.body)
+            said.is_none_or(|(body, _)| *body != write.body) && !failing.holds(write, began)
         });
         let waits = all > writes.len();
         let results: Vec<_> = stream::iter(writes)
@@ -89,14 +158,14 @@ pub(super) async fn write(client: Client, mut decided: watch::Receiver<Arc<Decid
             .buffer_unordered(CONCURRENCY)
             .collect()
             .await;
-        let mut failed = false;
         for (write, result) in results {
             match result {
                 Ok(()) => {
+                    failing.0.remove(&write.target);
                     written.insert(write.target, (write.body, Instant::now()));
                 }
                 Err(error) => {
-                    failed = true;
+                    failing.failed(&write, is_refused(&error), Instant::now());
                     tracing::warn!(
                         object = ?write.target,
                         error = chain(&error),
@@ -105,11 +174,8 @@ pub(super) async fn write(client: Client, mut decided: watch::Receiver<Arc<Decid
                 }
             }
         }
-        again = match (failed, waits || !written.is_empty()) {
-            (true, _) => Some(Instant::now() + RETRY),
-            (false, true) => Some(Instant::now() + ECHO),
-            (false, false) => None,
-        };
+        let echo = (waits || !written.is_empty()).then(|| Instant::now() + ECHO);
+        again = [failing.next(), echo].into_iter().flatten().min();
     }
 }
 
@@ -177,7 +243,7 @@ fn differences(decided: &Decided) -> Vec<Write> {
         {
             let target = Target::Class(name);
             let body = applied(&**class, status);
-            writes.push(Write { target, body });
+            writes.push(Write::of(&class.metadata, target, body));
         }
     }
     for gateway in &inputs.gateways {
@@ -190,7 +256,7 @@ fn differences(decided: &Decided) -> Vec<Write> {
         {
             let target = Target::Gateway(name);
             let body = applied(&**gateway, status);
-            writes.push(Write { target, body });
+            writes.push(Write::of(&gateway.metadata, target, body));
         }
     }
     for route in &inputs.http_routes {
@@ -200,7 +266,7 @@ fn differences(decided: &Decided) -> Vec<Write> {
         {
             let target = Target::Route(name);
             let body = replaced(&route.metadata, status);
-            writes.push(Write { target, body });
+            writes.push(Write::of(&route.metadata, target, body));
         }
     }
     for policy in &inputs.traffic_policies {
@@ -210,7 +276,7 @@ fn differences(decided: &Decided) -> Vec<Write> {
         {
             let target = Target::Policy(name);
             let body = replaced(&policy.metadata, status);
-            writes.push(Write { target, body });
+            writes.push(Write::of(&policy.metadata, target, body));
         }
     }
     writes
@@ -313,5 +379,32 @@ mod tests {
         let (_, statuses) = compile(&inputs);
         let rest = Decided { inputs, statuses };
         assert!(differences(&rest).is_empty(), "{:?}", differences(&rest));
+    }
+
+    #[test]
+    fn a_status_that_is_never_taken_is_tried_less_often_until_its_spec_is_another() {
+        let write = |generation| Write {
+            target: Target::Class("guard".into()),
+            generation: Some(generation),
+            body: json!({}),
+        };
+        let now = Instant::now();
+        let mut failing = Failing::default();
+        for _ in 0..3 {
+            failing.failed(&write(1), true, now);
+        }
+        assert_eq!(failing.next(), Some(now + 4 * RETRY));
+        assert!(failing.holds(&write(1), now + 3 * RETRY));
+        assert!(!failing.holds(&write(1), now + 4 * RETRY));
+        assert!(!failing.holds(&write(2), now), "somebody changed it");
+        for _ in 0..40 {
+            failing.failed(&write(1), true, now);
+        }
+        assert_eq!(failing.next(), Some(now + RETRY_MAX));
+        failing.failed(&write(2), false, now);
+        failing.failed(&write(2), false, now);
+        assert_eq!(failing.next(), Some(now + RETRY), "the API server was away");
+        failing.keep(&[]);
+        assert_eq!(failing.next(), None);
     }
 }

@@ -7,6 +7,7 @@ use crds::{
     TrafficPolicyStatus, condition, find_condition,
 };
 
+use super::super::conditions;
 use super::super::{CONTROLLER, Inputs, ObjectName};
 use super::read::{ReadPolicy, Refused, Target};
 use crate::guard::config::Configuration;
@@ -123,7 +124,7 @@ impl<'a> Setter<'a> {
             kind,
             *status,
             *reason,
-            message,
+            &conditions::message(message),
             self.generation,
             self.now,
         )
