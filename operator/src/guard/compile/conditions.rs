@@ -23,11 +23,6 @@ fn cut(text: &str, most: usize) -> Cow<'_, str> {
     Cow::Owned(kept.chain(['…']).collect())
 }
 
-/// As much of a message as the API takes.
-pub(super) fn message(text: &str) -> Cow<'_, str> {
-    cut(text, MESSAGE_MAX)
-}
-
 /// What somebody wrote, as messages show it.
 pub(super) fn quoted(text: &str) -> String {
     format!("{:?}", cut(text, QUOTED_MAX))
@@ -127,7 +122,7 @@ pub(super) fn settle(
                 type_: wanted.kind.to_owned(),
                 status: status.to_owned(),
                 reason: wanted.reason.to_owned(),
-                message: message(&wanted.message).into_owned(),
+                message: cut(&wanted.message, MESSAGE_MAX).into_owned(),
                 observed_generation: generation,
                 last_transition_time: since,
             }

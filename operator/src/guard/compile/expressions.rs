@@ -8,12 +8,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::conditions::{Refusal, quoted};
 use super::patterns::{self, SMALL};
 
-/// Bytes of one route's expressions, compiled: 128 small ones, one for each match that a route may have.
-const ROUTE_MAX: usize = 2 << 20;
+/// Bytes of one route's expressions, compiled: 256 small ones, two for each match that a route may have. One
+/// with a `\w`, which knows all letters, counts as several.
+const ROUTE_MAX: usize = 4 << 20;
 
-/// Bytes of one namespace's expressions, compiled: 512 small ones. What they remember of requests comes on
-/// top, at most 128 MiB per thread, if each is asked in hostile ways.
-const NAMESPACE_MAX: usize = 8 << 20;
+/// Bytes of one namespace's expressions, compiled: 1,024 small ones. What they remember of requests comes on
+/// top, at most 256 MiB per thread, if each is asked in hostile ways.
+const NAMESPACE_MAX: usize = 16 << 20;
 
 /// The expressions of all namespaces.
 #[derive(Default)]
@@ -138,7 +139,7 @@ mod tests {
             "{refused}"
         );
         assert!(
-            refused.contains("one HTTPRoute may take 2 MiB"),
+            refused.contains("one HTTPRoute may take 4 MiB"),
             "{refused}"
         );
     }
@@ -154,7 +155,7 @@ mod tests {
         }
         let refused = take(&mut all.of("greedy"), "/one-more").unwrap_err();
         assert!(
-            refused.contains("of a namespace may take 8 MiB"),
+            refused.contains("of a namespace may take 16 MiB"),
             "{refused}"
         );
         take(&mut all.of("greedy"), "/0/0").unwrap();

@@ -16,12 +16,20 @@ const REMEMBERED_MAX: usize = 128 << 10;
 
 /// Sizes that expressions are told apart by, in bytes: the engine does not say how large one is, but
 /// whether it stays below a bound. The first is that of ordinary ones with all that belongs to them.
-const SIZES: [usize; 4] = [SMALL, 4 * SMALL, 16 * SMALL, COMPILED_MAX];
+const SIZES: [usize; 7] = [
+    SMALL,
+    2 * SMALL,
+    4 * SMALL,
+    8 * SMALL,
+    16 * SMALL,
+    32 * SMALL,
+    COMPILED_MAX,
+];
 
 /// What every expression counts at least.
 pub(super) const SMALL: usize = 16 << 10;
 
-/// Expressions whose size is remembered, by their digest: those of 128 namespaces that have as many as they may,
+/// Expressions whose size is remembered, by their digest: those of 64 namespaces that have as many as they may,
 /// in 4 MiB. Beyond, all are measured again.
 const MEASURED_MAX: usize = 1 << 16;
 

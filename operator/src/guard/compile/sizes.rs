@@ -136,7 +136,7 @@ fn weigh<'a>(
             let bytes = policies.entry(name).or_insert_with(|| {
                 3 * (SHARED + name.len()) + written(&reading.protection.of(name))
             });
-            weighed.shared.insert(Shared::Policy(*name), *bytes);
+            weighed.shared.insert(Shared::Policy(name), *bytes);
         }
     }
     weighed

@@ -7,7 +7,6 @@ use crds::{
     TrafficPolicyStatus, condition, find_condition,
 };
 
-use super::super::conditions;
 use super::super::{CONTROLLER, Inputs, ObjectName};
 use super::read::{ReadPolicy, Refused, Target};
 use crate::guard::config::Configuration;
@@ -124,7 +123,7 @@ impl<'a> Setter<'a> {
             kind,
             *status,
             *reason,
-            &conditions::message(message),
+            message,
             self.generation,
             self.now,
         )
