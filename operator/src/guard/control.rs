@@ -261,10 +261,12 @@ impl Running {
             return;
         };
         self.dirty = false;
-        self.acknowledged = acknowledged.clone();
         let service = ObjectName::new(&self.control.namespace, &self.control.service);
         let standing = endpoints::standing(&service, &inputs.endpoint_slices);
         self.desk.stand(standing);
+        // Asked again: a new leader speaks for those that stand, whom it may only know by now.
+        let acknowledged = self.desk.acknowledged();
+        self.acknowledged = acknowledged.clone();
         self.complete(&mut inputs, &service, acknowledged);
         self.sign(&mut inputs, &secrets);
         let (configuration, statuses) = compile::compile(&inputs);
