@@ -1,13 +1,17 @@
 //! TLS of which both sides prove who they are, with files that may be renewed at any time.
+//!
+//! Each connection proves it anew. A session that is resumed looks at no certificate, so that one that has
+//! ended would open connections for as long as its guard comes back before a ticket grows old.
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
+use rustls::client::Resumption;
 use rustls::pki_types::pem::{self, PemObject as _};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::{VerifierBuilderError, WebPkiClientVerifier};
+use rustls::server::{NoServerSessionStorage, VerifierBuilderError, WebPkiClientVerifier};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 
 /// Both sides are ours, so neither has a reason to speak anything older.
@@ -125,6 +129,8 @@ pub fn server(files: &Files) -> Result<ServerConfig, TlsError> {
         .with_single_cert(chain(&files.certificate)?, key(&files.key)?)
         .map_err(failed)?;
     server.alpn_protocols = vec![PROTOCOL.to_vec()];
+    server.session_storage = Arc::new(NoServerSessionStorage {});
+    server.send_tls13_tickets = 0;
     Ok(server)
 }
 
@@ -142,6 +148,7 @@ pub fn client(files: &Files) -> Result<ClientConfig, TlsError> {
         .with_client_auth_cert(chain(&files.certificate)?, key(&files.key)?)
         .map_err(failed)?;
     client.alpn_protocols = vec![PROTOCOL.to_vec()];
+    client.resumption = Resumption::disabled();
     Ok(client)
 }
 
@@ -181,4 +188,77 @@ fn key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
         path: path.to_owned(),
         source,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+    use rustls::pki_types::ServerName;
+    use rustls::{ClientConnection, Connection, HandshakeKind, ServerConnection};
+
+    use super::*;
+
+    /// A certificate, its key and who certified it, in a folder.
+    fn files(folder: &Path) -> Files {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+        let key = KeyPair::generate().unwrap();
+        let params = CertificateParams::new(vec!["localhost".into()]).unwrap();
+        let certificate = params.signed_by(&key, &authority).unwrap();
+        let file = |name: &str, text: String| {
+            let path = folder.join(name);
+            std::fs::write(&path, text).unwrap();
+            path
+        };
+        Files {
+            certificate: file("certificate.pem", certificate.pem()),
+            key: file("key.pem", key.serialize_pem()),
+            authority: file("ca.pem", authority.pem()),
+        }
+    }
+
+    fn carry(from: &mut Connection, to: &mut Connection) {
+        while from.wants_write() {
+            let mut bytes = Vec::new();
+            from.write_tls(&mut bytes).unwrap();
+            let mut left = bytes.as_slice();
+            while !left.is_empty() {
+                to.read_tls(&mut left).unwrap();
+                to.process_new_packets().unwrap();
+            }
+        }
+    }
+
+    fn connect(client: &Arc<ClientConfig>, server: &Arc<ServerConfig>) -> Option<HandshakeKind> {
+        let name = ServerName::try_from("localhost").unwrap();
+        let guard = ClientConnection::new(Arc::clone(client), name).unwrap();
+        let control = ServerConnection::new(Arc::clone(server)).unwrap();
+        let (mut guard, mut control) = (Connection::from(guard), Connection::from(control));
+        while guard.wants_write() || control.wants_write() {
+            carry(&mut guard, &mut control);
+            carry(&mut control, &mut guard);
+        }
+        guard.handshake_kind()
+    }
+
+    #[test]
+    fn each_connection_looks_at_certificates_anew() {
+        let folder = std::env::temp_dir().join(format!("mutual-tls-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let files = files(&folder);
+        let resuming = |files: &Files| {
+            let mut client = client(files).unwrap();
+            client.resumption = Resumption::default();
+            Arc::new(client)
+        };
+        let guards = [Arc::new(client(&files).unwrap()), resuming(&files)];
+        let control = Arc::new(server(&files).unwrap());
+        std::fs::remove_dir_all(&folder).unwrap();
+        for guard in guards {
+            for _ in 0..3 {
+                assert_eq!(connect(&guard, &control), Some(HandshakeKind::Full));
+            }
+        }
+    }
 }
