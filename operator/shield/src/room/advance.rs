@@ -13,7 +13,7 @@ use super::settings::RoomSettings;
 use super::signals::Signals;
 use super::standing::Standing;
 use crate::Time;
-use crate::ticket::{GuardId, Place, Wall};
+use crate::ticket::{GuardId, Place, SKEW, Wall};
 use crate::time::nanos;
 
 /// How long a word or a report counts: ten intervals of 200 ms, so that one lost or late message
@@ -40,6 +40,11 @@ const BURST: Duration = Duration::from_secs(1);
 
 /// What one admission costs, in nanoseconds of one admission a minute.
 const PERSON: i64 = 60_000_000_000;
+
+/// Words in a millisecond since 1970 that there can have been: a coordinator says 1,333 in a second. What
+/// claims more is no epoch. The bound rises faster than honest epochs, so that one that was lied up to it
+/// silences nobody.
+const EPOCHS: u64 = 2;
 
 /// How many points of the queue guards get to know in order to tell positions: to about 2 % of the
 /// queue's length.
@@ -179,12 +184,17 @@ impl Progress {
         }
     }
 
-    /// Takes up where another one stopped.
-    pub(super) fn follow(&mut self, epoch: u64, admitted: Place, phase: Phase) {
-        if epoch > self.word.epoch {
-            self.word.epoch = epoch;
-            self.word.admitted = self.word.admitted.max(admitted);
-            self.word.phase = phase;
+    /// Takes up where another one stopped, as a guard heard it. What cannot have been said counts for
+    /// nothing: nobody was ever admitted before they came.
+    fn follow(&mut self, report: &Summary, wall: Wall) {
+        let most = wall.as_millis().saturating_mul(EPOCHS);
+        if !(self.word.epoch.saturating_add(1)..=most).contains(&report.epoch) {
+            return;
+        }
+        self.word.epoch = report.epoch;
+        self.word.phase = report.phase;
+        if report.heard.arrival <= wall.after(SKEW) {
+            self.word.admitted = self.word.admitted.max(report.heard);
         }
     }
 }
@@ -211,11 +221,11 @@ pub fn advance(
     now: Time,
 ) -> Progress {
     let mut next = progress.clone();
-    for report in reports {
-        next.follow(report.epoch, report.heard, report.phase);
-    }
     let anchor = median(reports).filter(|_| !next.clock.is_anchored());
     let wall = next.clock.read(wall, anchor, now);
+    for report in reports {
+        next.follow(report, wall);
+    }
     let sessions = Sessions::new(settings.session());
     if next.word.sessions.slice != sessions.slice {
         // The first step, or the first with sessions of this length.
@@ -304,7 +314,10 @@ impl Progress {
         let mut ahead: Vec<Ahead> = standing
             .after(admitted)
             .map(|stretch| {
-                waiting += stretch.people * people;
+                waiting = stretch
+                    .people
+                    .saturating_mul(people)
+                    .saturating_add(waiting);
                 let until = Wall::from_millis(stretch.last);
                 Ahead {
                     until,
@@ -314,11 +327,11 @@ impl Progress {
             .collect();
         thin(&mut ahead);
         let held = standing.active + standing.unshown(admitted);
-        self.word.epoch += 1;
+        self.word.epoch = self.word.epoch.saturating_add(1);
         self.word.at = wall;
         let guards = part.get().saturating_mul(standing.known.max(1));
         self.word.guards = NonZeroU32::new(guards).unwrap_or(part);
-        self.word.active = standing.active * people;
+        self.word.active = standing.active.saturating_mul(people);
         self.word.waiting = waiting;
         self.word.quota = limit.saturating_sub(held) / u64::from(standing.heard.max(1));
         self.word.ahead = ahead;

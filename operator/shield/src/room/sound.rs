@@ -6,7 +6,7 @@ use super::census::{Crowd, MAX_CELLS, Sessions, WIDTH};
 use super::settings::{LONGEST_SESSION, MOST_USERS};
 use crate::ticket::{LIFETIME, Place, Wall, millis};
 
-/// The year 3000: products of moments and people then fit 64 bits.
+/// The year 3000: the end of each cell then fits 64 bits.
 const LAST: u64 = 32_503_680_000_000;
 
 /// Slices of one guard: eight times those of a session, which leaves room for clocks that are off.
@@ -78,7 +78,7 @@ fn is_count(people: i64) -> bool {
 }
 
 /// Ten arrivals of each citizen that a room can have.
-const fn crowd_max() -> u64 {
+pub(super) const fn crowd_max() -> u64 {
     10 * MOST_USERS
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::advance::{LAG, STALE, Summary};
 use super::census::{GENERATION, SLICES, Sessions, WIDTH, generation};
 use super::signals::Signals;
+use super::sound::crowd_max;
 use crate::ticket::Wall;
 
 /// What all guards together count.
@@ -146,13 +147,16 @@ impl Standing {
 }
 
 impl People {
-    /// Whoever left at a guard that lost count of who came is fewer than nobody.
+    /// Whoever left at a guard that lost count of who came is fewer than nobody. No more than one guard may
+    /// tell of a cell, however many tell it: twice a billion people, times the 86 million milliseconds of the
+    /// widest cell, are below 2^58.
     fn waiting(self) -> u64 {
-        u64::try_from(self.waiting).unwrap_or(0)
+        u64::try_from(self.waiting).unwrap_or(0).min(crowd_max())
     }
 
     fn originally(self) -> u64 {
-        self.waiting() + u64::try_from(self.claimed).unwrap_or(0)
+        let claimed = u64::try_from(self.claimed).unwrap_or(0);
+        self.waiting() + claimed.min(crowd_max())
     }
 }
 

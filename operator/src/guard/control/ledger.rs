@@ -16,7 +16,7 @@ use std::time::Duration;
 use shield::Share;
 
 use super::shares::apportion;
-use crate::guard::exchange::{Answer, ByRule, LEASE, Report};
+use crate::guard::exchange::{Answer, ByRule, GUARDS_MAX, LEASE, Report};
 
 /// Silent for longer, a guard's demand is not known: 13 exchanges were missed. What it may use stays.
 const LIVE: Duration = Duration::from_secs(2);
@@ -88,6 +88,8 @@ pub(super) enum Late {
         /// Whether that was not seen of this name before.
         is_first: bool,
     },
+    /// There are as many guards as may be, and it is none of them.
+    TooMany,
 }
 
 impl Ledger {
@@ -153,6 +155,18 @@ impl Ledger {
     }
 
     fn hear(&mut self, limits: &[Limit], report: &Report, now: Duration) -> Result<(), Late> {
+        // Before anything is kept of it: a report that counts for nothing makes nobody a guard.
+        if !self.members.contains_key(&report.guard) {
+            if report.sequence == 0 {
+                return Err(Late::Overtaken);
+            }
+            if self.members.len() >= GUARDS_MAX {
+                self.expire(now);
+            }
+            if self.members.len() >= GUARDS_MAX {
+                return Err(Late::TooMany);
+            }
+        }
         let member = self
             .members
             .entry(report.guard.clone())

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use shield::{Bucket, Pace, Share, Time};
 
 use super::{FORMER_MAX, Late, Ledger, Limit};
-use crate::guard::exchange::{Demand, HOLD, LEASE, Report};
+use crate::guard::exchange::{Demand, GUARDS_MAX, HOLD, LEASE, Report};
 
 fn limit(rate: u64) -> Limit {
     Limit {
@@ -222,6 +222,33 @@ fn a_guard_whose_name_another_had_for_a_while_is_answered_when_that_is_gone() {
     let mut is_answered = |at| ledger.exchange(&[limit(1000)], &first.report(), at).is_ok();
     assert!(!is_answered(now + LEASE));
     assert!(is_answered(now + LEASE + Duration::from_millis(1)));
+}
+
+#[test]
+fn names_that_nobody_bears_take_no_parts_and_no_memory() {
+    let mut a = Guard::serving("a", Share::WHOLE);
+    let (mut ledger, now) = settled([&mut a]);
+    let claim = |ledger: &mut Ledger, name: String, sequence| {
+        let report = Report {
+            guard: name,
+            sequence,
+            ..Report::default()
+        };
+        ledger.exchange(&[limit(1000)], &report, now)
+    };
+    for number in 0..1000 {
+        let claimed = claim(&mut ledger, format!("false-{number}"), 0);
+        assert_eq!(claimed, Err(Late::Overtaken));
+    }
+    assert_eq!(a.exchange(&mut ledger, now), Share::WHOLE);
+    for number in 1..GUARDS_MAX {
+        assert!(claim(&mut ledger, format!("true-{number}"), 1).is_ok());
+    }
+    assert_eq!(claim(&mut ledger, "one".into(), 1), Err(Late::TooMany));
+    // The places of those that are gone are free when their leases ran out.
+    let later = now + LEASE + Duration::from_millis(1);
+    a.exchange(&mut ledger, later);
+    assert_eq!(ledger.members.len(), 1);
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! Guards that exchange at their own moments, people who come to them, and leaders that come and go.
 
 use serde_json::json;
-use shield::room::{OpenWhen, Phase, Room, RoomSpec, Signals, Verdict, Watermark};
-use shield::ticket::{GuardId, Key, Keys, RoomId};
+use shield::room::{Cell, OpenWhen, Phase, Room, RoomSpec, Signals, Summary, Verdict, Watermark};
+use shield::ticket::{GuardId, Key, Keys, LIFETIME, Place, RoomId};
 
 use std::num::NonZeroU32;
 
@@ -118,6 +118,14 @@ impl Fleet {
             self.guards[number].room.hear(word, now);
         }
         words
+    }
+
+    /// A report in which a guard says this of the room.
+    fn claim(&mut self, number: usize, change: impl FnOnce(&mut Summary)) {
+        let mut report = self.report(number);
+        change(report.rooms.0.get_mut(NAME).unwrap());
+        let (wall, now) = (self.wall(), self.now());
+        self.leader.exchange(report, wall, now);
     }
 
     fn ask(&self, person: &mut Person) {
@@ -322,6 +330,51 @@ fn numbers_that_cannot_be_are_said_once_and_stop_nobody_else() {
     assert!(fleet.word(0).epoch > before);
     fleet.leader.gone("guard-1");
     assert!(fleet.leader.unsound.is_empty());
+}
+
+#[test]
+fn a_guard_that_says_who_is_admitted_tomorrow_admits_nobody_and_silences_no_leader() {
+    let mut fleet = Fleet::of(2, 100);
+    fleet.pass(5);
+    for epoch in [u64::MAX, 1_000_000] {
+        let tomorrow = fleet.wall().after(Duration::from_hours(24));
+        fleet.claim(1, |told| {
+            (told.epoch, told.heard) = (epoch, Place::end_of(tomorrow));
+        });
+        let before = fleet.word(0).epoch;
+        fleet.pass(2 * BEAT_MILLIS);
+        let word = fleet.word(0);
+        assert!(
+            word.epoch > before && word.epoch < 2_000_000,
+            "{}",
+            word.epoch
+        );
+        assert!(word.admitted.arrival <= fleet.wall());
+    }
+}
+
+#[test]
+fn crowds_that_nobody_can_have_counted_are_added_up_all_the_same() {
+    let mut fleet = Fleet::of(2, 100);
+    let (wall, width) = (fleet.wall(), u64::try_from(2 * LIFETIME.as_millis()));
+    let width = width.unwrap();
+    for run in 0..400 {
+        fleet.pass(2);
+        fleet.claim(1, |told| {
+            told.guard = GuardId(100 + run);
+            // In the middle of a cell, of which a part is still to be admitted.
+            (told.epoch, told.heard) = (1_000_000, Place::end_of(wall));
+            let most = Cell {
+                asked: [1_000_000_000; 3],
+                claimed: 1_000_000_000,
+            };
+            told.crowd.width = width;
+            told.crowd.cells = [(wall.as_millis() / width, most)].into();
+        });
+    }
+    assert!(fleet.leader.unsound.is_empty());
+    fleet.pass(2 * BEAT_MILLIS);
+    assert!(fleet.word(0).waiting > 0);
 }
 
 #[test]
