@@ -9,26 +9,27 @@
 //!
 //! So whatever is lost on the way, all together never may use more than the whole: a guard that is to
 //! have more gets it when those that are to have less said that they do, or when their leases ran out.
+//!
+//! A report looks at each limit twice, however many guards there are, and a limit is divided among all of them
+//! once in a beat. With 200 guards, 1,333 reports a second, and 1,000 limits these are 1.3 million limits heard
+//! and answered in a second, and 1.3 million demands divided. All of it is under one lock: a core has 370 ns for
+//! each. With 20 guards as much are 10,000 limits. More make answers late, never parts wrong.
+
+mod column;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use shield::Share;
 
-use super::shares::apportion;
-use crate::guard::exchange::{Answer, ByRule, GUARDS_MAX, LEASE, Report};
+use crate::guard::exchange::{Answer, ByRule, Demand, GUARDS_MAX, LEASE, Report};
+use column::{Column, Round};
 
 /// Silent for longer, a guard's demand is not known: 13 exchanges were missed. What it may use stays.
 const LIVE: Duration = Duration::from_secs(2);
 /// A new leader gives nobody more before this, in which every guard that lives finds it: a guard tries
 /// again at least every two seconds.
 const LEARNING_MIN: Duration = Duration::from_secs(3);
-/// A part that differs from what it should be by less than a fiftieth of an even one stays.
-const STEADY_DIVISOR: u32 = 50;
-/// Times over which demand is averaged, in milliseconds: it follows a rise in a second, and forgets it in
-/// ten, so that a part does not leave between two waves.
-const AVERAGES: [u64; 2] = [1_000, 10_000];
-
 /// Runs of one name that are known to be over. Two guards that were given one name are one of them, and a pod
 /// that is started again and again under its name leaves one with each start, of which no report is under way
 /// any more when the sixteenth begins.
@@ -52,6 +53,10 @@ pub(super) struct Ledger {
     /// How many guards one expects that never heard of control.
     replicas: u32,
     members: BTreeMap<String, Member>,
+    /// What each may be using of each limit, in the order of the limits that were seen last.
+    columns: Vec<Column>,
+    /// Counts changes of who is there: what was divided before is divided anew.
+    generation: u64,
     /// Those that take requests, as the cluster knows it; whether or not control hears them.
     standing: BTreeSet<String>,
 }
@@ -67,15 +72,10 @@ struct Member {
     heard: Duration,
     /// What it uses of what it was told nothing about, or nothing for too long.
     fallback: Share,
-    parts: BTreeMap<(String, String), Part>,
-}
-
-#[derive(Debug, Default)]
-struct Part {
-    offered: u64,
-    /// Thousandths of a request per second, over each of [`AVERAGES`].
-    flow: [u64; 2],
-    may_use: Share,
+    /// Its place in each column.
+    slot: usize,
+    /// Whether its lease ran out, and it is there.
+    is_overdue: bool,
 }
 
 /// A report that counts for nothing.
@@ -99,18 +99,25 @@ impl Ledger {
             begun: now,
             replicas,
             members: BTreeMap::new(),
+            columns: Vec::new(),
+            generation: 0,
             standing: BTreeSet::new(),
         }
     }
 
     /// These guards take requests, as far as the cluster knows.
     pub(super) fn stand(&mut self, standing: BTreeSet<String>) {
+        if self.standing != standing {
+            self.generation += 1;
+        }
         self.standing = standing;
     }
 
     /// A guard took its last request.
     pub(super) fn leave(&mut self, guard: &str) {
-        self.members.remove(guard);
+        if let Some(member) = self.members.remove(guard) {
+            self.clear(member.slot);
+        }
     }
 
     /// Hears a report and decides what its guard gets.
@@ -120,18 +127,19 @@ impl Ledger {
         report: &Report,
         now: Duration,
     ) -> Result<Answer, Late> {
-        self.hear(limits, report, now)?;
+        let slot = self.hear(limits, report, now)?;
         self.expire(now);
-        let count = self.count();
-        let fallback = Share::one_of(count);
+        let round = self.round(now);
+        let fallback = Share::one_of(round.count);
         let mut shares: ByRule<Share> = BTreeMap::new();
-        for limit in limits {
-            let share = self.decide(limit, &report.guard, now);
-            if let Some(member) = self.members.get_mut(&report.guard) {
-                let part = member.parts.entry(limit.key.clone()).or_default();
-                // The answer may be lost, or may not.
-                part.may_use = part.may_use.max(share);
+        for (limit, column) in limits.iter().zip(&mut self.columns) {
+            // Of what it does not tell, a guard that serves has what it has of limits that are not named.
+            if !report.revision.is_empty() && said(report, limit).is_none() {
+                continue;
             }
+            let share = column.decide(limit, slot, &round);
+            // The answer may be lost, or may not.
+            column.raise(slot, share);
             let (policy, rule) = limit.key.clone();
             shares.entry(policy).or_default().insert(rule, share);
         }
@@ -139,148 +147,152 @@ impl Ledger {
             member.fallback = fallback;
         }
         Ok(Answer {
-            guards: count,
+            guards: round.count,
             shares,
             ..Answer::default()
         })
     }
 
-    /// How many guards hold limits together.
-    fn count(&self) -> u32 {
-        let unheard = self
-            .standing
-            .iter()
-            .filter(|name| !self.members.contains_key(*name));
-        u32::try_from(self.members.len() + unheard.count()).unwrap_or(u32::MAX)
-    }
-
-    fn hear(&mut self, limits: &[Limit], report: &Report, now: Duration) -> Result<(), Late> {
-        // Before anything is kept of it: a report that counts for nothing makes nobody a guard.
-        if !self.members.contains_key(&report.guard) {
-            if report.sequence == 0 {
-                return Err(Late::Overtaken);
-            }
-            if self.members.len() >= GUARDS_MAX {
-                self.expire(now);
-            }
-            if self.members.len() >= GUARDS_MAX {
-                return Err(Late::TooMany);
-            }
-        }
-        let member = self
-            .members
-            .entry(report.guard.clone())
-            .or_insert_with(|| Member {
-                session: report.session,
-                former: VecDeque::new(),
-                is_doubled: false,
-                sequence: 0,
-                heard: now,
-                fallback: Share::one_of(self.replicas),
-                parts: BTreeMap::new(),
-            });
-        member.follow(report.session, now)?;
-        if report.sequence <= member.sequence {
-            return Err(Late::Overtaken);
-        }
+    /// Takes in what a guard says; says its place.
+    fn hear(&mut self, limits: &[Limit], report: &Report, now: Duration) -> Result<usize, Late> {
+        let slot = self.meet(report, now)?;
+        self.align(limits);
+        let Some(member) = self.members.get_mut(&report.guard) else {
+            return Ok(slot);
+        };
         let passed = now.saturating_sub(member.heard);
+        if passed > LIVE {
+            self.generation += 1;
+        }
         member.sequence = report.sequence;
         member.heard = now;
-        let mut parts = std::mem::take(&mut member.parts);
-        for limit in limits {
-            let known = parts.remove(&limit.key);
-            let is_new = known.is_none();
+        member.is_overdue = false;
+        for (limit, column) in limits.iter().zip(&mut self.columns) {
+            let known = column.part(slot);
             let mut part = known.unwrap_or_default();
-            let (policy, rule) = &limit.key;
-            let said = report.demand.get(policy).and_then(|rules| rules.get(rule));
-            part.may_use = match said {
+            part.may_use = match said(report, limit) {
                 Some(said) => {
                     let came = said.offered.checked_sub(part.offered);
                     part.offered = said.offered;
                     // What came before it was known says nothing of how much comes now.
-                    part.flow(if is_new { 0 } else { came.unwrap_or(0) }, passed);
+                    let came = known.and(came).unwrap_or(0);
+                    part.flow(came, passed);
                     said.share
                 }
                 None if report.revision.is_empty() => Share::NONE,
                 None if limit.is_keyed => Share::WHOLE,
                 None => member.fallback,
             };
-            member.parts.insert(limit.key.clone(), part);
+            column.set(slot, Some(part));
         }
-        Ok(())
+        Ok(slot)
+    }
+
+    /// Whose report this is, if it counts. One that counts for nothing makes nobody a guard.
+    fn meet(&mut self, report: &Report, now: Duration) -> Result<usize, Late> {
+        let Some(member) = self.members.get_mut(&report.guard) else {
+            return self.join(report, now);
+        };
+        let slot = member.slot;
+        let is_another = member.follow(report.session, now)?;
+        let is_overtaken = report.sequence <= member.sequence;
+        if is_another {
+            self.clear(slot);
+        }
+        if is_overtaken {
+            return Err(Late::Overtaken);
+        }
+        Ok(slot)
+    }
+
+    fn join(&mut self, report: &Report, now: Duration) -> Result<usize, Late> {
+        if report.sequence == 0 {
+            return Err(Late::Overtaken);
+        }
+        if self.members.len() >= GUARDS_MAX {
+            self.expire(now);
+        }
+        let taken: BTreeSet<usize> = self.members.values().map(|member| member.slot).collect();
+        let slot = (0..GUARDS_MAX).find(|slot| !taken.contains(slot));
+        let slot = slot.ok_or(Late::TooMany)?;
+        self.generation += 1;
+        let member = Member {
+            session: report.session,
+            former: VecDeque::new(),
+            is_doubled: false,
+            sequence: 0,
+            heard: now,
+            fallback: Share::one_of(self.replicas),
+            slot,
+            is_overdue: false,
+        };
+        self.members.insert(report.guard.clone(), member);
+        Ok(slot)
+    }
+
+    /// Has a column for each limit, in their order.
+    fn align(&mut self, limits: &[Limit]) {
+        let is_same = |(limit, column): (&Limit, &Column)| limit.key == column.key;
+        if limits.len() == self.columns.len() && limits.iter().zip(&self.columns).all(is_same) {
+            return;
+        }
+        let known = std::mem::take(&mut self.columns).into_iter();
+        let mut known: BTreeMap<_, _> = known.map(|column| (column.key.clone(), column)).collect();
+        let column = |limit: &Limit| {
+            let known = known.remove(&limit.key);
+            known.unwrap_or_else(|| Column::new(limit.key.clone()))
+        };
+        self.columns = limits.iter().map(column).collect();
+    }
+
+    /// Nobody is at this place any more.
+    fn clear(&mut self, slot: usize) {
+        self.generation += 1;
+        for column in &mut self.columns {
+            column.set(slot, None);
+        }
     }
 
     /// A lease that ran out gives back what it held: all of it, or all but what a guard goes on with that
     /// is there and hears nothing.
     fn expire(&mut self, now: Duration) {
-        let standing = &self.standing;
-        self.members.retain(|name, member| {
-            let is_leased = now.saturating_sub(member.heard) <= LEASE;
-            if !is_leased {
-                for part in member.parts.values_mut() {
-                    part.may_use = member.fallback;
+        let is_late = |member: &Member| now.saturating_sub(member.heard) > LEASE;
+        let mut gone = Vec::new();
+        for (name, member) in &mut self.members {
+            if !is_late(member) {
+                continue;
+            }
+            if !self.standing.contains(name) {
+                gone.push(name.clone());
+            } else if !member.is_overdue {
+                member.is_overdue = true;
+                self.generation += 1;
+                for column in &mut self.columns {
+                    column.fall(member.slot, member.fallback);
                 }
             }
-            is_leased || standing.contains(name)
-        });
-    }
-
-    fn decide(&self, limit: &Limit, guard: &str, now: Duration) -> Share {
-        let may_use = |member: &Member| {
-            let part = member.parts.get(&limit.key);
-            part.map_or(Share::NONE, |part| part.may_use)
-        };
-        let mine = self.members.get(guard).map_or(Share::NONE, may_use);
-        let others = self.members.iter().filter(|(name, _)| *name != guard);
-        let unheard = self
-            .standing
-            .iter()
-            .filter(|name| !self.members.contains_key(*name));
-        let strangers = unheard.fold(Share::NONE, |sum, _| sum.plus(Share::one_of(self.replicas)));
-        let taken = others.fold(strangers, |sum, (_, other)| sum.plus(may_use(other)));
-        let free = Share::WHOLE.minus(taken);
-        if self.is_learning(now) {
-            return mine;
         }
-        let target = self.target(limit, guard, strangers, now);
-        let steady =
-            Share::millionths(Share::one_of(self.count()).as_millionths() / STEADY_DIVISOR);
-        let is_near = target.minus(mine) <= steady && mine.minus(target) <= steady;
-        if is_near && mine > Share::NONE && mine <= free {
-            mine
-        } else if target <= mine {
-            target
-        } else {
-            target.min(mine.max(free))
+        for name in gone {
+            self.leave(&name);
         }
     }
 
-    /// What a guard is to have in the end.
-    fn target(&self, limit: &Limit, guard: &str, strangers: Share, now: Duration) -> Share {
-        let is_live = |member: &Member| now.saturating_sub(member.heard) <= LIVE;
-        let silent = self.members.values().filter(|member| !is_live(member));
-        let kept = silent.fold(strangers, |sum, member| {
-            let part = member.parts.get(&limit.key);
-            sum.plus(part.map_or(Share::NONE, |part| part.may_use))
-        });
-        // Where more are silent than there should be, nobody can know what they use; those that are
-        // heard are as good as they.
-        let available = Share::WHOLE.minus(kept).max(Share::one_of(self.count()));
-        let live = self.members.iter().filter(|(_, member)| is_live(member));
-        let mut at = None;
-        let mut demands = Vec::new();
-        for (number, (name, member)) in live.enumerate() {
-            if name == guard {
-                at = Some(number);
-            }
-            let part = member.parts.get(&limit.key).filter(|_| !limit.is_keyed);
-            demands.push(part.map_or(0, Part::demand));
+    /// What is the same for all limits in one exchange.
+    fn round(&self, now: Duration) -> Round {
+        let unheard = self.standing.iter();
+        let unheard = unheard.filter(|name| !self.members.contains_key(*name));
+        let unheard = unheard.count();
+        let part = Share::one_of(self.replicas);
+        let live = self.members.values();
+        let live = live.filter(|member| now.saturating_sub(member.heard) <= LIVE);
+        Round {
+            now,
+            generation: self.generation,
+            count: u32::try_from(self.members.len() + unheard).unwrap_or(u32::MAX),
+            strangers: (0..unheard).fold(Share::NONE, |sum, _| sum.plus(part)),
+            live: live.map(|member| member.slot).collect(),
+            is_learning: self.is_learning(now),
         }
-        let rate = scaled(limit.rate, available);
-        let shares = apportion(rate, &demands);
-        let share = at.and_then(|at| shares.get(at)).copied();
-        let share = u64::from(share.unwrap_or_default().as_millionths());
-        Share::millionths(u32::try_from(scaled(share, available)).unwrap_or(u32::MAX))
     }
 
     /// Whether a predecessor may have given parts to guards that were not heard yet. Who is in no slice of
@@ -297,10 +309,11 @@ impl Ledger {
 
 impl Member {
     /// Goes on with the run that reports. One whose place was taken does not get it back while the other is
-    /// heard: two guards that have one name by mistake would each be given what is meant for one.
-    fn follow(&mut self, session: u64, now: Duration) -> Result<(), Late> {
+    /// heard: two guards that have one name by mistake would each be given what is meant for one. Says whether
+    /// it is another run.
+    fn follow(&mut self, session: u64, now: Duration) -> Result<bool, Late> {
         if self.session == session {
-            return Ok(());
+            return Ok(false);
         }
         let is_held = now.saturating_sub(self.heard) <= LEASE;
         if is_held && self.former.contains(&session) {
@@ -314,35 +327,15 @@ impl Member {
         self.former.retain(|former| *former != session);
         self.session = session;
         self.sequence = 0;
-        self.parts.clear();
-        Ok(())
+        Ok(true)
     }
 }
 
-impl Part {
-    /// Takes in what came over a time.
-    fn flow(&mut self, came: u64, passed: Duration) {
-        let passed = u64::try_from(passed.as_millis()).unwrap_or(u64::MAX).max(1);
-        // In thousandths of a request per second, times milliseconds.
-        let amount = came.saturating_mul(1_000_000);
-        for (flow, over) in self.flow.iter_mut().zip(AVERAGES) {
-            *flow = if passed >= over {
-                amount / passed
-            } else {
-                flow.saturating_mul(over - passed).saturating_add(amount) / over
-            };
-        }
-    }
-
-    fn demand(&self) -> u64 {
-        self.flow.iter().copied().max().unwrap_or_default()
-    }
-}
-
-fn scaled(number: u64, share: Share) -> u64 {
-    let scaled = u128::from(number) * u128::from(share.as_millionths())
-        / u128::from(Share::WHOLE.as_millionths());
-    u64::try_from(scaled).unwrap_or(u64::MAX)
+/// What a guard says of a limit.
+fn said(report: &Report, limit: &Limit) -> Option<Demand> {
+    let (policy, rule) = &limit.key;
+    let rules = report.demand.get(policy)?;
+    rules.get(rule).copied()
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use shield::{Bucket, Pace, Share, Time};
 
 use super::{FORMER_MAX, Late, Ledger, Limit};
-use crate::guard::exchange::{Demand, GUARDS_MAX, HOLD, LEASE, Report};
+use crate::guard::exchange::{Demand, GUARDS_MAX, HOLD, LEASE, PERIOD, Report};
 
 fn limit(rate: u64) -> Limit {
     Limit {
@@ -249,6 +249,44 @@ fn names_that_nobody_bears_take_no_parts_and_no_memory() {
     let later = now + LEASE + Duration::from_millis(1);
     a.exchange(&mut ledger, later);
     assert_eq!(ledger.members.len(), 1);
+}
+
+#[test]
+fn a_limit_is_divided_once_in_a_beat_however_many_guards_report() {
+    let mut ledger = Ledger::new(2, Duration::ZERO);
+    let serving = |number| Guard::serving(&format!("guard-{number}"), Share::NONE);
+    let mut guards: Vec<_> = (0..GUARDS_MAX).map(serving).collect();
+    let mut divided = Vec::new();
+    for (beat, seconds) in (0..).zip([3, 4, 5]) {
+        for (pause, guard) in (0..).map(Duration::from_micros).zip(&mut guards) {
+            guard.offered += 10;
+            guard.exchange(&mut ledger, Duration::from_secs(seconds) + pause);
+            let at = ledger.columns[0].divided.map(|(_, at)| at);
+            divided.extend(at.filter(|_| beat > 0));
+        }
+    }
+    divided.dedup();
+    assert_eq!(divided, [seconds(4), seconds(5)]);
+    assert!(PERIOD < seconds(1));
+    let sum: u32 = guards.iter().map(|guard| guard.held.as_millionths()).sum();
+    assert!((950_000..=1_000_000).contains(&sum), "{sum}");
+}
+
+#[test]
+fn a_guard_that_serves_is_told_nothing_of_a_limit_that_it_does_not_tell() {
+    let mut a = Guard::serving("a", Share::WHOLE);
+    let (mut ledger, now) = settled([&mut a]);
+    let mut b = Guard::serving("b", Share::NONE);
+    let silent = Report {
+        demand: [].into(),
+        ..b.report()
+    };
+    let answer = ledger.exchange(&[limit(1000)], &silent, now).unwrap();
+    assert!(answer.shares.is_empty(), "it goes on with an even part");
+    assert_eq!(answer.guards, 2);
+    assert_eq!(a.exchange(&mut ledger, now), Share::one_of(2));
+    // One that does not serve yet is told of all, so that it may begin.
+    assert_eq!(Guard::new("c").exchange(&mut ledger, now), Share::NONE);
 }
 
 #[test]
