@@ -10,11 +10,12 @@
 //! Only a guard asks, so control needs to reach nobody, and a guard that is gone costs nothing. Both
 //! documents may grow: what is not known is passed over, and what is not sent has its default.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use shield::Share;
+use shield::room::{Summary, Watermark};
 
 use super::rooms::{RoomSummaries, RoomWords};
 
@@ -33,8 +34,15 @@ pub const HOLD: Duration = Duration::from_secs(28);
 pub const LEASE: Duration = Duration::from_secs(30);
 /// Bytes of a report or an answer: a hundred bytes for each of 1,000 policies with 16 shared limits
 /// are 1.6 MB, and a room in which a crowd has queued for hours is 80 kB. Rooms are left out of what would
-/// be longer: guards then go on alone with their part of each, while limits and configurations are exchanged.
+/// be longer: guards then go on alone with their part of those.
 pub const MESSAGE_BYTES_MAX: usize = 4 << 20;
+/// Bytes of them for shared limits: 30,000 with names of 50 characters. What is beyond guards hold in even parts.
+/// A dozen rooms in which crowds queue have place beside them.
+pub const LIMITS_BYTES_MAX: usize = 3 << 20;
+/// What is said of one beside its name: `"":{"offered":18446744073709551615,"share":1000000},`.
+const LIMIT_BYTES: usize = 52;
+/// What is around those of a policy: `"":{},`.
+const POLICY_BYTES: usize = 6;
 /// Bytes of a configuration: 10,000 routes with 200,000 endpoints are 30 MB.
 pub const CONFIGURATION_BYTES_MAX: usize = 64 << 20;
 /// Guards of one cluster; each is at least a core, and one core passes some 10,000 requests a second.
@@ -72,7 +80,7 @@ pub struct Report {
     /// What is asked of its shared limits, and how much of each it enforces.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub demand: ByRule<Demand>,
-    /// What it counts of waiting rooms that it shares. Without it, where all would be too long.
+    /// What it counts of waiting rooms that it shares. Without those that would make it too long.
     #[serde(default, skip_serializing_if = "RoomSummaries::is_empty")]
     pub rooms: RoomSummaries,
 }
@@ -126,37 +134,115 @@ pub struct Problem {
 
 /// What is sent to and fro.
 pub trait Message: Serialize {
-    /// Leaves out what rooms say.
-    #[must_use]
-    fn without_rooms(self) -> Self;
+    /// What it says of a room.
+    type Room: Serialize;
+    /// What it says of a limit.
+    type Limit;
+
+    /// What it says of rooms, by their names.
+    fn rooms(&mut self) -> &mut BTreeMap<String, Self::Room>;
+    /// What it says of limits.
+    fn limits(&mut self) -> &mut ByRule<Self::Limit>;
 }
 
 impl Message for Report {
-    fn without_rooms(self) -> Self {
-        let rooms = RoomSummaries::default();
-        Self { rooms, ..self }
+    type Room = Summary;
+    type Limit = Demand;
+
+    fn rooms(&mut self) -> &mut BTreeMap<String, Summary> {
+        &mut self.rooms.0
+    }
+
+    fn limits(&mut self) -> &mut ByRule<Demand> {
+        &mut self.demand
     }
 }
 
 impl Message for Answer {
-    fn without_rooms(self) -> Self {
-        let rooms = RoomWords::default();
-        Self { rooms, ..self }
+    type Room = Watermark;
+    type Limit = Share;
+
+    fn rooms(&mut self) -> &mut BTreeMap<String, Watermark> {
+        &mut self.rooms.0
+    }
+
+    fn limits(&mut self) -> &mut ByRule<Share> {
+        &mut self.shares
     }
 }
 
-/// A message as it is sent, and whether it is whole: of one that is too long rooms are left out.
-pub fn written(message: impl Message) -> Result<(Vec<u8>, bool), serde_json::Error> {
+/// A message as it is sent, and whether it is whole. Of one that would be too long is left out what is longest
+/// of the namespace that says most, again and again: what one has never ends the sharing of another.
+pub fn written(mut message: impl Message) -> Result<(Vec<u8>, bool), serde_json::Error> {
+    // By their names alone, always: what is told of one time and not the next would be held twice.
+    let policies = message.limits();
+    let left_out = too_much(&lengths(policies), LIMITS_BYTES_MAX);
+    policies.retain(|name, _| !left_out.contains(name));
     let document = serde_json::to_vec(&message)?;
     if document.len() <= MESSAGE_BYTES_MAX {
-        return Ok((document, true));
+        return Ok((document, left_out.is_empty()));
     }
-    Ok((serde_json::to_vec(&message.without_rooms())?, false))
+    let mut rooms = BTreeMap::new();
+    for (name, room) in message.rooms() {
+        // With quotes, a colon and a comma.
+        let bytes = serde_json::to_vec(room)?.len() + name.len() + 4;
+        rooms.insert(name.clone(), bytes);
+    }
+    let of_rooms: usize = rooms.values().sum();
+    let others = document.len().saturating_sub(of_rooms);
+    let left_out = too_much(&rooms, MESSAGE_BYTES_MAX.saturating_sub(others));
+    message.rooms().retain(|name, _| !left_out.contains(name));
+    Ok((serde_json::to_vec(&message)?, false))
+}
+
+/// The most that policies' limits can take in a message.
+fn lengths<T>(policies: &ByRule<T>) -> BTreeMap<String, usize> {
+    let length = |(name, rules): (&String, &BTreeMap<String, T>)| {
+        let rules = rules.keys().map(|rule| rule.len() + LIMIT_BYTES);
+        let rules: usize = rules.sum();
+        (name.clone(), name.len() + POLICY_BYTES + rules)
+    };
+    policies.iter().map(length).collect()
+}
+
+/// Which of these, with their lengths, to leave out so that the others have at most so many bytes.
+fn too_much(lengths: &BTreeMap<String, usize>, most: usize) -> BTreeSet<String> {
+    let mut total: usize = lengths.values().sum();
+    let mut left_out = BTreeSet::new();
+    if total <= most {
+        return left_out;
+    }
+    let mut namespaces: BTreeMap<&str, Vec<(usize, &str)>> = BTreeMap::new();
+    for (name, bytes) in lengths {
+        let namespace = name.split_once('/').map_or("", |(namespace, _)| namespace);
+        namespaces
+            .entry(namespace)
+            .or_default()
+            .push((*bytes, name.as_str()));
+    }
+    let mut heap = BinaryHeap::new();
+    for mut items in namespaces.into_values() {
+        items.sort_unstable();
+        let bytes: usize = items.iter().map(|(bytes, _)| *bytes).sum();
+        heap.push((bytes, items));
+    }
+    while total > most {
+        let Some((bytes, mut items)) = heap.pop() else {
+            break;
+        };
+        if let Some((longest, name)) = items.pop() {
+            total -= longest;
+            left_out.insert(name.to_owned());
+            heap.push((bytes - longest, items));
+        }
+    }
+    left_out
 }
 
 #[cfg(test)]
 mod tests {
     use shield::room::Progress;
+    use shield::ticket::Wall;
 
     use super::*;
 
@@ -169,18 +255,70 @@ mod tests {
         assert_eq!(report.revision, "");
     }
 
-    #[test]
-    fn rooms_that_would_make_a_message_too_long_are_left_out_of_it() {
-        let word = |name: String| (name, Progress::new().word);
-        let answer = |rooms: usize| Answer {
-            guards: 7,
-            rooms: RoomWords((0..rooms).map(|n| word(format!("ns/{n}"))).collect()),
-            ..Answer::default()
+    fn read(document: &[u8]) -> Answer {
+        assert!(document.len() <= MESSAGE_BYTES_MAX, "{}", document.len());
+        serde_json::from_slice(document).unwrap()
+    }
+
+    /// Rooms of these names with so many points each.
+    fn answer(rooms: impl IntoIterator<Item = (String, u64)>) -> Answer {
+        let word = |(name, points): (String, u64)| {
+            let mut word = Progress::new().word;
+            let point = |people| shield::room::Ahead {
+                until: Wall::default(),
+                people,
+            };
+            word.ahead = (0..points).map(point).collect();
+            (name, word)
         };
-        let read = |document: &[u8]| serde_json::from_slice::<Answer>(document).unwrap();
-        let (document, is_whole) = written(answer(100)).unwrap();
-        assert!(is_whole && read(&document) == answer(100));
-        let (document, is_whole) = written(answer(30_000)).unwrap();
-        assert!(!is_whole && read(&document) == answer(0));
+        Answer {
+            guards: 7,
+            rooms: RoomWords(rooms.into_iter().map(word).collect()),
+            ..Answer::default()
+        }
+    }
+
+    #[test]
+    fn rooms_of_one_namespace_that_are_too_long_leave_all_of_another_in() {
+        let few = answer((0..100).map(|number| (format!("b/{number}"), 10)));
+        let (document, is_whole) = written(few.clone()).unwrap();
+        assert!(is_whole && read(&document) == few);
+        let many = answer((0..30_000).map(|number| (format!("a/{number}"), 0)));
+        let mut both = few.clone();
+        both.rooms.0.extend(many.rooms.0.clone());
+        let (document, is_whole) = written(both).unwrap();
+        assert!(!is_whole && document.len() > MESSAGE_BYTES_MAX - 1000);
+        let said = read(&document).rooms.0;
+        assert!(few.rooms.0.keys().all(|name| said.contains_key(name)));
+        assert!(said.len() > 10_000, "{}", said.len());
+    }
+
+    #[test]
+    fn the_longest_room_is_left_out_first() {
+        let rooms = [("a/long", 200_000), ("a/short", 1), ("b/short", 1)];
+        let rooms = rooms.map(|(name, points)| (name.to_owned(), points));
+        let (document, is_whole) = written(answer(rooms)).unwrap();
+        let said = read(&document).rooms.0;
+        assert!(!is_whole && said.keys().eq(["a/short", "b/short"]));
+    }
+
+    #[test]
+    fn limits_that_nobody_could_send_leave_those_of_another_namespace_in() {
+        let most = Demand {
+            offered: u64::MAX,
+            share: Share::WHOLE,
+        };
+        let mut report = Report::default();
+        for number in 0..5_000 {
+            let rules = (0..16).map(|rule| (format!("rule-{rule}"), most)).collect();
+            report.demand.insert(format!("a/{number:0>200}"), rules);
+        }
+        let rules = BTreeMap::from([("all".to_owned(), most)]);
+        report.demand.insert("b/small".into(), rules.clone());
+        let (document, is_whole) = written(report).unwrap();
+        assert!(!is_whole && document.len() <= LIMITS_BYTES_MAX + 1000);
+        let told: Report = serde_json::from_slice(&document).unwrap();
+        assert_eq!(told.demand["b/small"], rules);
+        assert!(told.demand.len() > 2_000, "{}", told.demand.len());
     }
 }

@@ -46,6 +46,9 @@ struct Member {
     session: u64,
     /// The first step that counts what it told since its last word; none before it told something.
     counts_from: Option<u64>,
+    /// The rooms that it told of then. What was too long to be told is not counted, and a word of it would let
+    /// in the same number of people again and again. None of a guard that serves nothing: it lets in nobody.
+    told: Option<BTreeSet<String>>,
 }
 
 /// The rooms of a configuration that are one over several guards.
@@ -88,6 +91,7 @@ impl Rooms {
         let Report {
             guard,
             session,
+            revision,
             rooms: told,
             ..
         } = report;
@@ -95,6 +99,7 @@ impl Rooms {
         let member = self.members.entry(guard.clone()).or_insert(Member {
             session,
             counts_from: None,
+            told: None,
         });
         if member.session != session {
             // It began anew: what it was before is over, and has no share any longer.
@@ -102,7 +107,10 @@ impl Rooms {
             member.counts_from = None;
             self.coordinator.gone(&guard);
         }
-        member.counts_from.get_or_insert(next);
+        if member.counts_from.is_none() {
+            member.counts_from = Some(next);
+            member.told = (!revision.is_empty()).then(|| told.0.keys().cloned().collect());
+        }
         if let Err(unsound) = self.coordinator.hear(&guard, told, now) {
             self.complain(&unsound);
         }
@@ -119,7 +127,13 @@ impl Rooms {
             return RoomWords::default();
         }
         member.counts_from = None;
-        self.words.clone()
+        let is_told = |name: &String| member.told.as_ref().is_none_or(|told| told.contains(name));
+        let words = self.words.0.iter().filter(|(name, _)| is_told(name));
+        RoomWords(
+            words
+                .map(|(name, word)| (name.clone(), word.clone()))
+                .collect(),
+        )
     }
 
     /// A guard is no more: its share is the others' at once. Whom it let in are still in.

@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use http::header::CONTENT_TYPE;
@@ -41,6 +42,9 @@ const GRACE: Duration = Duration::from_secs(5);
 const STREAMS_MAX: u32 = 4;
 /// After an error of accepting, such as too many open files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Whether something was left out of an answer of this process.
+static IS_SHORTENED: AtomicBool = AtomicBool::new(false);
 
 /// Answers guards until `stop`.
 pub(super) async fn serve(
@@ -143,8 +147,12 @@ async fn exchange(request: Request<Incoming>, desk: &Desk) -> Response<Full<Byte
     match desk.answer(report) {
         Ok(answer) => match written(answer) {
             Ok((document, is_whole)) => {
-                if !is_whole {
-                    tracing::warn!("an answer would be too long, so that it says nothing of rooms");
+                // Said once: it comes with each answer.
+                if !is_whole && !IS_SHORTENED.swap(true, Ordering::Relaxed) {
+                    tracing::warn!(
+                        "answers would be too long; of the namespaces that have most, the longest waiting rooms and \
+                         policies are left out, and guards go on with their parts of these"
+                    );
                 }
                 json(StatusCode::OK, document.into())
             }

@@ -275,6 +275,25 @@ fn the_part_of_a_guard_that_leaves_is_the_others_at_once_and_whom_it_let_in_are_
 }
 
 #[test]
+fn a_guard_that_serves_hears_no_word_of_a_room_that_it_could_not_tell_of() {
+    let mut fleet = Fleet::of(2, 100);
+    fleet.pass(2 * BEAT_MILLIS);
+    for (revision, hears) in [("", true), ("r1", false), ("r1", false)] {
+        fleet.pass(5);
+        let report = Report {
+            revision: revision.into(),
+            rooms: RoomSummaries::default(),
+            ..fleet.report(1)
+        };
+        let (wall, now) = (fleet.wall(), fleet.now());
+        let words = fleet.leader.exchange(report, wall, now);
+        assert_eq!(!words.is_empty(), hears, "{revision}");
+    }
+    fleet.pass(2 * BEAT_MILLIS);
+    assert!(!fleet.exchange(1).is_empty());
+}
+
+#[test]
 fn a_guard_that_begins_anew_is_one_guard_before_it_tells_of_its_rooms() {
     let mut fleet = Fleet::of(2, 100);
     fleet.guards[1].session = 2;

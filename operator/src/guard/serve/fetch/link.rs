@@ -174,7 +174,8 @@ impl Link {
         let (document, is_whole) = written(report)?;
         if self.was_whole && !is_whole {
             tracing::warn!(
-                "what this guard counts of waiting rooms is too long to be told; it goes on with its part"
+                "what this guard counts is too long to be told; of the namespaces that have most, the longest \
+                 waiting rooms and policies are left out, and it goes on with its part of these"
             );
         }
         self.was_whole = is_whole;
