@@ -52,6 +52,39 @@ fn shipped_rules() -> Vec<(String, Value)> {
 }
 
 #[test]
+fn where_guards_ask_the_chart_lets_in_guards_alone() {
+    let objects = chart("guard");
+    let find = |kind: &str, name: &str| {
+        let is_meant =
+            |object: &&Value| object["kind"] == kind && object["metadata"]["name"] == name;
+        objects.iter().find(is_meant).expect("shipped")
+    };
+    let policy = &find("NetworkPolicy", "jiuzhou-guard-control")["spec"];
+    let (control, guards) = (
+        find("Service", "guard-control"),
+        find("Service", "jiuzhou-guard"),
+    );
+    assert_eq!(
+        policy["podSelector"]["matchLabels"],
+        control["spec"]["selector"]
+    );
+    let port = &control["spec"]["ports"][0]["targetPort"];
+    let rules = policy["ingress"].as_array().expect("rules");
+    let opens = |rule: &&Value| {
+        let ports = rule["ports"].as_array().expect("ports, since none are all");
+        ports.iter().any(|open| open["port"] == *port)
+    };
+    let opening: Vec<&Value> = rules.iter().filter(opens).collect();
+    assert_eq!(opening.len(), 1, "{policy}");
+    let from = opening[0]["from"].as_array().expect("from whom");
+    assert_eq!(from.len(), 1, "{policy}");
+    assert_eq!(
+        from[0]["podSelector"]["matchLabels"],
+        guards["spec"]["selector"]
+    );
+}
+
+#[test]
 fn no_shipped_role_holds_what_leads_to_everything() {
     let rules = shipped_rules();
     assert!(rules.len() > 30, "{}", rules.len());

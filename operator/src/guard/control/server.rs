@@ -1,9 +1,11 @@
 //! The address that guards ask, over TLS of which both sides prove who they are.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::convert::Infallible;
-use std::net::SocketAddr;
-use std::sync::Arc;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use http::header::CONTENT_TYPE;
@@ -18,6 +20,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
 use super::desk::{Desk, Unanswered};
@@ -26,10 +29,18 @@ use crate::guard::exchange::{
 };
 use crate::guard::mutual_tls::Renewed;
 
-/// Connections at one time: each guard has one, and perhaps another while it replaces it.
+/// Connections of guards at one time: each has one, and perhaps another while it replaces it.
 const CONNECTIONS_MAX: usize = 2 * GUARDS_MAX;
 /// A handshake is three messages.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(5);
+/// Handshakes at one time, each of a socket and some 20 kB. Whoever reaches the port may begin one, so they take
+/// no place of a guard. All guards come at once to a new leader, and 50 addresses of strangers leave them
+/// these places.
+const HANDSHAKES_MAX: usize = 1_024;
+/// Of them from one address: a guard gives one up after 2 s, so three are of one guard, and some guards of a node
+/// may have one address.
+const HANDSHAKES_OF_ONE_MAX: usize = 16;
+const _: () = assert!(HANDSHAKES_MAX >= CONNECTIONS_MAX / 2 + 50 * HANDSHAKES_OF_ONE_MAX);
 /// A report comes whole in this time.
 const BODY_MAX: Duration = Duration::from_secs(10);
 /// A connection lives this long, so that a certificate that was replaced or withdrawn soon counts for
@@ -54,6 +65,7 @@ pub(super) async fn serve(
     stop: CancellationToken,
 ) {
     let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let handshakes = Arc::new(Handshakes::default());
     while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
         let (stream, peer) = match accepted {
             Ok(accepted) => accepted,
@@ -63,35 +75,84 @@ pub(super) async fn serve(
                 continue;
             }
         };
-        let Ok(permit) = Arc::clone(&room).try_acquire_owned() else {
-            tracing::warn!(%peer, "a connection is closed at once, since too many are open");
+        let Some(under_way) = handshakes.begin(peer.ip()) else {
+            // Not louder: strangers decide how often this is said.
+            tracing::debug!(%peer, "a connection is closed at once, since too many handshakes are under way");
             continue;
         };
         let (tls, desk, stop) = (tls.get(), Arc::clone(&desk), stop.clone());
+        let room = Arc::clone(&room);
         tokio::spawn(async move {
-            connection(stream, peer, tls, desk, stop).await;
+            let Some(stream) = shake(stream, peer, tls).await else {
+                return;
+            };
+            let Ok(permit) = room.try_acquire_owned() else {
+                tracing::warn!(%peer, "a guard's connection is closed at once, since too many are open");
+                return;
+            };
+            drop(under_way);
+            connection(stream, desk, stop).await;
             drop(permit);
         });
     }
 }
 
-async fn connection(
+/// Handshakes under way, by who makes them.
+#[derive(Default)]
+struct Handshakes(Mutex<BTreeMap<IpAddr, usize>>);
+
+/// One of them; dropping it ends it.
+struct UnderWay {
+    all: Arc<Handshakes>,
+    address: IpAddr,
+}
+
+impl Handshakes {
+    /// One more, unless there are too many.
+    fn begin(self: &Arc<Self>, address: IpAddr) -> Option<UnderWay> {
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let all: usize = counts.values().sum();
+        let of_one = counts.get(&address).copied().unwrap_or_default();
+        if all >= HANDSHAKES_MAX || of_one >= HANDSHAKES_OF_ONE_MAX {
+            return None;
+        }
+        counts.insert(address, of_one + 1);
+        let all = Arc::clone(self);
+        Some(UnderWay { all, address })
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        let mut counts = self.all.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Entry::Occupied(mut count) = counts.entry(self.address) {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
+        }
+    }
+}
+
+/// A connection of somebody who is certified.
+async fn shake(
     stream: TcpStream,
     peer: SocketAddr,
     tls: Arc<ServerConfig>,
-    desk: Arc<Desk>,
-    stop: CancellationToken,
-) {
+) -> Option<TlsStream<TcpStream>> {
     let _ = stream.set_nodelay(true);
     let accepted = timeout(HANDSHAKE_MAX, TlsAcceptor::from(tls).accept(stream)).await;
-    let stream = match accepted {
-        Ok(Ok(stream)) => stream,
+    match accepted {
+        Ok(Ok(stream)) => Some(stream),
         Ok(Err(error)) => {
             tracing::warn!(%peer, error = %error, "a connection is refused");
-            return;
+            None
         }
-        Err(_) => return,
-    };
+        Err(_) => None,
+    }
+}
+
+async fn connection(stream: TlsStream<TcpStream>, desk: Arc<Desk>, stop: CancellationToken) {
     let service = service_fn(|request| {
         let desk = Arc::clone(&desk);
         async move { Ok::<_, Infallible>(answer(request, &desk).await) }
@@ -189,4 +250,40 @@ fn problem(status: StatusCode, title: &str, detail: &str) -> Response<Full<Bytes
     };
     let document = serde_json::to_vec(&problem).unwrap_or_default();
     json(status, document.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    fn address(number: u8) -> IpAddr {
+        Ipv4Addr::new(10, 0, 0, number).into()
+    }
+
+    #[test]
+    fn who_begins_too_many_handshakes_keeps_nobody_else_from_one() {
+        let handshakes = Arc::new(Handshakes::default());
+        let begin = |number| handshakes.begin(address(number));
+        let mut under_way: Vec<_> = (0..HANDSHAKES_OF_ONE_MAX).map(|_| begin(1)).collect();
+        assert!(under_way.iter().all(Option::is_some));
+        assert!(begin(1).is_none() && begin(2).is_some());
+        under_way.pop();
+        assert!(begin(1).is_some());
+        drop(under_way);
+        assert!(handshakes.0.lock().unwrap().is_empty());
+    }
+
+    #[test]
+    fn handshakes_of_all_together_are_bounded() {
+        let handshakes = Arc::new(Handshakes::default());
+        let mut under_way = Vec::new();
+        for number in 1..=100 {
+            for _ in 0..HANDSHAKES_OF_ONE_MAX {
+                under_way.extend(handshakes.begin(address(number)));
+            }
+        }
+        assert_eq!(under_way.len(), HANDSHAKES_MAX);
+    }
 }
