@@ -4,11 +4,10 @@ use std::borrow::Cow;
 
 use http::HeaderMap;
 use http::header::HeaderName;
-use regex::Regex;
 
+use super::patterns::{Compiling, Pattern};
 use super::prepare::PrepareError;
-use crate::guard::compile::whole_pattern;
-use crate::guard::config::{Match, PathMatch, TextMatch, ValueMatch};
+use crate::guard::config::{Match, PathMatch, TextMatch};
 use crate::guard::path::spelled;
 
 /// What of a request rules look at.
@@ -34,42 +33,41 @@ enum Path {
     Exact(String),
     /// Without the slash at its end; empty means all.
     Prefix(String),
-    Regex(Regex),
+    Regex(Pattern),
 }
 
 #[derive(Debug)]
 enum Text {
     Exact(String),
-    Regex(Regex),
+    Regex(Pattern),
 }
 
 impl Matcher {
-    pub(super) fn prepare(wanted: &Match) -> Result<Self, PrepareError> {
+    pub(super) fn prepare(
+        wanted: &Match,
+        patterns: &mut Compiling<'_>,
+    ) -> Result<Self, PrepareError> {
         let path = match &wanted.path {
             PathMatch::Exact(path) => Path::Exact(spelled(path)),
             PathMatch::Prefix(path) => Path::Prefix(spelled(path).trim_end_matches('/').to_owned()),
-            PathMatch::Regex(expression) => Path::Regex(regex(expression)?),
+            PathMatch::Regex(expression) => Path::Regex(patterns.get(expression)?),
         };
-        let header = |header: &ValueMatch| -> Result<_, PrepareError> {
+        let mut headers = Vec::new();
+        for header in &wanted.headers {
             let name = HeaderName::from_bytes(header.name.as_bytes());
             let name = name.map_err(|_| PrepareError::HeaderName(header.name.clone()))?;
-            Ok((name, text(&header.value)?))
-        };
-        let parameter =
-            |parameter: &ValueMatch| Ok((parameter.name.clone(), text(&parameter.value)?));
+            headers.push((name, Text::prepare(&header.value, patterns)?));
+        }
+        let mut query = Vec::new();
+        for parameter in &wanted.query {
+            let value = Text::prepare(&parameter.value, patterns)?;
+            query.push((parameter.name.clone(), value));
+        }
         Ok(Self {
             path,
             method: wanted.method.clone(),
-            headers: wanted
-                .headers
-                .iter()
-                .map(header)
-                .collect::<Result<_, _>>()?,
-            query: wanted
-                .query
-                .iter()
-                .map(parameter)
-                .collect::<Result<_, PrepareError>>()?,
+            headers,
+            query,
         })
     }
 
@@ -101,27 +99,19 @@ impl Matcher {
 }
 
 impl Text {
+    fn prepare(wanted: &TextMatch, patterns: &mut Compiling<'_>) -> Result<Self, PrepareError> {
+        Ok(match wanted {
+            TextMatch::Exact(exact) => Self::Exact(exact.clone()),
+            TextMatch::Regex(expression) => Self::Regex(patterns.get(expression)?),
+        })
+    }
+
     fn fits(&self, value: &str) -> bool {
         match self {
             Self::Exact(exact) => exact == value,
             Self::Regex(regex) => regex.is_match(value),
         }
     }
-}
-
-fn text(wanted: &TextMatch) -> Result<Text, PrepareError> {
-    Ok(match wanted {
-        TextMatch::Exact(exact) => Text::Exact(exact.clone()),
-        TextMatch::Regex(expression) => Text::Regex(regex(expression)?),
-    })
-}
-
-/// As it was compiled when the route was accepted.
-fn regex(expression: &str) -> Result<Regex, PrepareError> {
-    whole_pattern(expression).map_err(|source| PrepareError::Regex {
-        expression: expression.to_owned(),
-        source: Box::new(source),
-    })
 }
 
 fn is_below(path: &str, prefix: &str) -> bool {
@@ -170,9 +160,15 @@ mod tests {
     use http::HeaderValue;
 
     use super::*;
+    use crate::guard::config::ValueMatch;
+    use crate::guard::serve::patterns::Patterns;
+
+    fn prepared(wanted: &Match) -> Result<Matcher, PrepareError> {
+        Matcher::prepare(wanted, &mut Patterns::default().next())
+    }
 
     fn matcher(wanted: &Match) -> Matcher {
-        Matcher::prepare(wanted).unwrap()
+        prepared(wanted).unwrap()
     }
 
     fn on(path: PathMatch) -> Match {
@@ -228,7 +224,7 @@ mod tests {
         let one = matcher(&on(PathMatch::Regex("/a|/b".into())));
         assert!(one.fits(&asked("/b", None, &headers)) && !one.fits(&asked("/bc", None, &headers)));
         let huge = on(PathMatch::Regex("(a{1000}){1000}".into()));
-        assert!(Matcher::prepare(&huge).is_err());
+        assert!(prepared(&huge).is_err());
     }
 
     #[test]

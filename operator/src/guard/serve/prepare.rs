@@ -4,20 +4,19 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderName, HeaderValue};
-
 use super::by_host::ByHost;
+use super::changes::Changes;
 use super::dial::Dial;
 use super::endpoint::{Endpoints, Services};
 use super::matching::{Asked, Matcher};
 use super::metrics::{Metrics, RouteMetrics, TokenMetrics};
+use super::patterns::{Compiling, PATTERNS_BYTES_MAX, Patterns};
 use super::protection::{Policies, Protection};
 use super::ready::Refusals;
 use super::retry::{Budgets, Retrying};
 use super::room::{Common, Room, RoomFault, Rooms};
 use super::tls::{Certificates, expiries};
-use crate::guard::config::{self, Configuration, Filter, Opening, PathChange, Redirect, Rewrite};
-use crate::guard::own_headers::is_framing;
+use crate::guard::config::{self, Configuration, Filter, Opening, PathChange, Redirect};
 
 /// Why a configuration cannot be served. The one before it stays.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +42,12 @@ pub enum PrepareError {
         /// Why.
         source: Box<regex::Error>,
     },
+    /// All of them together.
+    #[error(
+        "the regular expressions of all routes take more than {} MiB when they are compiled; write fewer or shorter ones, or give each the paths and values themselves",
+        PATTERNS_BYTES_MAX >> 20
+    )]
+    Patterns,
     /// Not a token.
     #[error("{0:?} is not the name of a header")]
     HeaderName(String),
@@ -121,6 +126,8 @@ pub(super) struct Serving {
     pub(super) rules: Vec<Arc<Rule>>,
     budgets: Budgets,
     pub(super) rooms: Rooms,
+    /// Of the matches of its rules.
+    patterns: Patterns,
     /// When certificates end, in seconds since 1970, by name.
     pub(super) expiries: BTreeMap<String, i64>,
 }
@@ -176,21 +183,6 @@ struct Objects<'a> {
     rooms: &'a Rooms,
 }
 
-/// What is changed on the way to an endpoint and back.
-#[derive(Debug, Default)]
-pub(super) struct Changes {
-    pub(super) request: HeaderChange,
-    pub(super) response: HeaderChange,
-    pub(super) rewrite: Option<Rewrite>,
-}
-
-#[derive(Debug, Default)]
-pub(super) struct HeaderChange {
-    set: Vec<(HeaderName, HeaderValue)>,
-    add: Vec<(HeaderName, HeaderValue)>,
-    remove: Vec<HeaderName>,
-}
-
 /// The rule for a request, and how much of the path the prefix is by which it matched.
 pub(super) struct Found<'a> {
     pub(super) rule: &'a Arc<Rule>,
@@ -218,6 +210,7 @@ impl Serving {
             rooms: Rooms::new(Arc::new(Common::start())),
             rules: Vec::new(),
             budgets: Budgets::default(),
+            patterns: Patterns::default(),
             expiries: BTreeMap::new(),
         }
     }
@@ -251,10 +244,13 @@ impl Serving {
             let prepared = retrying.and_then(|of_it| Rule::prepare(rule, &of, metrics, of_it));
             rules.push(Arc::new(prepared.map_err(|why| why.of(rule))?));
         }
+        let mut patterns = before.patterns.next();
         let mut ports = BTreeMap::new();
         for port in &wanted.ports {
-            ports.insert(port.opening(), Port::prepare(port, &rules, wanted)?);
+            let prepared = Port::prepare(port, &rules, wanted, &mut patterns)?;
+            ports.insert(port.opening(), prepared);
         }
+        let patterns = patterns.end();
         Ok(Self {
             revision: wanted.revision.clone(),
             ports,
@@ -263,6 +259,7 @@ impl Serving {
             rules,
             budgets,
             rooms,
+            patterns,
             expiries: expiries(&wanted.certificates),
         })
     }
@@ -273,6 +270,7 @@ impl Port {
         wanted: &config::Port,
         rules: &[Arc<Rule>],
         all: &Configuration,
+        patterns: &mut Compiling<'_>,
     ) -> Result<Self, PrepareError> {
         let mut listeners = Vec::new();
         for listener in &wanted.listeners {
@@ -281,7 +279,7 @@ impl Port {
                 let entries = host
                     .entries
                     .iter()
-                    .map(|entry| Entry::prepare(entry, rules, &all.rules));
+                    .map(|entry| Entry::prepare(entry, rules, &all.rules, patterns));
                 hosts.push((
                     host.hostname.clone(),
                     entries.collect::<Result<Vec<_>, _>>()?,
@@ -336,10 +334,11 @@ impl Entry {
         wanted: &config::Entry,
         rules: &[Arc<Rule>],
         written: &[config::Rule],
+        patterns: &mut Compiling<'_>,
     ) -> Result<Self, PrepareError> {
         let rule = rules.get(wanted.rule).zip(written.get(wanted.rule));
         let (rule, written) = rule.ok_or(PrepareError::NoRule(wanted.rule))?;
-        let matcher = Matcher::prepare(&wanted.matches);
+        let matcher = Matcher::prepare(&wanted.matches, patterns);
         Ok(Self {
             matcher: matcher.map_err(|why| why.of(written))?,
             rule: Arc::clone(rule),
@@ -415,63 +414,6 @@ impl Rule {
         let chosen = self.backends.iter().find(|(up_to, _)| at < *up_to);
         chosen.map(|(_, backend)| backend)
     }
-}
-
-impl Changes {
-    fn prepare(filters: &[Filter]) -> Result<Self, PrepareError> {
-        let mut changes = Self::default();
-        for filter in filters {
-            match filter {
-                Filter::RequestHeaders(change) => changes.request = HeaderChange::prepare(change)?,
-                Filter::ResponseHeaders(change) => {
-                    changes.response = HeaderChange::prepare(change)?;
-                }
-                Filter::Rewrite(rewrite) => changes.rewrite = Some(rewrite.clone()),
-                Filter::Redirect(_) => {}
-            }
-        }
-        Ok(changes)
-    }
-}
-
-impl HeaderChange {
-    fn prepare(wanted: &config::HeaderChange) -> Result<Self, PrepareError> {
-        Ok(Self {
-            set: wanted.set.iter().map(pair).collect::<Result<_, _>>()?,
-            add: wanted.add.iter().map(pair).collect::<Result<_, _>>()?,
-            remove: wanted
-                .remove
-                .iter()
-                .map(|n| name(n))
-                .collect::<Result<_, _>>()?,
-        })
-    }
-
-    pub(super) fn apply(&self, headers: &mut HeaderMap) {
-        for (name, value) in &self.set {
-            headers.insert(name, value.clone());
-        }
-        for (name, value) in &self.add {
-            headers.append(name, value.clone());
-        }
-        for name in &self.remove {
-            headers.remove(name);
-        }
-    }
-}
-
-fn pair((key, value): &(String, String)) -> Result<(HeaderName, HeaderValue), PrepareError> {
-    let value = HeaderValue::from_str(value);
-    let value = value.map_err(|_| PrepareError::HeaderValue(key.clone()))?;
-    let name = name(key)?;
-    if is_framing(&name) {
-        return Err(PrepareError::Framing(key.clone()));
-    }
-    Ok((name, value))
-}
-
-fn name(text: &str) -> Result<HeaderName, PrepareError> {
-    HeaderName::from_bytes(text.as_bytes()).map_err(|_| PrepareError::HeaderName(text.to_owned()))
 }
 
 impl PathChange {
