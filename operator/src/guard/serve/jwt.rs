@@ -7,8 +7,9 @@
 //! ```
 //!
 //! A request with a token that is known costs one keyed hash. Others cost one verification, of which only so
-//! many run at one time that a flood of bad tokens leaves half of the machine to everybody else. What is bad,
-//! has ended or is not there gives no key; `onMissing` of the rule decides.
+//! many run at one time that a flood of bad tokens leaves half of the machine to everybody else. Policies take
+//! turns: a flood for one lets those who come by another wait for one verification, not for all of it. What is
+//! bad, has ended or is not there gives no key; `onMissing` of the rule decides.
 //!
 //! No claim leaves this module as it is: keys are pseudonyms, made with a secret of this process.
 
@@ -44,8 +45,8 @@ use crate::guard::config::Tokens;
 /// waits longer waits because of a flood, and citizens shall not.
 const TURN_MAX: Duration = Duration::from_millis(100);
 
-/// Tokens that wait to be verified. One thread verifies about this many in [`TURN_MAX`]; those behind would
-/// wait in vain.
+/// Tokens of one policy that wait to be verified. One thread verifies about this many in [`TURN_MAX`]; those
+/// behind would wait in vain.
 const WAITING_MAX: usize = 1000;
 
 /// Characters of a pseudonym: 96 bits, of which no two are the same among any number of citizens.
@@ -62,7 +63,6 @@ pub(super) struct Desk {
     tags: hmac::Key,
     /// Of pseudonyms.
     pseudonyms: hmac::Key,
-    waiting: Semaphore,
     turns: Semaphore,
     metrics: TokenMetrics,
 }
@@ -75,6 +75,10 @@ pub(super) struct Verifier {
     keys: KeySet,
     /// What is asked of a token, but for the keys: two policies that ask the same share what is known.
     scope: hmac::Tag,
+    waiting: Semaphore,
+    /// As many as the desk has. Only who has one queues there, so that each policy has a few in its queue at
+    /// most, however many tokens it has to verify.
+    turns: Semaphore,
     desk: Arc<Desk>,
 }
 
@@ -129,31 +133,24 @@ impl Desk {
             let derived = hmac::sign(&seed, purpose);
             hmac::Key::new(hmac::HMAC_SHA256, derived.as_ref())
         };
-        let threads = available_parallelism().map_or(1, std::num::NonZeroUsize::get);
         Arc::new(Self {
             verified: Verified::new(),
             tags: secret(b"tags of tokens"),
             pseudonyms: secret(b"pseudonyms of claims"),
-            waiting: Semaphore::new(WAITING_MAX),
-            // The other half of the threads go on whatever tokens come.
-            turns: Semaphore::new(threads.div_ceil(2)),
+            turns: Semaphore::new(turns()),
             metrics,
         })
     }
 
-    /// Waits for the turn of a token to be verified; none where too many others wait.
-    async fn turn(&self) -> Option<SemaphorePermit<'_>> {
-        let _place = self.waiting.try_acquire().ok()?;
-        let turn = tokio::time::timeout(TURN_MAX, self.turns.acquire());
-        turn.await.ok()?.ok()
-    }
-
-    /// A name for the value of a claim by which nobody finds it out. Numbers are the same as their text.
+    /// A name for the value of a claim by which nobody finds it out. Whole numbers are the same as their text;
+    /// others, and those beyond 64 bits, are read as the nearest that a float can be, which is one for many
+    /// citizens.
     fn pseudonym(&self, name: &str, value: &Value) -> Option<[u8; PSEUDONYM]> {
         let text = match value {
             Value::String(text) if !text.is_empty() => Cow::Borrowed(text.as_str()),
-            Value::Number(number) => Cow::Owned(number.to_string()),
-            Value::String(_)
+            Value::Number(number) if !number.is_f64() => Cow::Owned(number.to_string()),
+            Value::Number(_)
+            | Value::String(_)
             | Value::Null
             | Value::Bool(_)
             | Value::Array(_)
@@ -192,6 +189,8 @@ impl Verifier {
             names: claims.iter().map(|name| (*name).to_owned()).collect(),
             keys: KeySet::read(&wanted.jwks)?,
             scope: scope.sign(),
+            waiting: Semaphore::new(WAITING_MAX),
+            turns: Semaphore::new(turns()),
             desk: Arc::clone(desk),
         })
     }
@@ -225,7 +224,7 @@ impl Verifier {
             metrics.forged.inc();
             return None;
         }
-        let Some(_turn) = self.desk.turn().await else {
+        let Some(_turn) = self.turn().await else {
             metrics.overloaded.inc();
             return None;
         };
@@ -249,6 +248,18 @@ impl Verifier {
         });
         self.desk.verified.insert(tag, Arc::clone(&claims), now);
         Some(claims)
+    }
+
+    /// Waits for the turn of a token to be verified; none where too many others of the policy wait, or do for
+    /// too long.
+    async fn turn(&self) -> Option<[SemaphorePermit<'_>; 2]> {
+        let _place = self.waiting.try_acquire().ok()?;
+        let turn = async {
+            let own = self.turns.acquire().await.ok()?;
+            let of_all = self.desk.turns.acquire().await.ok()?;
+            Some([own, of_all])
+        };
+        tokio::time::timeout(TURN_MAX, turn).await.ok()?
     }
 
     /// The key for a claim, unless the token has none that could be one.
@@ -280,6 +291,12 @@ impl Verifier {
         });
         values.collect()
     }
+}
+
+/// How many tokens are verified at one time. The other half of the threads go on whatever tokens come.
+fn turns() -> usize {
+    let threads = available_parallelism().map_or(1, std::num::NonZeroUsize::get);
+    threads.div_ceil(2)
 }
 
 /// Seconds since 1970. By a clock that stands before that every token has ended.

@@ -11,9 +11,9 @@ use regex::{Regex, RegexBuilder};
 use super::prepare::PrepareError;
 use crate::guard::compile::whole_pattern;
 
-/// Bytes that all expressions may take: 16,384 ordinary ones, or 256 of the largest. Guard control accepts far
+/// Bytes that all expressions may take: 32,768 ordinary ones, or 512 of the largest. Guard control accepts far
 /// fewer of each namespace; this is for what it overlooks, since a guard that is out of memory serves nobody.
-pub(super) const PATTERNS_BYTES_MAX: usize = 256 << 20;
+pub(super) const PATTERNS_BYTES_MAX: usize = 512 << 20;
 
 /// What an expression may take, in bytes: the library tells only whether one stays below a bound. Ordinary ones
 /// stay below the first, and none is compiled that does not stay below the last.
@@ -133,7 +133,7 @@ mod tests {
         compiling.get("/b[0-9]+").unwrap();
         let error = compiling.get("/c[0-9]+").unwrap_err();
         assert!(matches!(error, PrepareError::Patterns), "{error}");
-        assert!(error.to_string().contains("256 MiB"), "{error}");
+        assert!(error.to_string().contains("512 MiB"), "{error}");
         assert!(compiling.get("/a[0-9]+").is_ok(), "it is there already");
         let large = nothing.within(4 * small).get("(a{100}){100}");
         assert!(matches!(large, Err(PrepareError::Patterns)));

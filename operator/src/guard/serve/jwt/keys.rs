@@ -177,19 +177,18 @@ impl KeySet {
         self.0.iter().any(|key| key.id == *id)
     }
 
-    /// A token that names a key means that one, or one without a name; a token that names none means any.
+    /// A token that names a key means that one, which comes first, or one without a name; a token that names none
+    /// means any.
     fn fitting<'a>(
         &'a self,
         algorithm: Algorithm,
         name: Option<&'a str>,
     ) -> impl Iterator<Item = &'a Key> {
-        self.0.iter().filter(move |key| {
-            let is_named = match (name, key.name.as_deref()) {
-                (Some(wanted), Some(name)) => wanted == name,
-                (None, _) | (_, None) => true,
-            };
-            is_named && key.algorithms.contains(&algorithm)
-        })
+        let (named, others) = (self.0.iter(), self.0.iter());
+        let named = named.filter(move |key| name.is_some() && key.name.as_deref() == name);
+        let others = others.filter(move |key| name.is_none() || key.name.is_none());
+        let all = named.chain(others);
+        all.filter(move |key| key.algorithms.contains(&algorithm))
     }
 }
 

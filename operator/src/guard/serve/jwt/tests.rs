@@ -290,6 +290,39 @@ async fn names_of_keys_may_be_left_out_by_either_side() {
 }
 
 #[tokio::test]
+async fn the_key_that_a_token_names_is_tried_before_those_without_a_name() {
+    let others = [Issuer::new(), Issuer::new(), Issuer::new()];
+    let issuer = Issuer::new();
+    let mut keys: Vec<Value> = others.iter().map(|other| other.jwk(None)).collect();
+    keys.push(issuer.jwk(Some("a")));
+    let verifier = verifier(set(&keys));
+    assert!(key(&verifier, &issuer.token(&claims())).await.is_some());
+    // One without a name may be meant as well.
+    assert!(key(&verifier, &others[0].token(&claims())).await.is_some());
+}
+
+#[tokio::test]
+async fn numbers_that_are_read_as_the_same_are_no_key() {
+    let issuer = Issuer::new();
+    let verifier = verifier(set(&[issuer.jwk(Some("a"))]));
+    let header = BASE64.encode(json!({"alg": "ES256", "kid": "a"}).to_string());
+    for (sub, is_key) in [
+        ("18446744073709551615", true),
+        ("-7", true),
+        ("18446744073709551616", false),
+        ("330102199001011234001", false),
+        ("1.5", false),
+    ] {
+        let claims = claims().to_string();
+        let claims = claims.replace(&format!("\"{CITIZEN}\""), sub);
+        let message = format!("{header}.{}", BASE64.encode(claims));
+        let signature = issuer.0.sign(&SystemRandom::new(), message.as_bytes());
+        let token = format!("{message}.{}", BASE64.encode(signature.unwrap()));
+        assert_eq!(key(&verifier, &token).await.is_some(), is_key, "{sub}");
+    }
+}
+
+#[tokio::test]
 async fn a_key_that_is_taken_away_ends_its_tokens_at_once_and_no_others() {
     let (old, new) = (Issuer::new(), Issuer::new());
     let desk = desk(7);
@@ -339,7 +372,7 @@ async fn a_flood_of_bad_tokens_leaves_those_who_are_known_alone() {
     let turns = u32::try_from(verifier.desk.turns.available_permits()).unwrap();
     let taken = verifier.desk.turns.try_acquire_many(turns).unwrap();
     let waiting = u32::try_from(WAITING_MAX).unwrap();
-    let waiters = verifier.desk.waiting.try_acquire_many(waiting).unwrap();
+    let waiters = verifier.waiting.try_acquire_many(waiting).unwrap();
     let still = verifier.claims_at(&good, NOW).await.unwrap();
     assert!(Arc::ptr_eq(&known, &still));
     let new = issuer.token(&with("sub", "new"));
@@ -348,6 +381,39 @@ async fn a_flood_of_bad_tokens_leaves_those_who_are_known_alone() {
     assert!(verifier.claims_at(&new, NOW).await.is_none(), "no turn");
     drop(taken);
     assert!(verifier.claims_at(&new, NOW).await.is_some());
+}
+
+#[tokio::test]
+async fn a_flood_of_tokens_for_one_policy_takes_no_place_and_no_turn_from_another() {
+    let issuer = Issuer::new();
+    let desk = desk(7);
+    let jwks = set(&[issuer.jwk(Some("a"))]);
+    let flooded = verifier_at(&desk, jwks.clone());
+    let other = verifier_at(&desk, jwks);
+    let mut taken = Vec::new();
+    while desk.turns.available_permits() > 0 {
+        taken.push(flooded.turn().await.unwrap());
+    }
+    let mut flood: Vec<_> = (0..10).map(|_| Box::pin(flooded.turn())).collect();
+    for waits in &mut flood {
+        assert!(!is_ready(waits.as_mut()).await);
+    }
+    let places = u32::try_from(flooded.waiting.available_permits()).unwrap();
+    let _places = flooded.waiting.try_acquire_many(places).unwrap();
+    let mut comes = Box::pin(other.turn());
+    assert!(!is_ready(comes.as_mut()).await);
+    // It came last, and has the first turn that is free.
+    taken.pop();
+    assert!(is_ready(comes.as_mut()).await);
+}
+
+/// Whether it has something after one look; not where it has nothing at all.
+async fn is_ready<T>(mut future: std::pin::Pin<&mut impl Future<Output = Option<T>>>) -> bool {
+    let look = std::future::poll_fn(|context| {
+        let polled = future.as_mut().poll(context);
+        std::task::Poll::Ready(matches!(polled, std::task::Poll::Ready(Some(_))))
+    });
+    look.await
 }
 
 #[test]
