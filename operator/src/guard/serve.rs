@@ -59,6 +59,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use opentelemetry_sdk::trace::SdkTracer;
 use tokio::sync::Semaphore;
+use tokio::task::JoinError;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -147,6 +148,16 @@ pub enum ApplyError {
         /// Why.
         source: PrepareError,
     },
+    /// A fault of ours, or the process ends.
+    #[error(
+        "configuration {revision} was not made ready to the end; the one before it stays in force"
+    )]
+    Unprepared {
+        /// Which one.
+        revision: String,
+        /// Why.
+        source: JoinError,
+    },
 }
 
 /// A guard that serves. Dropping it ends nothing; [`Guard::drain`] does.
@@ -211,11 +222,7 @@ impl Guard {
     /// every second.
     pub async fn apply(&self, wanted: &Configuration) -> Result<(), ApplyError> {
         let before = self.ports.shared.current.load_full();
-        let metrics = &self.ports.shared.metrics;
-        let serving = Serving::prepare(wanted, &before, metrics).map_err(|source| {
-            let revision = wanted.revision.clone();
-            ApplyError::Prepare { revision, source }
-        })?;
+        let serving = self.prepare(wanted, &before).await?;
         let wanted: Vec<Opening> = serving.ports.keys().copied().collect();
         let has_rooms = !serving.rooms.is_empty();
         self.put_in_force(serving);
@@ -227,6 +234,26 @@ impl Guard {
         self.listening.listen(&wanted).await;
         self.forget(&before);
         Ok(())
+    }
+
+    /// Aside, since requests go on meanwhile: expressions, certificates and keys of a large configuration take
+    /// seconds.
+    async fn prepare(
+        &self,
+        wanted: &Configuration,
+        before: &Arc<Serving>,
+    ) -> Result<Serving, ApplyError> {
+        let (shared, before) = (Arc::clone(&self.ports.shared), Arc::clone(before));
+        let revision = wanted.revision.clone();
+        let wanted = wanted.clone();
+        let preparing = tokio::task::spawn_blocking(move || {
+            Serving::prepare(&wanted, &before, &shared.metrics)
+        });
+        match preparing.await {
+            Ok(Ok(serving)) => Ok(serving),
+            Ok(Err(source)) => Err(ApplyError::Prepare { revision, source }),
+            Err(source) => Err(ApplyError::Unprepared { revision, source }),
+        }
     }
 
     /// Drops the series of routes that are no more.

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use http::Response;
+use operator::guard::config::PathMatch;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
@@ -77,6 +78,26 @@ async fn a_configuration_that_cannot_be_served_leaves_the_last_good_one() {
         "{error}"
     );
     assert_eq!(served.guard.revision(), "test");
+    assert_eq!(status(&get(served.at, "/").await), 200);
+}
+
+#[tokio::test]
+async fn a_configuration_is_made_ready_aside_of_what_serves() {
+    let mut configuration = simple(&[mirror().await]);
+    let served = serve(&configuration).await;
+    let entries = &mut configuration.ports[0].listeners[0].hosts[0].entries;
+    entries[0].matches.path = PathMatch::Regex("/|(a{100}){100}".into());
+    configuration.revision = "large".into();
+    let mut applying = Box::pin(served.guard.apply(&configuration));
+    // After its first turn the one thread here is free again, long before the expression is compiled.
+    tokio::select! {
+        biased;
+        _ = &mut applying => panic!("it is not made ready at once"),
+        () = std::future::ready(()) => {}
+    }
+    assert_eq!(served.guard.revision(), "test");
+    applying.await.unwrap();
+    assert_eq!(served.guard.revision(), "large");
     assert_eq!(status(&get(served.at, "/").await), 200);
 }
 
