@@ -156,6 +156,18 @@ impl Desk {
             | Value::Array(_)
             | Value::Object(_) => return None,
         };
+        self.hidden(name, &text)
+    }
+
+    /// A key of a rule as it may be shown, where clients send in it what is nobody else's to see.
+    pub(super) fn hide(&self, rule: &str, key: &str) -> String {
+        let hidden = self.hidden(rule, key);
+        hidden.map_or_else(String::new, |hidden| {
+            String::from_utf8_lossy(&hidden).into_owned()
+        })
+    }
+
+    fn hidden(&self, name: &str, text: &str) -> Option<[u8; PSEUDONYM]> {
         let mut all = hmac::Context::with_key(&self.pseudonyms);
         all.update(&name.len().to_le_bytes());
         all.update(name.as_bytes());

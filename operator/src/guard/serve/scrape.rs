@@ -7,11 +7,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{GaugeVec, IntCounterVec, IntGaugeVec, Opts};
-use shield::policy::Mode;
-use shield::{BreakerState, Share};
+use shield::policy::{KeyPart, Mode};
+use shield::{BreakerState, Label, Share};
 
 use super::prepare::Serving;
-use super::protection::Policy;
+use super::protection::{Policies, Policy};
 use super::proxy::Shared;
 use crate::guard::standing::{
     Breaker, ConcurrencyStanding, HotKeyStanding, PolicyStanding, RuleKind, RuleStanding,
@@ -295,7 +295,7 @@ fn rules(policy: &Policy, serving: &Serving) -> Vec<RuleStanding> {
         if let Some((_, hot)) = hot.iter().find(|(rule, _)| **rule == *name) {
             let rule = settings.hot_keys.iter().find(|rule| rule.name == name)?;
             let hot = hot.iter().map(|hot| HotKeyStanding {
-                key: hot.name.to_string(),
+                key: shown(&rule.key, name, &hot.name, &serving.policies),
                 percent: hot.share * 100.0,
                 seconds: now.since(hot.since).as_secs(),
             });
@@ -323,4 +323,52 @@ fn rules(policy: &Policy, serving: &Serving) -> Vec<RuleStanding> {
         })
     });
     rules.collect()
+}
+
+/// A hot key as people may see it. Headers and cookies say who somebody is, or prove it; everybody may see what
+/// is asked for, and claims of tokens are pseudonyms already.
+fn shown(parts: &[KeyPart], rule: &str, key: &Label, policies: &Policies) -> String {
+    let is_hidden = |part: &KeyPart| match part {
+        KeyPart::Header(_) | KeyPart::Cookie(_) => true,
+        KeyPart::Query(_) | KeyPart::ClientAddress | KeyPart::JwtClaim(_) => false,
+    };
+    if parts.iter().any(is_hidden) {
+        policies.hide(rule, key.as_str())
+    } else {
+        key.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderName;
+
+    use super::*;
+    use crate::guard::serve::metrics::TokenMetrics;
+
+    #[test]
+    fn a_hot_key_of_a_cookie_or_a_header_is_shown_as_a_pseudonym() {
+        let policies = |seed| {
+            let metrics = TokenMetrics::register(&prometheus::Registry::new()).unwrap();
+            Policies::new([seed; 16], metrics)
+        };
+        let (here, elsewhere) = (policies(1), policies(2));
+        let key = Label::escaped(b"venue,session");
+        let venue = KeyPart::Query("venue".into());
+        assert_eq!(
+            shown(&[venue.clone()], "rule", &key, &here),
+            "venue,session"
+        );
+        for secret in [
+            KeyPart::Cookie("id".into()),
+            KeyPart::Header(HeaderName::from_static("x-id")),
+        ] {
+            let parts = [venue.clone(), secret];
+            let one = shown(&parts, "rule", &key, &here);
+            assert_eq!(one.len(), 16, "{one}");
+            assert!(!one.contains("session"));
+            assert_eq!(one, shown(&parts, "rule", &key, &here));
+            assert_ne!(one, shown(&parts, "rule", &key, &elsewhere));
+        }
+    }
 }

@@ -83,6 +83,11 @@ impl Policies {
         self.by_name.iter()
     }
 
+    /// A pseudonym for a key of a rule, by a secret of this process.
+    pub(in crate::guard::serve) fn hide(&self, rule: &str, key: &str) -> String {
+        self.desk.hide(rule, key)
+    }
+
     /// Who verifies tokens for a policy of which claims are keys.
     fn verifier(
         &self,
