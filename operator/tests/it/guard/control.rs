@@ -308,6 +308,45 @@ async fn a_guard_whose_certificate_has_expired_is_told_nothing_until_it_is_renew
     .await;
 }
 
+/// A connection of somebody at this address who says nothing.
+async fn stranger(address: Ipv4Addr, at: SocketAddr) -> Option<tokio::net::TcpStream> {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind((address, 0).into()).unwrap();
+    socket.connect(at).await.ok()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn strangers_who_say_nothing_keep_no_guard_out() {
+    let folder = Folder::new("strangers");
+    let (cluster, port) = (Cluster::new(), free_port());
+    apply(&cluster, port, mirror().await);
+    let running = control(&cluster, folder.files("control")).await;
+    let first = follow(running.at.port(), folder.files("first"), &folder.path);
+    until("the first guard serves", async || answers(port).await).await;
+    let (control, apart) = (running.at, Ipv4Addr::new(127, 0, 0, 2));
+    // More than there are places of guards, and each comes again before its handshake is given up.
+    let mut strangers = std::collections::VecDeque::new();
+    for _ in 0..450 {
+        strangers.extend(stranger(apart, control).await);
+    }
+    let siege = tokio::spawn(async move {
+        loop {
+            strangers.pop_front();
+            strangers.extend(stranger(apart, control).await);
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    });
+    let own = folder.path.join("late");
+    std::fs::create_dir_all(&own).unwrap();
+    let address = Ipv4Addr::new(127, 0, 0, 3);
+    let late = follow_as("late", address, control.port(), folder.files("late"), &own);
+    until("it serves as well", async || {
+        late.guard.revision() == first.guard.revision()
+    })
+    .await;
+    siege.abort();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn endpoints_stay_when_only_their_list_is_gone() {
     let folder = Folder::new("slices");
