@@ -111,6 +111,9 @@ mod tests {
     #[test]
     fn an_expression_counts_by_what_it_takes_when_compiled() {
         assert_eq!(size("/v[0-9]+|/latest"), Some(SMALL));
+        for with_letters in [r"/\w+", r"/[\w-]+/[\w-]+"] {
+            assert!(size(with_letters).unwrap() <= 8 * SMALL, "{with_letters}");
+        }
         let large = size("(a{100}){100}").unwrap();
         assert!(large > 4 * SMALL && large <= COMPILED_MAX, "{large}");
         assert_eq!(size("(a{100}){100}"), Some(large), "measured once");

@@ -219,7 +219,7 @@ mod tests {
             route_at,
             own,
             shared: shared
-                .map(|(name, bytes)| (Shared::Policy(*name), *bytes))
+                .map(|(name, bytes)| (Shared::Policy(name), *bytes))
                 .collect(),
         }
     }

@@ -323,6 +323,9 @@ fn is_awaited(
 
 /// A report that counts for nothing; two guards of one name are told of once.
 fn unanswered(late: Late, guard: &str) -> Unanswered {
+    if late == Late::TooMany {
+        return Unanswered::TooMany;
+    }
     if late == (Late::Superseded { is_first: true }) {
         tracing::error!(
             guard,

@@ -34,7 +34,7 @@ const ECHO: Duration = Duration::from_secs(5);
 const RETRY: Duration = Duration::from_secs(1);
 /// Longest pause where the API server itself refuses a status again and again, which more of the same does
 /// not help: each refusal doubles the pause until the object's spec is another.
-const RETRY_MAX: Duration = Duration::from_secs(60);
+const RETRY_MAX: Duration = Duration::from_mins(1);
 
 /// What was last decided, with the objects it was decided for.
 #[derive(Debug, Default)]

@@ -356,7 +356,7 @@ mod tests {
         let key = Label::escaped(b"venue,session");
         let venue = KeyPart::Query("venue".into());
         assert_eq!(
-            shown(&[venue.clone()], "rule", &key, &here),
+            shown(std::slice::from_ref(&venue), "rule", &key, &here),
             "venue,session"
         );
         for secret in [
