@@ -13,6 +13,7 @@ mod assemble;
 mod backends;
 mod certificates;
 mod classes;
+mod closed;
 mod conditions;
 mod conflicts;
 mod durations;
@@ -46,6 +47,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Serialize;
 
+pub use self::closed::ClosedPorts;
 pub use self::name::ObjectName;
 pub use self::patterns::whole as whole_pattern;
 pub use self::policies::{
@@ -100,6 +102,8 @@ pub struct Inputs {
     pub secrets: Vec<Arc<Secret>>,
     /// What guards serve by.
     pub acknowledged: Acknowledged,
+    /// Ports on which they do not.
+    pub closed: ClosedPorts,
 }
 
 /// What every guard that is ready serves by.

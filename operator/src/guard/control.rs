@@ -34,7 +34,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::compile::{self, Acknowledged, Inputs, ObjectName};
+use super::compile::{self, Acknowledged, ClosedPorts, Inputs, ObjectName};
 use super::gateway::AddressStatus;
 use super::mutual_tls::{self, Files, Renewed, TlsError};
 use crate::runtime::errors::chain;
@@ -158,7 +158,7 @@ impl Control {
             gauges,
             last: LastSlices::default(),
             tickets,
-            acknowledged: Acknowledged::Nothing,
+            acknowledged: (Acknowledged::Nothing, ClosedPorts::default()),
             dirty: true,
             writer: None,
         };
@@ -184,8 +184,8 @@ struct Running {
     gauges: Gauges,
     last: LastSlices,
     tickets: Tickets,
-    /// What guards served by in the last turn.
-    acknowledged: Acknowledged,
+    /// What guards served by in the last turn, and on which ports they did not.
+    acknowledged: (Acknowledged, ClosedPorts),
     /// Whether there are news.
     dirty: bool,
     writer: Option<Writer>,
@@ -249,7 +249,7 @@ impl Running {
     /// Compiles, hands out and reports, if there is something new.
     fn turn(&mut self) {
         self.gauges.guards(self.desk.guards());
-        let acknowledged = self.desk.acknowledged();
+        let acknowledged = (self.desk.acknowledged(), self.desk.closed());
         let is_heard = self.writer.is_some() && acknowledged != self.acknowledged;
         if !self.dirty && !is_heard {
             return;
@@ -265,9 +265,8 @@ impl Running {
         let standing = endpoints::standing(&service, &inputs.endpoint_slices);
         self.desk.stand(standing);
         // Asked again: a new leader speaks for those that stand, whom it may only know by now.
-        let acknowledged = self.desk.acknowledged();
-        self.acknowledged = acknowledged.clone();
-        self.complete(&mut inputs, &service, acknowledged);
+        self.acknowledged = (self.desk.acknowledged(), self.desk.closed());
+        self.complete(&mut inputs, &service);
         self.sign(&mut inputs, &secrets);
         let (configuration, statuses) = compile::compile(&inputs);
         let offered = self.desk.offer(&configuration);
@@ -307,7 +306,7 @@ impl Running {
     }
 
     /// Adds what is not an object, or is no more.
-    fn complete(&mut self, inputs: &mut Inputs, service: &ObjectName, acknowledged: Acknowledged) {
+    fn complete(&mut self, inputs: &mut Inputs, service: &ObjectName) {
         self.last
             .complete(&inputs.services, &mut inputs.endpoint_slices);
         self.gauges.endpoints_kept(self.last.gone());
@@ -321,7 +320,7 @@ impl Running {
         // Conditions are stored with whole seconds.
         let now = Timestamp::now().as_second();
         inputs.now = Timestamp::from_second(now).unwrap_or(Timestamp::UNIX_EPOCH);
-        inputs.acknowledged = acknowledged;
+        (inputs.acknowledged, inputs.closed) = self.acknowledged.clone();
         inputs.sharing = self.control.sharing;
     }
 }

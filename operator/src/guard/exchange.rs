@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use shield::Share;
 use shield::room::{Summary, Watermark};
 
+use super::config::Opening;
 use super::rooms::{RoomSummaries, RoomWords};
 
 /// Where reports go.
@@ -47,6 +48,9 @@ const POLICY_BYTES: usize = 6;
 pub const CONFIGURATION_BYTES_MAX: usize = 64 << 20;
 /// Guards of one cluster; each is at least a core, and one core passes some 10,000 requests a second.
 pub const GUARDS_MAX: usize = 200;
+/// Ports that a guard names as not open. Of its own it has two or three; that there are many, where a machine
+/// lacks an address, is told by the first of them as well. They are 15 kB of a report.
+pub const CLOSED_MAX: usize = 256;
 /// Characters of a guard's name, as those of a pod.
 pub const NAME_MAX: usize = 253;
 
@@ -65,9 +69,13 @@ pub struct Report {
     /// Counts the reports of this run: what arrives late counts for nothing.
     #[serde(default)]
     pub sequence: u64,
-    /// What it serves by; empty before the first.
+    /// What it serves by, on all ports; empty before the first.
     #[serde(default)]
     pub revision: String,
+    /// What it serves by where some of its ports are not open. A control that does not know this waits for
+    /// `revision`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub partly: Option<Partly>,
     /// What it was given last and does not serve.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refused: Option<Refused>,
@@ -83,6 +91,40 @@ pub struct Report {
     /// What it counts of waiting rooms that it shares. Without those that would make it too long.
     #[serde(default, skip_serializing_if = "RoomSummaries::is_empty")]
     pub rooms: RoomSummaries,
+}
+
+/// A configuration that a guard serves on some of its ports only.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Partly {
+    /// Which one.
+    #[serde(default)]
+    pub revision: String,
+    /// The ports that the guard cannot open, in their order; of more than [`CLOSED_MAX`] the first.
+    #[serde(default)]
+    pub closed: Vec<Opening>,
+    /// Whether there are more, all of them after these.
+    #[serde(default)]
+    pub has_more: bool,
+}
+
+impl Partly {
+    /// What is said of these ports, which stand in their order.
+    pub fn new(revision: String, closed: Vec<Opening>) -> Self {
+        let all = Self {
+            revision,
+            closed,
+            has_more: false,
+        };
+        all.bounded()
+    }
+
+    /// The same, where somebody else may have written it.
+    pub fn bounded(mut self) -> Self {
+        self.has_more |= self.closed.len() > CLOSED_MAX;
+        self.closed.truncate(CLOSED_MAX);
+        self
+    }
 }
 
 /// A configuration that a guard does not serve.
@@ -253,6 +295,27 @@ mod tests {
         assert_eq!(answer.shares["ns/p"]["all"], Share::one_of(2));
         let report: Report = serde_json::from_str(r#"{"guard":"g-1"}"#).unwrap();
         assert_eq!(report.revision, "");
+        assert_eq!(
+            report.partly, None,
+            "an older guard says nothing of its ports"
+        );
+    }
+
+    #[test]
+    fn of_very_many_closed_ports_the_first_are_told() {
+        let opening = |port| Opening {
+            address: None,
+            port,
+        };
+        let few = Partly::new("r".into(), vec![opening(80)]);
+        assert!(!few.has_more && few.closed == [opening(80)]);
+        let text = serde_json::to_string(&few).unwrap();
+        assert_eq!(
+            text,
+            r#"{"revision":"r","closed":[{"port":80}],"hasMore":false}"#
+        );
+        let many = Partly::new("r".into(), (1..=300).map(opening).collect());
+        assert!(many.has_more && many.closed.len() == CLOSED_MAX);
     }
 
     fn read(document: &[u8]) -> Answer {

@@ -303,10 +303,9 @@ impl Guard {
         self.ports.shared.current.load().revision.clone()
     }
 
-    /// How many ports of the configuration in force cannot be opened yet.
-    pub fn ports_closed(&self) -> u64 {
-        let closed = self.ports.shared.metrics.ports_closed.get();
-        u64::try_from(closed).unwrap_or(0)
+    /// The ports of the configuration in force that cannot be opened yet, in their order.
+    pub fn closed(&self) -> Vec<Opening> {
+        self.listening.closed()
     }
 
     /// What protects the routes, and what it did.

@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use super::super::gateway::{AddressStatus, Gateway, GatewayStatus, ListenerStatus};
+use super::closed;
 use super::conditions::{Refusal, Wanted, settle};
 use super::index::Index;
 use super::listeners::{self, ReadListener};
@@ -28,6 +29,15 @@ pub(super) struct ReadGateway<'a> {
     pub(super) addresses: Vec<AddressStatus>,
     /// Which addresses it asks for in vain.
     unusable: Option<Refusal>,
+    /// Whether all that it asks for are others' than the guard's.
+    is_elsewhere: bool,
+}
+
+impl ReadGateway<'_> {
+    /// Whether guards open ports for it.
+    pub(super) fn is_served(&self) -> bool {
+        self.refused.is_none() && !self.is_elsewhere
+    }
 }
 
 /// Reads the Gateways of accepted classes, the oldest first.
@@ -70,11 +80,18 @@ pub(super) fn status(
         Offered::TooLong => false,
     };
     let pending = pending(&gateway.name, offered);
-    let listeners = gateway.listeners.iter().map(|listener| {
+    let closed: Vec<Option<Refusal>> = gateway
+        .listeners
+        .iter()
+        .map(|listener| closed::refusal(gateway, listener, inputs))
+        .collect();
+    let listeners = gateway.listeners.iter().zip(&closed);
+    let listeners = listeners.map(|(listener, closed)| {
         let old = old.and_then(|status| status.listeners.iter().find(|l| l.name == listener.name));
         let before: &[Condition] = old.map_or(&[][..], |status| &status.conditions);
         let is_served = acknowledged || was_programmed(before, generation);
-        let wanted = listener_conditions(gateway, listener, is_served, &pending);
+        let withheld = closed.as_ref().or((!is_served).then_some(&pending));
+        let wanted = listener_conditions(gateway, listener, withheld);
         ListenerStatus {
             name: listener.name.to_owned(),
             supported_kinds: listeners::supported_kinds(listener),
@@ -83,7 +100,10 @@ pub(super) fn status(
         }
     });
     let is_served = acknowledged || was_programmed(before, generation);
-    let wanted = vec![accepted(gateway), programmed(gateway, is_served, &pending)];
+    let all: Vec<Refusal> = closed.iter().flatten().cloned().collect();
+    let all = Refusal::joined(&all);
+    let withheld = all.as_ref().or((!is_served).then_some(&pending));
+    let wanted = vec![accepted(gateway), programmed(gateway, withheld)];
     GatewayStatus {
         listeners: listeners.collect(),
         addresses: gateway.addresses.clone(),
@@ -100,6 +120,8 @@ fn one<'a>(gateway: &'a Gateway, inputs: &Inputs, index: &Index<'_>) -> ReadGate
     let (addresses, unusable) = addresses(gateway, &name, &inputs.addresses);
     ReadGateway {
         refused: refused(gateway, &name),
+        // A balancer that names no address for a while takes none away.
+        is_elsewhere: addresses.is_empty() && unusable.is_some() && !inputs.addresses.is_empty(),
         object: gateway,
         name,
         listeners,
@@ -225,7 +247,8 @@ fn unaddressed(reason: &'static str, name: &ObjectName) -> Refusal {
     Refusal::new(reason, message)
 }
 
-fn programmed(gateway: &ReadGateway<'_>, is_served: bool, pending: &Refusal) -> Wanted {
+/// `withheld` is why guards do not serve all of it, or not yet.
+fn programmed(gateway: &ReadGateway<'_>, withheld: Option<&Refusal>) -> Wanted {
     const KIND: &str = "Programmed";
     let name = &gateway.name;
     if gateway.refused.is_some() {
@@ -246,8 +269,8 @@ fn programmed(gateway: &ReadGateway<'_>, is_served: bool, pending: &Refusal) -> 
         let message = format!("Gateway {name}: no listener is served; see the conditions of each");
         return Wanted::no(KIND, &Refusal::new("Invalid", message));
     }
-    if !is_served {
-        return Wanted::no(KIND, pending);
+    if let Some(refusal) = withheld {
+        return Wanted::no(KIND, refusal);
     }
     Wanted::yes(KIND, KIND, "The guard serves this Gateway")
 }
@@ -255,8 +278,7 @@ fn programmed(gateway: &ReadGateway<'_>, is_served: bool, pending: &Refusal) -> 
 fn listener_conditions(
     gateway: &ReadGateway<'_>,
     listener: &ReadListener<'_>,
-    is_served: bool,
-    pending: &Refusal,
+    withheld: Option<&Refusal>,
 ) -> Vec<Wanted> {
     let mut wanted = Vec::new();
     wanted.push(match (&listener.conflict, &listener.refused) {
@@ -278,10 +300,11 @@ fn listener_conditions(
     let served = listener.serves().is_some() && gateway.refused.is_none();
     wanted.push(if served && gateway.addresses.is_empty() {
         Wanted::no("Programmed", &unaddressed("Pending", &gateway.name))
-    } else if served && is_served {
-        Wanted::yes("Programmed", "Programmed", "")
     } else if served {
-        Wanted::no("Programmed", pending)
+        withheld.map_or_else(
+            || Wanted::yes("Programmed", "Programmed", ""),
+            |refusal| Wanted::no("Programmed", refusal),
+        )
     } else {
         let message = format!(
             "Gateway {}: listener {:?} is not served; see its other conditions and those of the Gateway",

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use super::{Acknowledged, Inputs, ObjectName, Sharing, TicketKeys, compile, within};
 use crate::guard::config::{Configuration, PathMatch, TicketKey};
+use crate::guard::exchange::Partly;
 use crate::guard::gateway::{HttpRoute, ReferenceGrant, ReferenceGrantBeta};
 
 /// What every pair has besides its own objects.
@@ -106,6 +107,13 @@ fn settings(inputs: &mut Inputs, object: &Value) {
     }
     if object["acknowledged"] == json!("Nothing") {
         inputs.acknowledged = Acknowledged::Nothing;
+    }
+    if let Some(closed) = object.get("closed") {
+        let told = Partly::new(
+            String::new(),
+            serde_json::from_value(closed.clone()).unwrap(),
+        );
+        inputs.closed.add("guard-a", &told);
     }
 }
 

@@ -10,10 +10,10 @@ use shield::{PolicySettings, Time};
 
 use super::ledger::{Late, Ledger, Limit};
 use super::rooms::{self, Rooms};
-use crate::guard::compile::Acknowledged;
+use crate::guard::compile::{Acknowledged, ClosedPorts};
 use crate::guard::config::Configuration;
 use crate::guard::exchange::{
-    Answer, CONFIGURATION_BYTES_MAX, GUARDS_MAX, LEASE, NAME_MAX, Refused, Report,
+    Answer, CONFIGURATION_BYTES_MAX, GUARDS_MAX, LEASE, NAME_MAX, Partly, Refused, Report,
 };
 use crate::guard::rooms::RoomWords;
 use crate::runtime::lease::Leadership;
@@ -102,8 +102,28 @@ struct Term {
 struct Guard {
     heard: Instant,
     revision: String,
+    /// Where it serves only on some ports.
+    partly: Option<Partly>,
     refused: Option<Refused>,
     is_ready: bool,
+}
+
+impl Guard {
+    fn hear(report: &Report) -> Self {
+        let partly = report.partly.clone().map(Partly::bounded);
+        let revision = partly.as_ref().map(|partly| &partly.revision);
+        Self {
+            heard: Instant::now(),
+            revision: revision.unwrap_or(&report.revision).clone(),
+            partly,
+            refused: report.refused.clone(),
+            is_ready: report.ready,
+        }
+    }
+
+    fn is_asked(&self) -> bool {
+        self.is_ready && self.heard.elapsed() <= HEARD
+    }
 }
 
 impl Desk {
@@ -223,8 +243,7 @@ impl Desk {
             if is_awaited(term.began.elapsed(), &state.standing, &term.guards) {
                 return Acknowledged::Nothing;
             }
-            let guards = term.guards.values();
-            let ready = guards.filter(|guard| guard.is_ready && guard.heard.elapsed() <= HEARD);
+            let ready = term.guards.values().filter(|guard| guard.is_asked());
             let revisions: BTreeSet<&str> = ready.map(|guard| guard.revision.as_str()).collect();
             match revisions.first() {
                 Some(revision) if revisions.len() == 1 => {
@@ -232,6 +251,20 @@ impl Desk {
                 }
                 Some(_) | None => Acknowledged::Nothing,
             }
+        })
+    }
+
+    /// The ports that not every guard that is ready could open, whatever it serves by.
+    pub(super) fn closed(&self) -> ClosedPorts {
+        self.with(|state| {
+            let mut closed = ClosedPorts::default();
+            let guards = state.term.iter().flat_map(|term| &term.guards);
+            for (name, guard) in guards.filter(|(_, guard)| guard.is_asked()) {
+                if let Some(partly) = &guard.partly {
+                    closed.add(name, partly);
+                }
+            }
+            closed
         })
     }
 
@@ -261,12 +294,24 @@ impl Term {
             return;
         }
         let known = self.guards.get(&report.guard);
+        let guard = Guard::hear(report);
         if known.is_none() {
             tracing::info!(
                 guard = report.guard,
-                revision = report.revision,
+                revision = guard.revision,
                 "a guard came"
             );
+        }
+        if let Some(partly) = &guard.partly {
+            let before = known.and_then(|known| known.partly.as_ref());
+            if before.is_none_or(|before| before.closed != partly.closed) {
+                let ports: Vec<u16> = partly.closed.iter().map(|closed| closed.port).collect();
+                tracing::error!(
+                    guard = report.guard,
+                    ?ports,
+                    "a guard cannot open these ports of Gateways; it serves the others"
+                );
+            }
         }
         if let Some(refused) = &report.refused
             && known.is_none_or(|known| known.refused.as_ref() != Some(refused))
@@ -279,12 +324,6 @@ impl Term {
                 "a guard refuses a configuration"
             );
         }
-        let guard = Guard {
-            heard: Instant::now(),
-            revision: report.revision.clone(),
-            refused: report.refused.clone(),
-            is_ready: report.ready,
-        };
         self.guards.insert(report.guard.clone(), guard);
     }
 
@@ -386,12 +425,12 @@ mod tests {
 
     #[test]
     fn a_new_leader_waits_for_all_guards_that_take_requests_before_it_speaks_for_them() {
-        let guard = || Guard {
-            heard: Instant::now(),
+        let report = Report {
             revision: "r".into(),
-            refused: None,
-            is_ready: true,
+            ready: true,
+            ..Report::default()
         };
+        let guard = || Guard::hear(&report);
         let standing = BTreeSet::from(["g-1".to_owned(), "g-2".to_owned()]);
         let mut guards = BTreeMap::from([("g-1".to_owned(), guard())]);
         assert!(is_awaited(Duration::ZERO, &standing, &guards));
@@ -399,5 +438,18 @@ mod tests {
         guards.insert("g-2".to_owned(), guard());
         assert!(!is_awaited(Duration::ZERO, &standing, &guards));
         assert!(!is_awaited(Duration::ZERO, &BTreeSet::new(), &guards));
+    }
+
+    #[test]
+    fn a_guard_with_a_closed_port_serves_by_what_it_says_and_an_older_one_by_what_it_serves_whole()
+    {
+        let mut report = Report {
+            revision: "before".into(),
+            ready: true,
+            ..Report::default()
+        };
+        assert_eq!(Guard::hear(&report).revision, "before");
+        report.partly = Some(Partly::new("now".into(), Vec::new()));
+        assert_eq!(Guard::hear(&report).revision, "now");
     }
 }

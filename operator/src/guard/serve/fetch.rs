@@ -26,7 +26,7 @@ pub use link::{LinkError, Place, PlaceError};
 
 use super::{ApplyError, Guard, RoomLink, store};
 use crate::guard::config::Configuration;
-use crate::guard::exchange::{Answer, ByRule, HOLD, LEASE, PERIOD, Refused, Report};
+use crate::guard::exchange::{Answer, ByRule, HOLD, LEASE, PERIOD, Partly, Refused, Report};
 use crate::guard::mutual_tls::{Files, TlsError};
 use crate::guard::rooms::SETTLE;
 use crate::runtime::backoff::{Backoff, random_unit};
@@ -253,13 +253,13 @@ impl Follower {
         self.sequence += 1;
         let revision = self.guard.revision();
         let ready = !revision.is_empty() && !self.stopping.is_cancelled();
-        let closed = self.guard.ports_closed();
-        let refused = if closed == 0 {
-            self.whole.clone_from(&revision);
-            self.refused.as_ref().map(|(refused, _)| refused.clone())
+        let closed = self.guard.closed();
+        let refused = self.refused.as_ref().map(|(refused, _)| refused.clone());
+        let partly = if closed.is_empty() {
+            self.whole = revision;
+            None
         } else {
-            let why = format!("{closed} of its ports cannot be opened; the guard's log names them");
-            Some(Refused { revision, why })
+            Some(Partly::new(revision, closed))
         };
         Report {
             guard: self.following.name.clone(),
@@ -267,6 +267,7 @@ impl Follower {
             sequence: self.sequence,
             ready,
             revision: self.whole.clone(),
+            partly,
             refused,
             leaves: false,
             demand: self.guard.demand(),

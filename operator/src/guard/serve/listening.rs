@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -25,8 +26,17 @@ const AGAIN: Duration = Duration::from_secs(1);
 pub(super) struct Listening {
     address: IpAddr,
     ports: Ports,
-    /// Ports that are wanted, open or not yet, with what ends them.
-    wanted: Mutex<BTreeMap<Opening, CancellationToken>>,
+    /// Ports that are wanted, open or not yet.
+    wanted: Mutex<BTreeMap<Opening, Wanted>>,
+}
+
+/// A port that is wanted.
+#[derive(Debug)]
+struct Wanted {
+    /// What ends it.
+    stop: CancellationToken,
+    /// Set while it cannot be opened.
+    closed: Arc<AtomicBool>,
 }
 
 impl Listening {
@@ -40,10 +50,10 @@ impl Listening {
 
     /// Listens on exactly these from now on. What can be opened is open when it returns.
     pub(super) async fn listen(&self, wanted: &[Opening]) {
-        self.lock().retain(|opening, stop| {
+        self.lock().retain(|opening, known| {
             let stays = wanted.contains(opening);
             if !stays {
-                stop.cancel();
+                known.stop.cancel();
             }
             stays
         });
@@ -55,9 +65,15 @@ impl Listening {
             let address = SocketAddr::new(address, opened(opening.port));
             let bound = TcpListener::bind(address).await;
             let stop = self.ports.drain.child_token();
-            self.lock().insert(opening, stop.clone());
+            let known = Wanted {
+                stop: stop.clone(),
+                closed: Arc::default(),
+            };
             let ports = self.ports.clone();
-            let closed = bound.is_err().then(|| Closed::count(&ports));
+            let closed = bound
+                .is_err()
+                .then(|| Closed::count(&ports, Arc::clone(&known.closed)));
+            self.lock().insert(opening, known);
             let tls = self.tls(opening);
             self.ports.tracker.spawn(async move {
                 let opened = open(closed, address, opening.port, bound);
@@ -68,7 +84,16 @@ impl Listening {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<Opening, CancellationToken>> {
+    /// The ports that cannot be opened yet, in their order.
+    pub(super) fn closed(&self) -> Vec<Opening> {
+        let wanted = self.lock();
+        let closed = wanted
+            .iter()
+            .filter(|(_, known)| known.closed.load(Ordering::Relaxed));
+        closed.map(|(opening, _)| *opening).collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Opening, Wanted>> {
         self.wanted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -114,17 +139,25 @@ async fn open(
 }
 
 /// Counts a port among those that are not open while it lives.
-struct Closed(Arc<Shared>);
+struct Closed {
+    shared: Arc<Shared>,
+    is_closed: Arc<AtomicBool>,
+}
 
 impl Closed {
-    fn count(ports: &Ports) -> Self {
+    fn count(ports: &Ports, is_closed: Arc<AtomicBool>) -> Self {
         ports.shared.metrics.ports_closed.inc();
-        Self(Arc::clone(&ports.shared))
+        is_closed.store(true, Ordering::Relaxed);
+        Self {
+            shared: Arc::clone(&ports.shared),
+            is_closed,
+        }
     }
 }
 
 impl Drop for Closed {
     fn drop(&mut self) {
-        self.0.metrics.ports_closed.dec();
+        self.is_closed.store(false, Ordering::Relaxed);
+        self.shared.metrics.ports_closed.dec();
     }
 }

@@ -169,11 +169,15 @@ fn apply(cluster: &Cluster, port: u16, endpoint: SocketAddr) {
 }
 
 fn gateway(cluster: &Cluster, ports: &[u16]) {
+    gateway_named("web", cluster, ports);
+}
+
+fn gateway_named(name: &str, cluster: &Cluster, ports: &[u16]) {
     let listener = |port| json!({"name": format!("http-{port}"), "port": port, "protocol": "HTTP"});
     let listeners: Vec<Value> = ports.iter().map(listener).collect();
     cluster.put(
         &format!("{GATEWAY_API}/gateways"),
-        json!({"metadata": {"namespace": "ns", "name": "web"},
+        json!({"metadata": {"namespace": "ns", "name": name},
             "spec": {"gatewayClassName": "guard", "listeners": listeners}}),
     );
 }
@@ -193,12 +197,15 @@ async fn answers(port: u16) -> bool {
 }
 
 fn programmed(cluster: &Cluster) -> bool {
-    let gateway = cluster.get(&format!("{GATEWAY_API}/namespaces/ns/gateways/web"));
+    programmed_named("web", cluster)["status"] == "True"
+}
+
+fn programmed_named(name: &str, cluster: &Cluster) -> Value {
+    let gateway = cluster.get(&format!("{GATEWAY_API}/namespaces/ns/gateways/{name}"));
     let conditions = gateway["status"]["conditions"].as_array().cloned();
-    conditions
-        .into_iter()
-        .flatten()
-        .any(|condition| condition["type"] == "Programmed" && condition["status"] == "True")
+    let mut conditions = conditions.into_iter().flatten();
+    let found = conditions.find(|condition| condition["type"] == "Programmed");
+    found.unwrap_or_default()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -236,7 +243,8 @@ async fn what_is_applied_is_served_said_and_still_served_when_control_is_gone() 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_guard_that_cannot_open_a_port_serves_the_others_and_the_gateway_is_not_programmed() {
+async fn a_guard_that_cannot_open_a_port_serves_the_others_and_only_its_gateway_is_not_programmed()
+{
     let folder = Folder::new("refused");
     let (cluster, port) = (Cluster::new(), free_port());
     apply(&cluster, port, mirror().await);
@@ -246,7 +254,8 @@ async fn a_guard_that_cannot_open_a_port_serves_the_others_and_the_gateway_is_no
     until("the Gateway says so", async || programmed(&cluster)).await;
     let before = followed.guard.revision();
     let taken = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    gateway(&cluster, &[port, taken.local_addr().unwrap().port()]);
+    let closed = taken.local_addr().unwrap().port();
+    gateway(&cluster, &[port, closed]);
     until("the Gateway waits", async || {
         let path = format!("{GATEWAY_API}/namespaces/ns/gateways/web");
         cluster.get(&path)["status"]["listeners"]
@@ -259,8 +268,21 @@ async fn a_guard_that_cannot_open_a_port_serves_the_others_and_the_gateway_is_no
         followed.guard.revision() != before
     })
     .await;
-    until("the Gateway says so", async || !programmed(&cluster)).await;
+    until("the Gateway says why", async || {
+        programmed_named("web", &cluster)["reason"] == "PortUnavailable"
+    })
+    .await;
+    let said = programmed_named("web", &cluster).to_string();
+    assert!(said.contains("guard guard-a cannot open port"), "{said}");
+    assert!(said.contains(&closed.to_string()), "{said}");
     assert!(answers(port).await);
+    // What comes later is acknowledged all the same.
+    gateway_named("other", &cluster, &[free_port()]);
+    until("another Gateway is programmed", async || {
+        programmed_named("other", &cluster)["status"] == "True"
+    })
+    .await;
+    assert!(!programmed(&cluster));
     drop(taken);
     until("the port is open", async || programmed(&cluster)).await;
 }
