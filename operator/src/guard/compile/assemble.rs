@@ -81,7 +81,7 @@ fn served<'a>(
 ) -> BTreeMap<Opening, Listeners<'a>> {
     let mut ports: BTreeMap<Opening, Listeners<'a>> = BTreeMap::new();
     for (gateway_at, gateway) in gateways.iter().enumerate() {
-        if gateway.refused.is_some() {
+        if !gateway.is_served() {
             continue;
         }
         let addresses = opened_on(gateway, sharing);

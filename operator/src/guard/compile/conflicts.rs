@@ -67,7 +67,7 @@ fn within(gateway: &mut ReadGateway<'_>) {
 }
 
 fn between(before: &[ReadGateway<'_>], gateway: &mut ReadGateway<'_>, sharing: Sharing) {
-    if gateway.refused.is_some() {
+    if !gateway.is_served() {
         return;
     }
     let name = gateway.name.clone();
@@ -76,7 +76,7 @@ fn between(before: &[ReadGateway<'_>], gateway: &mut ReadGateway<'_>, sharing: S
         .iter_mut()
         .filter(|listener| listener.accepted())
     {
-        let older = before.iter().filter(|older| older.refused.is_none());
+        let older = before.iter().filter(|older| older.is_served());
         let mut older = older.flat_map(|g| g.listeners.iter().map(move |l| (&g.name, l)));
         listener.conflict = older.find_map(|(owner, other)| {
             // What is not served takes nothing from anybody.

@@ -94,7 +94,7 @@ fn places(
     let mut all: BTreeMap<usize, Places> = BTreeMap::new();
     for ((gateway_at, listener_at), attached) in &attachments.at {
         let gateway = &gateways[*gateway_at];
-        if gateway.refused.is_some() || gateway.listeners[*listener_at].serves().is_none() {
+        if !gateway.is_served() || gateway.listeners[*listener_at].serves().is_none() {
             continue;
         }
         let openings = assemble::opened_on(gateway, sharing).len();
