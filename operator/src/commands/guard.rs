@@ -66,6 +66,7 @@ pub(super) async fn serve(arguments: GuardServeArguments) -> anyhow::Result<Exit
     .await?;
     tracing::info!(address = %server.address, "serving metrics and health");
     let drain = async {
+        guard.keep_no_more();
         tokio::time::sleep(arguments.drain_delay).await;
         guard.drain(arguments.drain_timeout).await;
     };

@@ -52,7 +52,7 @@ mod tunnel;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Once, PoisonError};
 use std::time::Duration;
 
@@ -194,6 +194,7 @@ impl Guard {
                 kept: Arc::new(AtomicUsize::new(0)),
             },
             upgraded: TaskTracker::new(),
+            ends: AtomicBool::new(false),
             cut: CancellationToken::new(),
             upgrade_idle_max: settings.upgrade_idle_max,
             trusted_hops: settings.trusted_hops.min(TRUSTED_HOPS_MAX),
@@ -313,9 +314,17 @@ impl Guard {
         scrape::standing(&self.ports.shared)
     }
 
+    /// Keeps no connection of HTTP/1 from now on: each answer says that its connection ends. To be called when it
+    /// is known that the guard will end, a while before [`Guard::drain`], which can only close those on which
+    /// nothing is asked.
+    pub fn keep_no_more(&self) {
+        self.ports.shared.ends.store(true, Ordering::Relaxed);
+    }
+
     /// Accepts no more, lets what is under way end, and returns after it did. What goes on when `patience` is over
     /// is cut.
     pub async fn drain(&self, patience: Duration) {
+        self.keep_no_more();
         self.ports.drain.cancel();
         self.ports.tracker.close();
         self.ports.shared.upgraded.close();

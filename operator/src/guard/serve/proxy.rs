@@ -5,12 +5,13 @@ use std::future::{Ready, ready};
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use futures::future::Either;
-use http::header::ACCEPT;
-use http::{HeaderValue, Method, Request, Response};
+use http::header::{ACCEPT, CONNECTION};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -42,6 +43,8 @@ pub(super) struct Shared {
     pub(super) bounds: Bounds,
     /// Connections that changed to another protocol; a drain waits for them.
     pub(super) upgraded: TaskTracker,
+    /// Set when the guard is about to end: no connection of HTTP/1 is kept.
+    pub(super) ends: AtomicBool,
     /// The time for a drain is over: what is still under way is cut.
     pub(super) cut: CancellationToken,
     /// How long neither side of such a connection may say anything.
@@ -90,6 +93,7 @@ struct Visit {
     connection: Arc<Connection>,
     record: Record,
     pass: Option<Pass>,
+    version: Version,
     wants_page: bool,
 }
 
@@ -155,6 +159,7 @@ impl Visit {
         Self {
             record: Record::begin(&connection.shared, connection.client, request),
             pass: None,
+            version: request.version(),
             wants_page: accept.is_some_and(wants_page),
             connection,
         }
@@ -278,8 +283,23 @@ impl Visit {
             pass.stamp(response.headers_mut());
             pass.ended(is_error);
         }
+        if self.connection.shared.ends.load(Ordering::Relaxed) {
+            part(&mut response, self.version);
+        }
         self.record.follow(response)
     }
+}
+
+/// Says that the connection ends with this answer, so that its next request is not lost with it. HTTP/2 says so by
+/// itself, and who changes to another protocol is answered nothing more.
+fn part(answer: &mut Response<Answer>, version: Version) {
+    if version > Version::HTTP_11 || answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+        return;
+    }
+    // To an answer of HTTP/1.1 the server would add `keep-alive` for a client of HTTP/1.0 that asked for it.
+    *answer.version_mut() = version;
+    let close = HeaderValue::from_static("close");
+    answer.headers_mut().insert(CONNECTION, close);
 }
 
 fn keys<'a>(connection: &Connection, request: &'a Request<Incoming>) -> Keys<'a> {

@@ -13,7 +13,9 @@ use tokio::net::TcpStream;
 use serde_json::{Value, json};
 
 use super::protecting::{protect, protected};
-use super::support::{endpoint, get, mirror, serve, simple, status, text, to, until, within};
+use super::support::{
+    echo, endpoint, get, mirror, ping, serve, simple, status, text, to, until, websocket, within,
+};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hundred_changes_under_load_fail_no_request() {
@@ -255,4 +257,44 @@ async fn a_port_of_two_addresses_is_two_ports_that_know_nothing_of_each_other() 
     let gone = async { while TcpStream::connect(with_route).await.is_ok() {} };
     within("the port of the first is closed", gone).await;
     assert_eq!(status(&get(without, "/").await), 404);
+}
+
+/// The head of the next answer on a connection.
+async fn head(stream: &mut TcpStream) -> String {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(within("the head", stream.read_u8()).await.unwrap());
+    }
+    String::from_utf8_lossy(&head).to_ascii_lowercase()
+}
+
+#[tokio::test]
+async fn a_guard_that_will_end_says_with_each_answer_that_the_connection_does() {
+    let empty = endpoint(|_| async { Response::new(text("")) }).await;
+    for (version, wanted) in [
+        ("1.1", "host: a"),
+        ("1.0", "host: a\r\nconnection: keep-alive"),
+    ] {
+        let served = serve(&simple(&[empty])).await;
+        let request = format!("GET / HTTP/{version}\r\n{wanted}\r\n\r\n");
+        let mut stream = TcpStream::connect(served.at).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let kept = head(&mut stream).await;
+        assert!(!kept.contains("close"), "{kept}");
+        served.guard.keep_no_more();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let last = head(&mut stream).await;
+        assert!(last.contains("\r\nconnection: close\r\n"), "{last}");
+        let mut nothing = Vec::new();
+        let ended = within("it is closed", stream.read_to_end(&mut nothing)).await;
+        assert_eq!(ended.unwrap(), 0);
+    }
+}
+
+#[tokio::test]
+async fn a_guard_that_will_end_still_changes_to_websockets() {
+    let served = serve(&simple(&[echo().await])).await;
+    served.guard.keep_no_more();
+    let mut stream = websocket(served.at).await;
+    ping(&mut stream).await;
 }
