@@ -141,7 +141,7 @@ pub enum SetupError {
 #[derive(Debug, thiserror::Error)]
 pub enum ApplyError {
     /// What is in it.
-    #[error("configuration {revision} cannot be served; the one before it stays in force")]
+    #[error("{} cannot be served; the one before it stays in force", named(.revision))]
     Prepare {
         /// Which one.
         revision: String,
@@ -158,6 +158,15 @@ pub enum ApplyError {
         /// Why.
         source: JoinError,
     },
+}
+
+/// A configuration, as errors name it.
+fn named(revision: &str) -> String {
+    if revision.is_empty() {
+        "a configuration without a revision".to_owned()
+    } else {
+        format!("configuration {revision}")
+    }
 }
 
 /// A guard that serves. Dropping it ends nothing; [`Guard::drain`] does.

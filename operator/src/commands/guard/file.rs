@@ -109,6 +109,10 @@ async fn take(guard: &Guard, path: &Path) -> anyhow::Result<()> {
     let configuration = store::read(path)?;
     let configuration =
         configuration.with_context(|| format!("{} does not exist", path.display()))?;
+    // Whoever wrote it is asked at once; the file of a guard that follows control is not read here.
+    configuration
+        .check_paths()
+        .with_context(|| format!("{} cannot be served", path.display()))?;
     Ok(guard.apply(&configuration).await?)
 }
 
@@ -208,6 +212,25 @@ mod tests {
         let error = Watched::new(&path).look(&guard).await.unwrap_err();
         let error = format!("{error:#}");
         assert!(error.contains("revision: must not be empty"), "{error}");
+        assert!(
+            error.starts_with("a configuration without a revision cannot be served"),
+            "{error}"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_path_that_no_request_has_is_refused_in_a_file() {
+        let (folder, guard) = (Folder::new("path"), guard());
+        let path = folder.file();
+        let text = r#"{"revision": "1", "ports": [{"port": 80, "tls": false, "listeners": [{"name": "a",
+            "hosts": [{"entries": [{"path": {"prefix": "x"}, "rule": 0}]}]}]}]}"#;
+        fs::write(&path, text).unwrap();
+        let error = Watched::new(&path).look(&guard).await.unwrap_err();
+        let error = format!("{error:#}");
+        let wanted =
+            "guard.json cannot be served: ports[0].listeners[0].hosts[0].entries[0].path.prefix: ";
+        assert!(error.contains(wanted), "{error}");
+        assert_eq!(guard.revision(), "");
     }
 
     #[tokio::test]

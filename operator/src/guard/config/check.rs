@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use super::{Configuration, Filter, PathChange, Redirect, Rewrite, Rule, url};
+use super::{Configuration, Entry, Filter, PathChange, PathMatch, Redirect, Rewrite, Rule, url};
+use crate::guard::path::normalise;
 
 /// What a configuration says that cannot be served.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -31,6 +32,24 @@ impl Configuration {
         self.rules.iter().try_for_each(Rule::check)
     }
 
+    /// Refuses paths of matches that no request can have, with their field. Not for what guard control hands out:
+    /// Gateway API lets some be written, and such a match takes nothing from others.
+    pub fn check_paths(&self) -> Result<(), Fault> {
+        for (port_at, port) in self.ports.iter().enumerate() {
+            for (listener_at, listener) in port.listeners.iter().enumerate() {
+                for (host_at, host) in listener.hosts.iter().enumerate() {
+                    check_entries(&host.entries).map_err(|(entry_at, kind, why)| Fault {
+                        field: format!(
+                            "ports[{port_at}].listeners[{listener_at}].hosts[{host_at}].entries[{entry_at}].path.{kind}"
+                        ),
+                        why,
+                    })?;
+                }
+            }
+        }
+        Ok(())
+    }
+
     fn check_ports(&self) -> Result<(), Fault> {
         let mut openings = BTreeSet::new();
         for (number, port) in self.ports.iter().enumerate() {
@@ -49,6 +68,23 @@ impl Configuration {
         }
         Ok(())
     }
+}
+
+/// The first entry whose path no request can have, what kind of path it is, and why.
+fn check_entries(entries: &[Entry]) -> Result<(), (usize, &'static str, String)> {
+    for (number, entry) in entries.iter().enumerate() {
+        let (kind, path) = match &entry.matches.path {
+            PathMatch::Exact(path) => ("exact", path),
+            // Nothing is what all paths begin with.
+            PathMatch::Prefix(path) if !path.is_empty() => ("prefix", path),
+            PathMatch::Prefix(_) | PathMatch::Regex(_) => continue,
+        };
+        if let Err(bad) = normalise(path) {
+            let why = format!("no request has the path {path:?}: {bad}");
+            return Err((number, kind, why));
+        }
+    }
+    Ok(())
 }
 
 impl Rule {
@@ -153,6 +189,38 @@ mod tests {
         let apart = ports([(Value::Null, 80), (json!("127.0.0.2"), 80)]);
         let apart: Configuration = serde_json::from_value(apart).unwrap();
         assert_eq!(apart.check(), Ok(()));
+    }
+
+    #[test]
+    fn a_path_that_no_request_has_is_refused_with_its_field() {
+        let with = |path: Value| {
+            let entries = json!([{"path": {"prefix": "/"}, "rule": 0}, {"path": path, "rule": 0}]);
+            let configuration = json!({"revision": "1", "ports": [{"port": 80, "tls": false,
+                "listeners": [{"name": "a", "hosts": [{"entries": entries}]}]}]});
+            let configuration: Configuration = serde_json::from_value(configuration).unwrap();
+            // What guard control hands out is never refused for it.
+            assert_eq!(configuration.check(), Ok(()));
+            configuration.check_paths()
+        };
+        for (bad, field, allowed) in [
+            (json!({"prefix": "x"}), "prefix", "begin with a slash"),
+            (json!({"exact": ""}), "exact", "begin with a slash"),
+            (json!({"prefix": "/a%2fb"}), "prefix", "encoded slashes"),
+            (json!({"exact": "/a%2"}), "exact", "two hexadecimal digits"),
+            (json!({"exact": "/../a"}), "exact", "above the root"),
+        ] {
+            let fault = with(bad).unwrap_err().to_string();
+            let at = format!("ports[0].listeners[0].hosts[0].entries[1].path.{field}: ");
+            assert!(fault.starts_with(&at) && fault.contains(allowed), "{fault}");
+        }
+        for good in [
+            json!({"prefix": ""}),
+            json!({"prefix": "/a//b/./c%2B"}),
+            json!({"exact": "/caf\u{e9}"}),
+            json!({"regex": "x.*"}),
+        ] {
+            assert_eq!(with(good), Ok(()));
+        }
     }
 
     #[test]
