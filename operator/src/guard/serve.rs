@@ -25,6 +25,7 @@ mod given;
 mod headers;
 pub(super) mod jwt;
 mod keys;
+mod language;
 mod listening;
 mod matching;
 mod metrics;

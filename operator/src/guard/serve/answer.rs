@@ -7,6 +7,7 @@ use http::{HeaderValue, Response, StatusCode};
 use http_body_util::Full;
 
 use super::body::Answer;
+use super::language::{Language, STYLE};
 use super::protection::{Shed, ShedReason};
 use super::ready::Ready;
 use super::room::Waiting;
@@ -260,11 +261,11 @@ impl ShedReason {
     fn words(self) -> [&'static str; 2] {
         match self {
             Self::RateLimited => [
-                "请求过于频繁,请稍后再试",
+                "请求过于频繁，请稍后再试",
                 "more requests than the limit lets pass",
             ],
             Self::HotKey => [
-                "该项访问过于集中,请稍后再试",
+                "该项访问过于集中，请稍后再试",
                 "one key makes up too much of the requests",
             ],
             Self::KeyMissing => [
@@ -272,11 +273,11 @@ impl ShedReason {
                 "the limit wants a key that the request does not have",
             ],
             Self::BreakerOpen => [
-                "服务正在恢复,请稍后再试",
+                "服务正在恢复，请稍后再试",
                 "the service fails or is slow and is left alone",
             ],
             Self::Overloaded | Self::Displaced | Self::WaitedTooLong => {
-                ["服务繁忙,请稍后再试", "the service is busy"]
+                ["服务繁忙，请稍后再试", "the service is busy"]
             }
         }
     }
@@ -295,38 +296,58 @@ pub(super) struct Told {
     words: [&'static str; 2],
 }
 
-/// The same as texts.
-pub(super) struct Said {
-    pub(super) problem: String,
-    pub(super) page: String,
-}
-
-/// What is told about a refusal by a rule, as texts.
-pub(super) fn said(told: Told, rule: &str) -> Said {
+/// What is told about a refusal by a rule: as a page in this language, or as a problem document.
+pub(super) fn said(told: Told, rule: &str, page: Option<Language>) -> String {
     let Told {
         name,
         status,
         words: [zh, en],
     } = told;
-    // Names of rules come from users: they are written as JSON wants them.
-    let rule = serde_json::Value::from(rule);
     let code = status.as_u16();
-    Said {
-        problem: format!(
+    let Some(language) = page else {
+        // Names of rules come from users: they are written as JSON wants them.
+        let rule = serde_json::Value::from(rule);
+        return format!(
             r#"{{"type":"about:blank","title":"{name}","status":{code},"detail":"{en}","rule":{rule}}}"#
-        ),
-        page: format!(
-            "<!doctype html><meta charset=utf-8><title>{status}</title><h1>{zh}</h1>\
-             <p lang=en>{en}</p><p><small>{name}</small></p>"
-        ),
-    }
+        );
+    };
+    let words = match language {
+        Language::Chinese => zh.to_owned(),
+        Language::English => sentence(en),
+    };
+    let rule = if rule.is_empty() {
+        String::new()
+    } else {
+        format!(" · {}", escaped(rule))
+    };
+    let tag = language.tag();
+    format!(
+        "<!doctype html><html lang={tag}><head><meta charset=utf-8>\
+         <meta name=viewport content=\"width=device-width,initial-scale=1\">\
+         <link rel=icon href=\"data:,\"><title>{status}</title><style>{STYLE}</style></head>\
+         <body><main><h1>{words}</h1><p><small>{name}{rule}</small></p></main></body></html>"
+    )
 }
 
-/// The answer for a refusal, as a page to those who want one. What is known of it before is used.
+/// Words as a sentence begins.
+fn sentence(words: &str) -> String {
+    let mut letters = words.chars();
+    let first = letters.next().map(|first| first.to_ascii_uppercase());
+    first.into_iter().chain(letters).collect()
+}
+
+/// A text of users as HTML wants it.
+fn escaped(text: &str) -> String {
+    let text = text.replace('&', "&amp;");
+    text.replace('<', "&lt;").replace('>', "&gt;")
+}
+
+/// The answer for a refusal, as a page to those who want one, in their language. What is known of it before is
+/// used.
 pub(super) fn refuse(
     refusal: &Refusal,
     ready: Option<&Ready>,
-    wants_page: bool,
+    page: Option<Language>,
     random: u64,
 ) -> Response<Answer> {
     let (told, least) = match refusal {
@@ -335,19 +356,19 @@ pub(super) fn refuse(
             let least = shed.retry_after.map(|wait| wait.as_secs() + 1);
             (shed.reason.told(), least)
         }
-        Refusal::Waiting(waiting) => return waiting.answer(wants_page),
+        Refusal::Waiting(waiting) => return waiting.answer(page.is_some()),
     };
     let text = if let Some(ready) = ready {
-        ready.text(wants_page)
+        ready.text(page)
     } else {
-        let Said { problem, page } = said(told, refusal.rule());
-        if wants_page { page } else { problem }.into()
+        said(told, refusal.rule(), page).into()
     };
     let mut answer = Response::new(Answer::Own(Full::new(text)));
     *answer.status_mut() = told.status;
     let headers = answer.headers_mut();
     headers.reserve(HEADERS);
-    headers.insert(CONTENT_TYPE, if wants_page { PAGE } else { PROBLEM });
+    let kind = if page.is_some() { PAGE } else { PROBLEM };
+    headers.insert(CONTENT_TYPE, kind);
     headers.insert(CACHE_CONTROL, NO_STORE);
     if let Some(least) = least {
         // Spread, so that not all come together.
@@ -371,4 +392,34 @@ pub(super) fn redirect(status: u16, location: &str) -> Response<Answer> {
 pub(super) fn wants_page(accept: &HeaderValue) -> bool {
     let mut parts = accept.as_bytes().windows(9);
     parts.any(|part| part == b"text/html")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_is_a_page_in_the_language_of_who_reads_it_and_names_the_rule() {
+        let told = ShedReason::RateLimited.told();
+        let english = said(told, "a<b", Some(Language::English));
+        assert!(english.contains("<html lang=en>"), "{english}");
+        assert!(
+            english.contains("<h1>More requests than the limit"),
+            "{english}"
+        );
+        assert!(english.contains("RateLimited · a&lt;b"), "{english}");
+        let chinese = said(told, "", Some(Language::Chinese));
+        assert!(chinese.contains("<html lang=zh-CN>"), "{chinese}");
+        assert!(
+            chinese.contains("<h1>请求过于频繁，请稍后再试</h1>"),
+            "{chinese}"
+        );
+        assert!(
+            chinese.contains("name=viewport") && !chinese.contains("limit"),
+            "{chinese}"
+        );
+        let problem = said(told, "a\"b", None);
+        let problem: serde_json::Value = serde_json::from_str(&problem).unwrap();
+        assert_eq!(problem["rule"], "a\"b");
+    }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use futures::future::Either;
-use http::header::{ACCEPT, CONNECTION};
+use http::header::{ACCEPT, ACCEPT_LANGUAGE, CONNECTION};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use tokio_util::sync::CancellationToken;
@@ -23,6 +23,7 @@ use super::body::Answer;
 use super::framing;
 use super::headers::host;
 use super::keys::Keys;
+use super::language::Language;
 use super::matching::Asked;
 use super::metrics::Metrics;
 use super::outgoing::Bounds;
@@ -95,6 +96,8 @@ struct Visit {
     pass: Option<Pass>,
     version: Version,
     wants_page: bool,
+    /// What a page is to be written in; read where one is.
+    languages: Option<HeaderValue>,
 }
 
 /// How far a request came at once.
@@ -155,12 +158,15 @@ impl Connection {
 
 impl Visit {
     fn begin(connection: Arc<Connection>, request: &Request<Incoming>) -> Self {
-        let accept = request.headers().get(ACCEPT);
+        let headers = request.headers();
+        let wants_page = headers.get(ACCEPT).is_some_and(wants_page);
+        let languages = headers.get(ACCEPT_LANGUAGE).filter(|_| wants_page);
         Self {
             record: Record::begin(&connection.shared, connection.client, request),
             pass: None,
             version: request.version(),
-            wants_page: accept.is_some_and(wants_page),
+            wants_page,
+            languages: languages.cloned(),
             connection,
         }
     }
@@ -275,7 +281,9 @@ impl Visit {
             Ok(response) => response,
             Err(refusal) => {
                 let ready = self.record.refused(&refusal);
-                refuse(&refusal, ready, self.wants_page, fastrand::u64(..))
+                let page = self.wants_page;
+                let page = page.then(|| Language::of(self.languages.as_ref()));
+                refuse(&refusal, ready, page, fastrand::u64(..))
             }
         };
         if let Some(mut pass) = self.pass {

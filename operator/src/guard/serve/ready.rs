@@ -6,7 +6,8 @@ use std::sync::{Arc, OnceLock};
 use hyper::body::Bytes;
 use prometheus::IntCounter;
 
-use super::answer::{Said, said};
+use super::answer::said;
+use super::language::Language;
 use super::metrics::RouteMetrics;
 use super::protection::{Shed, ShedReason};
 
@@ -25,7 +26,8 @@ struct OfRule {
 pub(super) struct Ready {
     pub(super) counter: IntCounter,
     problem: Bytes,
-    page: Bytes,
+    chinese: Bytes,
+    english: Bytes,
 }
 
 impl Refusals {
@@ -43,20 +45,25 @@ impl Refusals {
         let of_rule = self.0.iter().find(|of| of.rule == shed.rule)?;
         let slot = of_rule.by_reason.get(shed.reason.place())?;
         Some(slot.get_or_init(|| {
-            let Said { problem, page } = said(shed.reason.told(), &shed.rule);
+            let text = |page| Bytes::from(said(shed.reason.told(), &shed.rule, page));
             Ready {
                 counter: metrics.refused_by(&shed.rule, shed.reason.name()),
-                problem: problem.into(),
-                page: page.into(),
+                problem: text(None),
+                chinese: text(Some(Language::Chinese)),
+                english: text(Some(Language::English)),
             }
         }))
     }
 }
 
 impl Ready {
-    /// What is said, as a page or as a problem document.
-    pub(super) fn text(&self, is_page: bool) -> Bytes {
-        let text = if is_page { &self.page } else { &self.problem };
+    /// What is said, as a page in this language or as a problem document.
+    pub(super) fn text(&self, page: Option<Language>) -> Bytes {
+        let text = match page {
+            None => &self.problem,
+            Some(Language::Chinese) => &self.chinese,
+            Some(Language::English) => &self.english,
+        };
         text.clone()
     }
 }

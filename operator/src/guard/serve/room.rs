@@ -36,11 +36,11 @@ pub use link::RoomLink;
 pub(super) use pass::{Pass, Waiting};
 pub(super) use tend::{Common, tend};
 
+use super::language::Language;
 use super::metrics::RoomMetrics;
 use crate::guard::config::{TicketKey, WaitingRoom};
 use carry::Carrier;
 use live::Live;
-use page::Language;
 use pass::PATIENCE;
 
 /// Bytes of a key of tickets: as many as the signature has.

@@ -75,6 +75,13 @@ async fn what_nobody_can_answer_says_why_in_the_clients_format() {
         page.contains("服务暂无可用实例") && page.contains("text/html"),
         "{page}"
     );
+    let english = "GET /app HTTP/1.1\r\nHost: a\r\nAccept: text/html\r\nAccept-Language: en\r\n\
+        Connection: close\r\n\r\n";
+    let english = say(served.at, english).await;
+    assert!(
+        english.contains("<html lang=en>") && !english.contains("服务"),
+        "{english}"
+    );
     assert_eq!(status(&get(served.at, "/broken").await), 500);
     assert_eq!(status(&get(served.at, "/none").await), 404);
     assert_eq!(status(&get(served.at, "/gone").await), 503);

@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::pass::Waiting;
 use crate::guard::serve::answer::{NO_STORE, PAGE, PROBLEM};
 use crate::guard::serve::body::Answer;
+use crate::guard::serve::language::{Language, STYLE};
 
 const POLICY: HeaderName = HeaderName::from_static("content-security-policy");
 /// The page loads nothing, and nobody shows it inside another.
@@ -15,17 +16,6 @@ const NOTHING: HeaderValue = HeaderValue::from_static(
     "default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'self'",
 );
 const NO_REFERRER: HeaderValue = HeaderValue::from_static("no-referrer");
-
-const STYLE: &str = "body{margin:0;font:1.125rem/1.6 system-ui,sans-serif;color:#1a1a1a;background:#fff}\
-    main{max-width:32rem;margin:12vh auto;padding:0 1.5rem}strong{font-size:1.5em}\
-    @media(prefers-color-scheme:dark){body{color:#f2f2f2;background:#161616}}";
-
-/// What the page is written in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Language {
-    Chinese,
-    English,
-}
 
 /// By RFC 9457, with what a program needs to wait for its turn.
 #[derive(Serialize)]
@@ -41,19 +31,6 @@ struct Problem<'a> {
     estimated_seconds: Option<u64>,
     retry_after_seconds: u64,
     ticket: &'a str,
-}
-
-impl Language {
-    /// The one that a browser prefers; Chinese where it says nothing.
-    pub(super) fn of(accepted: Option<&HeaderValue>) -> Self {
-        let accepted = accepted.and_then(|value| value.to_str().ok());
-        let accepted = accepted.unwrap_or_default();
-        if weight(accepted, "en") > weight(accepted, "zh") {
-            Self::English
-        } else {
-            Self::Chinese
-        }
-    }
 }
 
 impl Waiting {
@@ -104,12 +81,12 @@ impl Waiting {
             Language::English => self.english(),
         };
         let Words {
-            language,
             title,
             place,
             wait,
             advice,
         } = words;
+        let language = self.language.tag();
         let reload = if self.reloads {
             let seconds = self.retry_seconds;
             format!("<meta http-equiv=refresh content={seconds}>")
@@ -128,7 +105,6 @@ impl Waiting {
     fn chinese(&self) -> Words {
         let (position, seconds) = (self.position, self.retry_seconds);
         Words {
-            language: "zh-CN",
             title: "正在排队",
             place: format!("当前访问人数较多。您大约排在第 <strong>{position}</strong> 位。"),
             wait: match self.estimated {
@@ -137,10 +113,10 @@ impl Waiting {
                 None => "暂时无法估计等待时间。".to_owned(),
             },
             advice: if self.reloads {
-                format!("本页面将在 {seconds} 秒后自动刷新,请勿关闭。刷新不会影响您的排队位置。")
+                format!("本页面将在 {seconds} 秒后自动刷新，请勿关闭。刷新不会影响您的排队位置。")
             } else {
                 format!(
-                    "您提交的内容尚未处理。请返回上一页,{seconds} 秒后重新提交,您的排队位置会保留。"
+                    "您提交的内容尚未处理。请返回上一页，{seconds} 秒后重新提交，您的排队位置会保留。"
                 )
             },
         }
@@ -149,7 +125,6 @@ impl Waiting {
     fn english(&self) -> Words {
         let (position, seconds) = (self.position, self.retry_seconds);
         Words {
-            language: "en",
             title: "You are in the queue",
             place: format!(
                 "Many people are here. Your place is about <strong>{position}</strong>."
@@ -176,60 +151,8 @@ impl Waiting {
 const MINUTE: u64 = 60;
 
 struct Words {
-    language: &'static str,
     title: &'static str,
     place: String,
     wait: String,
     advice: String,
-}
-
-/// How much a language is wanted, in thousandths.
-fn weight(accepted: &str, language: &str) -> u16 {
-    let weights = accepted.split(',').filter_map(|range| {
-        let (tag, parameters) = range.split_once(';').unwrap_or((range, ""));
-        let primary = tag.trim().split('-').next()?;
-        let quality = parameters.trim().strip_prefix("q=");
-        primary
-            .eq_ignore_ascii_case(language)
-            .then(|| quality.map_or(1000, thousandths))
-    });
-    weights.max().unwrap_or(0)
-}
-
-/// `0.8` is 800; what is no such number is nothing.
-fn thousandths(quality: &str) -> u16 {
-    let (whole, part) = quality.split_once('.').unwrap_or((quality, ""));
-    if whole == "1" {
-        return 1000;
-    }
-    let digits = part.bytes().chain(std::iter::repeat(b'0')).take(3);
-    digits
-        .map(|digit| digit.wrapping_sub(b'0'))
-        .try_fold(0, |sum, digit| {
-            (digit < 10).then(|| sum * 10 + u16::from(digit))
-        })
-        .unwrap_or(0)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_page_is_in_the_language_that_the_browser_prefers() {
-        let of = |text: &str| Language::of(Some(&HeaderValue::from_str(text).unwrap()));
-        assert_eq!(Language::of(None), Language::Chinese);
-        for chinese in [
-            "zh-CN,zh;q=0.9,en;q=0.8",
-            "en;q=0.5, zh",
-            "de",
-            "*",
-            "en;q=x",
-        ] {
-            assert_eq!(of(chinese), Language::Chinese, "{chinese}");
-        }
-        for english in ["en-GB", "en-US,en;q=0.9,zh;q=0.8", "zh;q=0.2,EN;q=0.35"] {
-            assert_eq!(of(english), Language::English, "{english}");
-        }
-    }
 }

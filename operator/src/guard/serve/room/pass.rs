@@ -8,7 +8,7 @@ use shield::Time;
 
 use super::Room;
 use super::carry::{Carriage, Stamp};
-use super::page::Language;
+use crate::guard::serve::language::Language;
 use crate::guard::serve::outgoing::Intake;
 
 /// A client that leaves this late left because it waited, unless the service may take longer; one that
