@@ -14,6 +14,10 @@ use crate::world::{Parked, PolicyKey, PolicySlot, World};
 /// Who says what a hub knows of a policy, in the words of Gateway API.
 pub const HUB: &str = "jiuzhou.io/hub";
 
+/// Most names that one list in a message has: two lists of names of common length stay within the kilobyte
+/// that a condition takes.
+const NAMES_SHOWN: usize = 8;
+
 /// What is to be said of one aspect of a policy.
 type Said = (ConditionStatus, Reason, String);
 
@@ -112,15 +116,65 @@ fn accepted(world: &World, key: &PolicyKey, slot: &PolicySlot, app: &AppName) ->
                 .to_owned(),
         );
     }
+    let missing = missing(world, key, slot, spec);
+    let is_missing = missing.is_some();
+    notes.extend(missing);
     notes.extend(lowered(world, key, app, spec));
     if let Some(note) = shared(spec).filter(|_| !waits) {
         reason = Reason::ProvinceCapNotServed;
         notes.push(note);
     }
+    // Of what is to be said this is what somebody can mend; that it waits says why it is in force nowhere.
+    if is_missing && !waits {
+        reason = Reason::TargetNotFound;
+    }
     if notes.is_empty() {
         notes.push(format!("It counts for App {app}."));
     }
     (True, reason, notes.join(" "))
+}
+
+/// Classes for which no HTTPRoute of the Apps has a rule, so that no request is ever of them. The rest counts.
+fn missing(
+    world: &World,
+    key: &PolicyKey,
+    slot: &PolicySlot,
+    spec: &TrafficPolicySpec,
+) -> Option<String> {
+    let mut known: BTreeSet<&str> = BTreeSet::new();
+    for app in &slot.apps {
+        let apps = world.apps_named(&key.0, app);
+        // It may be there that the rule is.
+        if apps.is_empty() {
+            return None;
+        }
+        let rules = apps.into_iter().flat_map(|app| &app.footprint.route_rules);
+        known.extend(rules.map(|name| &**name));
+    }
+    let classes = spec.classes.iter();
+    let classes = classes.map(|class| class.section_name.as_str());
+    let lost: BTreeSet<&str> = classes.filter(|name| !known.contains(name)).collect();
+    let there = if known.is_empty() {
+        "no rule there has a name".to_owned()
+    } else {
+        format!("the rules there are named {}", listed(&known))
+    };
+    (!lost.is_empty()).then(|| {
+        format!(
+            "No HTTPRoute of its Apps has a rule named {}, so that no request is of that class: correct sectionName in spec.classes, or name the rule so; {there}.",
+            listed(&lost)
+        )
+    })
+}
+
+/// Names in order, the first of many.
+fn listed(names: &BTreeSet<&str>) -> String {
+    let shown: Vec<&str> = names.iter().take(NAMES_SHOWN).copied().collect();
+    let more = match names.len().saturating_sub(NAMES_SHOWN) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    format!("{}{more}", shown.join(", "))
 }
 
 /// Classes that are to matter more than their App does.

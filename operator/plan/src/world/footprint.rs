@@ -31,6 +31,8 @@ pub struct Footprint {
     pub fixed: Resources,
     /// Images that its pods are made of.
     pub images: BTreeSet<Box<str>>,
+    /// Names of the rules of its HTTPRoutes, which classes of TrafficPolicies name.
+    pub route_rules: BTreeSet<Box<str>>,
     /// What Quotas are charged for it.
     pub charges: Charges,
     /// The same as an entry says it.
@@ -53,6 +55,7 @@ impl Footprint {
             if !print.claims.contains(&claim) {
                 print.claims.push(claim);
             }
+            print.route_rules.extend(rule_names(kind, manifest));
             print.charges.fixed.add(&counted(kind, manifest), 1);
             let Some((pod, count)) = pods(spec, kind, name, manifest) else {
                 continue;
@@ -94,6 +97,7 @@ impl Footprint {
         self.per_replica = self.per_replica.at_least(&other.per_replica);
         self.fixed = self.fixed.at_least(&other.fixed);
         self.images.extend(other.images.iter().cloned());
+        self.route_rules.extend(other.route_rules.iter().cloned());
         self.charges = self.charges.at_least(&other.charges);
         self.charge = Arc::new(self.charges.to_charge());
         self
@@ -114,6 +118,14 @@ fn images<'m>(pod: &'m Value, replacements: &'m [Image]) -> impl Iterator<Item =
         .flatten()
         .filter_map(|volume| volume.pointer("/image/reference")?.as_str());
     containers.chain(mounted.map(Into::into))
+}
+
+/// Names of the rules of an HTTPRoute; other kinds have none.
+fn rule_names(kind: Kind, manifest: &Value) -> impl Iterator<Item = Box<str>> {
+    let rules = manifest.pointer("/spec/rules").and_then(Value::as_array);
+    let rules = rules.filter(|_| kind == Kind::HTTPRoute);
+    let names = rules.into_iter().flatten();
+    names.filter_map(|rule| rule.get("name")?.as_str().map(Box::from))
 }
 
 /// What of an object is counted, apart from its pods.

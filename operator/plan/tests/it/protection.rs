@@ -12,6 +12,15 @@ fn routed(name: &str) -> Draft {
     app(name).and(manifest("HTTPRoute", name))
 }
 
+/// An App with a route whose rules have these names.
+fn with_rules(name: &str, rules: &[&str]) -> Draft {
+    let mut route = manifest("HTTPRoute", name);
+    let named = rules.iter().map(|rule| json!({"name": rule}));
+    let unnamed = std::iter::once(json!({}));
+    route["spec"] = json!({"rules": named.chain(unnamed).collect::<Vec<_>>()});
+    app(name).and(route)
+}
+
 /// App web, six replicas in each city.
 fn cities() -> Province {
     Province::cities().with(routed("web").replicas(18, "Even"))
@@ -357,7 +366,9 @@ fn classes_never_matter_more_than_their_app_and_it_is_said() {
     let classes = json!({"classes": [
         {"sectionName": "show", "tier": "Core"}, {"sectionName": "list", "tier": "Ancillary"},
     ]});
-    let mut province = cities().with_policy("web", &["web"], &classes);
+    let mut province = Province::cities()
+        .with(with_rules("web", &["list", "show"]))
+        .with_policy("web", &["web"], &classes);
     province.turn();
     let sent = province.regional("web");
     assert_eq!(sent[0]["spec"]["defaultTier"], "General");
@@ -376,6 +387,71 @@ fn classes_never_matter_more_than_their_app_and_it_is_said() {
     let sent = province.regional("web");
     assert_eq!(sent[0]["spec"]["defaultTier"], "Core");
     assert_eq!(sent[0]["spec"]["classes"][0]["tier"], "Core");
+}
+
+#[test]
+fn a_class_that_no_route_has_a_rule_for_is_told_with_the_names_there_are() {
+    let classes = json!({"classes": [
+        {"sectionName": "shwo", "tier": "General"}, {"sectionName": "list", "tier": "General"},
+    ]});
+    let mut province = Province::cities()
+        .with(with_rules("web", &["show"]))
+        .with(with_rules("api", &["list"]))
+        .with_policy("web", &["web", "api"], &classes)
+        .settled();
+    let told = (TRUE, Reason::TargetNotFound);
+    said(
+        &province,
+        "web",
+        "web",
+        ACCEPTED,
+        told,
+        "a rule named shwo, so that no request is of that class",
+    );
+    said(
+        &province,
+        "web",
+        "web",
+        ACCEPTED,
+        told,
+        "the rules there are named list, show.",
+    );
+    let ready = province
+        .policy_condition("web", ConditionType::Ready)
+        .unwrap();
+    assert_eq!(ready.status, TRUE, "what there is counts");
+    // The App learns the name that the policy has.
+    province.edit("web", |spec| {
+        spec.manifests[1]["spec"]["rules"][0]["name"] = json!("shwo");
+    });
+    province.settle();
+    said(
+        &province,
+        "web",
+        "web",
+        ACCEPTED,
+        (TRUE, Reason::Accepted),
+        "It counts",
+    );
+}
+
+#[test]
+fn of_many_names_of_rules_the_first_are_told_and_how_many_more_there_are() {
+    let names: Vec<String> = (0..12).map(|number| format!("rule-{number:02}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let classes = json!({"classes": [{"sectionName": "typo", "tier": "General"}]});
+    let province = Province::cities()
+        .with(with_rules("web", &names))
+        .with_policy("web", &["web"], &classes)
+        .settled();
+    said(
+        &province,
+        "web",
+        "web",
+        ACCEPTED,
+        (TRUE, Reason::TargetNotFound),
+        "rule-07 and 4 more.",
+    );
 }
 
 #[test]
