@@ -287,6 +287,9 @@ impl<'a> Work<'a> {
         let labelled = seen.owner.as_ref() == Some(&self.entry.uid);
         if as_applied && labelled && seen.applied.as_ref() == Some(&object.hash) {
             self.health.push(&seen.health);
+            if let Some(at) = seen.health.fails_at(self.now) {
+                self.wake(at);
+            }
             return self.nudge(&object.key, seen);
         }
         self.apply(object, Some(seen));

@@ -1,5 +1,6 @@
 //! Whether a workload is well, from its status.
 
+use crds::{Reason, Timestamp};
 use serde_json::Value;
 
 use super::Seen;
@@ -7,6 +8,10 @@ use crate::object::Kind;
 
 /// Who says what guards know of a policy.
 const GUARD: &str = "jiuzhou.io/guard";
+/// How long a route that a policy names may be missing before that is trouble, in milliseconds. A policy is there
+/// before the routes of its Apps, so that none is open for a moment: those wait until their namespace is
+/// isolated, which takes a second or two, and guard control looks again after 100 ms. Five times that.
+pub(super) const ROUTE_COMES: i64 = 10_000;
 
 /// Health of a workload.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -28,6 +33,8 @@ enum Verdict {
     Well,
     Progressing,
     Failed(Box<str>),
+    /// What it names is not there, and since when, in milliseconds since the Unix epoch.
+    Lacking(Box<str>, i64),
 }
 
 impl Health {
@@ -89,15 +96,26 @@ impl Health {
         }
     }
 
-    pub(super) fn is_progressing(&self) -> bool {
-        self.verdict == Verdict::Progressing
+    pub(super) fn is_progressing(&self, now: i64) -> bool {
+        self.verdict == Verdict::Progressing || self.fails_at(now).is_some()
     }
 
-    pub(super) fn failure(&self) -> Option<&str> {
+    pub(super) fn failure(&self, now: i64) -> Option<&str> {
         match &self.verdict {
             Verdict::Failed(why) => Some(why),
+            Verdict::Lacking(why, _) => self.fails_at(now).is_none().then_some(&**why),
             Verdict::None | Verdict::Well | Verdict::Progressing => None,
         }
+    }
+
+    /// When what it lacks becomes a failure, if that is still to come.
+    pub(super) fn fails_at(&self, now: i64) -> Option<i64> {
+        let Verdict::Lacking(_, since) = &self.verdict else {
+            return None;
+        };
+        // Guard control has a clock of its own; one that is far ahead holds nothing up.
+        let is_new = (-ROUTE_COMES..ROUTE_COMES).contains(&now.saturating_sub(*since));
+        is_new.then(|| since.saturating_add(ROUTE_COMES))
     }
 }
 
@@ -163,19 +181,35 @@ fn policy(name: &str, generation: i64, status: &Value) -> Health {
         })
     };
     let refused = said.iter().find(|one| now(one, "Accepted", "False"));
-    let failure = refused.map(|one| {
-        let condition = condition(one, "Accepted");
-        let why = condition.and_then(|c| c.get("message")?.as_str());
-        format!(
+    let done = !said.is_empty() && said.iter().all(|one| now(one, "Programmed", "True"));
+    Health {
+        verdict: match refused {
+            Some(one) => refusal(name, one),
+            None => verdict(done, None),
+        },
+        ..Health::default()
+    }
+}
+
+/// What guards say of a target that they refuse.
+fn refusal(name: &str, target: &Value) -> Verdict {
+    let accepted = condition(target, "Accepted");
+    let text = |field: &str| accepted.and_then(|condition| condition.get(field)?.as_str());
+    let why: Box<str> = match text("message") {
+        // Guard control names the policy itself.
+        Some(why) if why.starts_with("TrafficPolicy ") => why.into(),
+        why => format!(
             "TrafficPolicy {name}: {}",
             why.unwrap_or("the guards refuse it")
         )
-        .into()
-    });
-    let done = !said.is_empty() && said.iter().all(|one| now(one, "Programmed", "True"));
-    Health {
-        verdict: verdict(done && failure.is_none(), failure),
-        ..Health::default()
+        .into(),
+    };
+    let since = text("lastTransitionTime").and_then(|text| text.parse::<Timestamp>().ok());
+    match since {
+        Some(since) if text("reason") == Some(Reason::TargetNotFound.as_str()) => {
+            Verdict::Lacking(why, since.millis())
+        }
+        Some(_) | None => Verdict::Failed(why),
     }
 }
 

@@ -20,10 +20,10 @@ impl Work<'_> {
         let spare = i32::try_from(surge).unwrap_or(i32::MAX);
         let wanted = wanted.max(pods.saturating_sub(spare));
         let failure = self.failures.first();
-        let unhealthy = self.health.iter().find_map(|h| h.failure());
+        let unhealthy = self.health.iter().find_map(|h| h.failure(self.now));
         // What was good and is only looked at again is good until the answer says otherwise.
         let acts = self.actions.iter().any(|action| !self.is_aside(action));
-        let busy = acts || self.health.iter().any(|h| h.is_progressing());
+        let busy = acts || self.health.iter().any(|h| h.is_progressing(self.now));
         // Going, gone and merely observed say all there is; otherwise a failure outweighs the rest.
         let settled = self.state.filter(|state| {
             matches!(

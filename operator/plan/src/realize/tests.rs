@@ -851,8 +851,8 @@ fn a_workload_past_its_deadline_is_unhealthy_and_one_on_its_way_is_progressing()
 #[test]
 fn a_status_of_an_older_generation_is_not_health() {
     let stale = json!({"observedGeneration": 1, "replicas": 3, "updatedReplicas": 3, "readyReplicas": 3, "availableReplicas": 3});
-    assert!(Health::of(Kind::Deployment, "web", 2, Some(3), &stale).is_progressing());
-    assert!(!Health::of(Kind::Deployment, "web", 1, Some(3), &stale).is_progressing());
+    assert!(Health::of(Kind::Deployment, "web", 2, Some(3), &stale).is_progressing(NOW));
+    assert!(!Health::of(Kind::Deployment, "web", 1, Some(3), &stale).is_progressing(NOW));
 }
 
 /// A list of one kind as the cluster gives it, without these names.

@@ -1,10 +1,14 @@
 use std::sync::Arc;
 
-use crds::{Entry, EntryState, LimitShare, Management, Reason, ReportState, Scope, TakeOver, Tier};
+use crds::{
+    Entry, EntryState, LimitShare, Management, Reason, ReportState, Scope, TakeOver, Tier,
+    Timestamp,
+};
 use serde_json::{Value, json};
 
 use crate::content::AppContent;
 use crate::object::{Kind, ObjectKey};
+use crate::realize::health::ROUTE_COMES;
 use crate::realize::{
     Access, Action, Apply, ContentState, Health, Namespace, Observed, Realized, Seen, Settled,
     Stamp, protect,
@@ -194,6 +198,34 @@ fn a_policy_is_enforced_once_all_guards_say_so_of_what_it_is_now() {
     assert_eq!(enforced(&json!([other])), ReportState::Progressing);
     let refused = json!([yes, ancestor("Accepted", "False", 2)]);
     assert_eq!(enforced(&refused), ReportState::Unhealthy);
+}
+
+#[test]
+fn a_route_that_comes_after_its_policy_is_waited_for_and_one_that_does_not_come_is_told() {
+    let at = |since: i64| {
+        let mut bed = Bed::new();
+        let mut missing = ancestor("Accepted", "False", 2);
+        let condition = &mut missing["conditions"][0];
+        condition["reason"] = json!("TargetNotFound");
+        condition["message"] = json!("TrafficPolicy health/web: no such route");
+        condition["lastTransitionTime"] = json!(Timestamp::from_millis(since));
+        bed.applied(&json!({"ancestors": [missing]}));
+        let realized = bed.protect();
+        (realized.report, realized.wake_at)
+    };
+    let (report, wake_at) = at(NOW - 3_000);
+    assert_eq!(report.state, ReportState::Progressing);
+    assert_eq!(wake_at, Some(NOW - 3_000 + ROUTE_COMES));
+    let (report, wake_at) = at(NOW - ROUTE_COMES);
+    assert_eq!(report.state, ReportState::Unhealthy);
+    assert_eq!(
+        report.message.as_deref(),
+        Some("TrafficPolicy health/web: no such route"),
+        "its subject once"
+    );
+    assert_eq!(wake_at, None);
+    let (report, _) = at(NOW + 3_600_000);
+    assert_eq!(report.state, ReportState::Unhealthy, "a clock far ahead");
 }
 
 #[test]
