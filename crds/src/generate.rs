@@ -43,6 +43,7 @@ pub fn to_yaml(crd: &CustomResourceDefinition) -> String {
 
 /// Mends what derives cannot say: no `nullable`, no unsigned formats, and a first status of Unknown.
 fn finish(crd: CustomResourceDefinition) -> CustomResourceDefinition {
+    let waits = waits_for(&crd.spec.names.kind);
     let mut value = serde_json::to_value(crd).expect("a CRD is plain data");
     for version in value
         .pointer_mut("/spec/versions")
@@ -53,7 +54,7 @@ fn finish(crd: CustomResourceDefinition) -> CustomResourceDefinition {
         if let Some(schema) = version.pointer_mut("/schema/openAPIV3Schema") {
             mend(schema);
             if let Some(status) = schema.pointer_mut("/properties/status") {
-                first_status(status);
+                first_status(status, waits);
             }
         }
     }
@@ -78,12 +79,21 @@ fn mend(schema: &mut Value) {
     }
 }
 
+/// What a new object waits for. A TrafficPolicy is known in regions as well, where nobody ever looks at one of Apps.
+fn waits_for(kind: &str) -> &'static str {
+    if kind == "TrafficPolicy" {
+        "Waiting for the hub, or in a region for guard control, to look at this object for the first time. If this stays in a region: only the hub looks at policies of Apps, so apply it there, or name HTTPRoutes in spec.targetRefs."
+    } else {
+        "Waiting for the hub to look at this object for the first time."
+    }
+}
+
 /// A new object reads as "not looked at yet" before the hub's first write, at no request. Only
 /// `Ready` is set: it is always written anew, whereas a default that nobody owns would stay.
-fn first_status(status: &mut Value) {
+fn first_status(status: &mut Value, waits: &str) {
     status["default"] = json!({"conditions": [{
         "type": "Ready", "status": "Unknown", "reason": "Pending",
-        "message": "Waiting for the hub to look at this object for the first time.",
+        "message": waits,
         "lastTransitionTime": "1970-01-01T00:00:00Z",
     }]});
 }

@@ -99,7 +99,7 @@ pub struct TrafficPolicySpec {
     pub jwt: Option<Jwt>,
 }
 
-/// What a policy protects.
+/// One App, one HTTPRoute, or one rule of an HTTPRoute.
 #[derive(
     KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord,
 )]
@@ -138,7 +138,7 @@ pub enum Activation {
     ByEvent,
 }
 
-/// Requests that matter more or less than the rest.
+/// The requests of one rule, and how much they matter.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct RequestClass {

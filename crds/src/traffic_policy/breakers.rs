@@ -47,7 +47,7 @@ impl Concurrency {
     }
 }
 
-/// When the target is left alone for a while.
+/// What opens it, over which time that is looked at, and how the target is tried again.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("[has(self.slowCalls), has(self.errors), has(self.errorCount)].filter(x, x).size() == 1")
@@ -165,7 +165,7 @@ impl<'a> Trip<'a> {
     }
 }
 
-/// Keys that make up too much of the requests and are then limited alone.
+/// What is looked at, from when it is hot, and what it may do then.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("has(self.key) != has(self.keyParts)")
@@ -196,7 +196,7 @@ pub struct HotKey {
 #[x_kube(validation = Rule::new("!has(self.session) || (duration(self.session) >= duration('10s') && duration(self.session) <= duration('1h'))")
     .message("session must be 10s to 1h").reason(Reason::FieldValueInvalid))]
 pub struct WaitingRoom {
-    /// Over what people are counted: `Instance` is each guard with a queue of its own, all others are one queue over the guards of a cluster. People are counted over no province.
+    /// Over what people are counted. `Instance`: each guard has a queue of its own. `Cluster`, `Region`, `Province`: all guards of one cluster have one queue. Clusters never share one, so that each lets in `activeUsers` for itself; of `Province` the policy says so (`ProvinceCapNotServed`).
     pub scope: LimitScope,
     /// People that may be in at one time, 1 to 100000000.
     #[schemars(range(min = 1, max = 100_000_000))]

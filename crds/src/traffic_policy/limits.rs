@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::name::RuleName;
 use crate::scalar::Period;
 
-/// How many requests pass.
+/// A rate, over what it is counted, and what becomes of requests beyond it.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("!has(self.key) || !has(self.keyParts)")

@@ -154,6 +154,40 @@ fn every_status_starts_as_unknown_without_a_write() {
 }
 
 #[test]
+fn a_policy_that_nobody_looks_at_says_where_it_belongs() {
+    let (_, policy, _) = schemas()
+        .into_iter()
+        .find(|(kind, ..)| kind == "TrafficPolicy")
+        .unwrap();
+    let first = &policy["properties"]["status"]["default"]["conditions"][0];
+    let message = first["message"].as_str().unwrap();
+    for words in ["only the hub looks at policies of Apps", "name HTTPRoutes"] {
+        assert!(message.contains(words), "{message}");
+    }
+}
+
+/// `kubectl explain` shows what a list is, and then what each of its items is.
+#[test]
+fn an_item_of_a_policy_is_not_said_in_the_words_of_its_list() {
+    let (_, policy, _) = schemas()
+        .into_iter()
+        .find(|(kind, ..)| kind == "TrafficPolicy")
+        .unwrap();
+    let fields = policy["properties"]["spec"]["properties"]
+        .as_object()
+        .unwrap();
+    for (name, field) in fields {
+        let item = field["items"]["description"].as_str().unwrap_or_default();
+        let list = field["description"].as_str().unwrap();
+        let begins = item.trim_end_matches('.');
+        assert!(
+            item.is_empty() || !list.contains(begins),
+            "{name}: {list} {item}"
+        );
+    }
+}
+
+#[test]
 fn the_allowed_kinds_of_the_rule_are_those_of_the_code() {
     let (_, app, _) = schemas()
         .into_iter()
