@@ -162,7 +162,7 @@ pub async fn start_at(
     pace: Pace,
     progress: fn(&str),
 ) -> Result<Province> {
-    progress("building jiuzhou");
+    progress("building jiuzhou (minutes in a fresh clone)");
     let binary = tokio::task::spawn_blocking(binary::jiuzhou).await??;
     progress("installing kinds, roles and policies");
     install_everywhere(fleet, members, pace).await?;
