@@ -120,6 +120,7 @@ impl Partly {
     }
 
     /// The same, where somebody else may have written it.
+    #[must_use]
     pub fn bounded(mut self) -> Self {
         self.has_more |= self.closed.len() > CLOSED_MAX;
         self.closed.truncate(CLOSED_MAX);
