@@ -4,6 +4,7 @@ mod apply;
 mod capacity;
 mod effective;
 mod explain;
+mod failure;
 mod lint;
 mod manifests;
 mod output;
@@ -32,10 +33,15 @@ use crate::args::{
     ApplyArguments, CapacityArguments, EffectiveArguments, ExplainArguments, ProtectionArguments,
     ReachArguments, ReadArguments, SimulateArguments,
 };
+use failure::Asked;
 use simulate::Change;
 
 /// A command that reads the hub ends by then: a list of each kind of a large province takes seconds.
 const DEADLINE: Duration = Duration::from_mins(1);
+/// The cluster that most commands ask.
+const HUB: &str = "the hub";
+/// The cluster of guards.
+const REGION: &str = "the region";
 /// A TCP and TLS handshake takes three round trips; five seconds is a very bad line.
 const CONNECT: Duration = Duration::from_secs(5);
 /// A server that sends nothing for this long will not answer any more.
@@ -52,22 +58,26 @@ pub fn crds() -> anyhow::Result<ExitCode> {
 
 /// `jiuzhou status`.
 pub async fn status(arguments: &ReadArguments) -> anyhow::Result<ExitCode> {
-    let answer = async { status::status(&connect(arguments).await?, arguments.output).await };
-    within(DEADLINE, answer).await
+    let hub = connect(arguments, HUB).await?;
+    hub.within(status::status(&hub.client, arguments.output))
+        .await
 }
 
 /// `jiuzhou capacity`.
 pub async fn capacity(arguments: &CapacityArguments) -> anyhow::Result<ExitCode> {
     let CapacityArguments { by, read } = arguments;
-    let answer = async { capacity::capacity(&connect(read).await?, *by, read.output).await };
-    within(DEADLINE, answer).await
+    let hub = connect(read, HUB).await?;
+    hub.within(capacity::capacity(&hub.client, *by, read.output))
+        .await
 }
 
 /// `jiuzhou reach`.
 pub async fn reach(arguments: &ReachArguments) -> anyhow::Result<ExitCode> {
     let ReachArguments { from, to, read } = arguments;
-    let answer = async { reach::reach(&connect(read).await?, from, to, read.output).await };
-    within(DEADLINE, answer).await
+    let member = connect(read, "the cluster that both are in").await?;
+    member
+        .within(reach::reach(&member.client, from, to, read.output))
+        .await
 }
 
 /// `jiuzhou protection`.
@@ -80,13 +90,12 @@ pub async fn protection(arguments: ProtectionArguments) -> anyhow::Result<ExitCo
         read,
     } = arguments;
     let guards = if guard.is_empty() {
-        let found = async {
-            let client = connect(&read).await.context(
-                "the guards are found through the API server of their cluster; without it name them by --guard",
-            )?;
-            protection::found(&client, &service).await
-        };
-        within(DEADLINE, found).await?
+        let region = connect(&read, REGION).await.context(
+            "the guards are found through the API server of their cluster; without it name them by --guard",
+        )?;
+        region
+            .within(protection::found(&region.client, &service))
+            .await?
     } else {
         protection::given(&guard)?
     };
@@ -99,26 +108,28 @@ pub async fn protection(arguments: ProtectionArguments) -> anyhow::Result<ExitCo
 
 /// `jiuzhou effective`.
 pub async fn effective(arguments: &EffectiveArguments) -> anyhow::Result<ExitCode> {
-    let answer = async {
-        let config = config(&arguments.read).await?;
-        let namespace = namespace(arguments.namespace.as_deref(), &config).to_owned();
-        let client = Client::try_from(config)?;
-        effective::effective(
-            &client,
-            &namespace,
-            &arguments.target,
-            arguments.read.output,
-        )
-        .await
+    let EffectiveArguments {
+        target,
+        namespace,
+        read,
+    } = arguments;
+    let cluster = match target {
+        PolicyTarget::HttpRoute(..) => REGION,
+        PolicyTarget::App(_) => HUB,
+        PolicyTarget::TrafficPolicy(_) => "the hub for Apps, or of the region for routes",
     };
-    within(DEADLINE, answer).await
+    let there = connect(read, cluster).await?;
+    let namespace = namespace.as_deref().unwrap_or(&there.namespace);
+    let answer = effective::effective(&there.client, namespace, target, read.output);
+    there.within(answer).await
 }
 
 /// `jiuzhou apply`.
 pub async fn apply(arguments: &ApplyArguments) -> anyhow::Result<ExitCode> {
-    let client = connect(&arguments.read).await?;
+    let hub = connect(&arguments.read, HUB).await?;
     apply::apply(
-        &client,
+        &hub.client,
+        &hub.asked,
         &arguments.files,
         arguments.timeout,
         arguments.read.output,
@@ -128,13 +139,11 @@ pub async fn apply(arguments: &ApplyArguments) -> anyhow::Result<ExitCode> {
 
 /// `jiuzhou explain app`.
 pub async fn explain(arguments: &ExplainArguments) -> anyhow::Result<ExitCode> {
-    let answer = async {
-        let config = config(&arguments.read).await?;
-        let namespace = namespace(arguments.namespace.as_deref(), &config).to_owned();
-        let client = Client::try_from(config)?;
-        explain::app(&client, &namespace, &arguments.name, arguments.read.output).await
-    };
-    within(DEADLINE, answer).await
+    let hub = connect(&arguments.read, HUB).await?;
+    let namespace = arguments.namespace.as_deref().unwrap_or(&hub.namespace);
+    let (name, format) = (&arguments.name, arguments.read.output);
+    hub.within(explain::app(&hub.client, namespace, name, format))
+        .await
 }
 
 /// `jiuzhou simulate`.
@@ -145,35 +154,56 @@ pub async fn simulate(arguments: SimulateArguments) -> anyhow::Result<ExitCode> 
         at,
         read,
     } = arguments;
-    let answer = async {
-        let client = connect(&read).await?;
-        simulate::simulate(&client, Change { files, lose, at }, read.output).await
-    };
-    within(DEADLINE, answer).await
+    let hub = connect(&read, HUB).await?;
+    let change = Change { files, lose, at };
+    hub.within(simulate::simulate(&hub.client, change, read.output))
+        .await
 }
 
-/// The answer of a command, unless it takes longer than anybody waits.
+/// A cluster that can be asked.
+struct Connection {
+    client: Client,
+    asked: Asked,
+    /// The namespace of the context: the one that is meant where none is given.
+    namespace: String,
+}
+
+impl Connection {
+    /// The answer of a command, unless it takes longer than anybody waits.
+    async fn within<T>(
+        &self,
+        answer: impl Future<Output = anyhow::Result<T>>,
+    ) -> anyhow::Result<T> {
+        within(DEADLINE, &self.asked, answer).await
+    }
+}
+
 async fn within<T>(
     limit: Duration,
+    asked: &Asked,
     answer: impl Future<Output = anyhow::Result<T>>,
 ) -> anyhow::Result<T> {
-    tokio::time::timeout(limit, answer)
-        .await
-        .unwrap_or_else(|_| {
-            bail!(
-                "the hub did not answer within {limit:?}: check that its API server can be reached"
-            )
-        })
+    match tokio::time::timeout(limit, answer).await {
+        Ok(answer) => answer.map_err(|error| asked.plainly(error)),
+        Err(_) => bail!(
+            "{} did not answer within {limit:?}: check that its API server at {} can be reached",
+            asked.cluster,
+            asked.server()
+        ),
+    }
 }
 
-/// The hub, as the user's own kubeconfig has it.
-async fn connect(arguments: &ReadArguments) -> anyhow::Result<Client> {
-    Ok(Client::try_from(config(arguments).await?)?)
-}
-
-/// The namespace that is meant: the one given, or else the context's.
-fn namespace<'a>(given: Option<&'a str>, config: &'a kube::Config) -> &'a str {
-    given.unwrap_or(&config.default_namespace)
+/// A cluster, as the user's own kubeconfig has it.
+async fn connect(arguments: &ReadArguments, cluster: &'static str) -> anyhow::Result<Connection> {
+    let config = config(arguments).await?;
+    let asked = Asked::new(&config, cluster);
+    let namespace = config.default_namespace.clone();
+    let client = Client::try_from(config).map_err(|error| asked.plainly(error.into()))?;
+    Ok(Connection {
+        client,
+        asked,
+        namespace,
+    })
 }
 
 /// How to reach the hub, and the namespace of the context.
@@ -235,10 +265,9 @@ mod tests {
         let contexts = "{name: here, context: {cluster: k, user: u, namespace: health}}, \
                         {name: bare, context: {cluster: k, user: u}}";
         let here = configured("here", contexts, None).await;
-        assert_eq!(namespace(None, &here), "health");
-        assert_eq!(namespace(Some("police"), &here), "police");
+        assert_eq!(here.default_namespace, "health");
         let bare = configured("bare", contexts, Some("bare")).await;
-        assert_eq!(namespace(None, &bare), "default");
+        assert_eq!(bare.default_namespace, "default");
     }
 
     #[tokio::test]
@@ -259,10 +288,12 @@ mod tests {
     #[tokio::test]
     async fn a_hub_that_never_answers_ends_the_command_with_the_next_step() {
         let never = std::future::pending::<anyhow::Result<ExitCode>>();
-        let error = within(Duration::from_millis(5), never).await.unwrap_err();
-        assert!(
-            error.to_string().contains("check that its API server"),
-            "{error}"
-        );
+        let config = kube::Config::new("https://10.0.0.1:6443".parse().unwrap());
+        let asked = Asked::new(&config, HUB);
+        let error = within(Duration::from_millis(5), &asked, never)
+            .await
+            .unwrap_err();
+        let next = "check that its API server at https://10.0.0.1:6443 can be reached";
+        assert!(error.to_string().contains(next), "{error}");
     }
 }

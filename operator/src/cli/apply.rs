@@ -1,6 +1,8 @@
 //! `jiuzhou apply`: several kinds in one go, in the order in which they need each other, until all of
 //! them are Ready.
 
+mod stand;
+
 use std::collections::BTreeSet;
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
@@ -15,6 +17,8 @@ use kube::{Api, Client, ResourceExt as _, discovery};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
+use self::stand::{Trouble, Wait};
+use super::failure::Asked;
 use super::manifests;
 use super::output::{Format, Paint, columns, number};
 
@@ -41,24 +45,10 @@ struct Item {
     tells: bool,
 }
 
-/// Why an object is not as it should be.
-struct Trouble {
-    what: String,
-    reason: String,
-    message: String,
-}
-
-/// What an object waits on.
-#[derive(Default)]
-struct Wait {
-    trouble: Option<Trouble>,
-    /// Whether that was told: long work shows what it waits on, once for each cause that lasts.
-    told: bool,
-}
-
 /// Applies files and waits until everything in them is Ready.
 pub(super) async fn apply(
     client: &Client,
+    from: &Asked,
     files: &[PathBuf],
     timeout: Duration,
     format: Format,
@@ -85,19 +75,20 @@ pub(super) async fn apply(
                 items.push(item);
             }
             Err(error) => {
-                let message = format!("{error:#}");
+                let message = format!("{:#}", from.plainly(error));
                 tell(format, &format!("{what} not applied: {message}"))?;
                 let reason = "NotApplied".to_owned();
                 refused.push(Trouble {
                     what,
                     reason,
                     message,
+                    stands_still: true,
                 });
             }
         }
     }
     let count = items.len();
-    let late = until_ready(items, end, format).await?;
+    let late = until_ready(items, end, from, format).await?;
     finish(count, &refused, &late, format)
 }
 
@@ -231,7 +222,11 @@ fn refused(error: kube::Error) -> anyhow::Error {
     let kube::Error::Api(status) = error else {
         return error.into();
     };
-    let next = if status.is_conflict() {
+    let causes = status
+        .details
+        .as_ref()
+        .map_or(0, |details| details.causes.len());
+    let next = if status.is_conflict() && causes > 0 {
         "; change it with the tool that owns these fields, or take them out of the file"
     } else {
         ""
@@ -239,10 +234,12 @@ fn refused(error: kube::Error) -> anyhow::Error {
     anyhow::anyhow!("{}{next}", status.message)
 }
 
-/// Waits until everything is Ready; what is not in time is returned with what it waits on.
+/// Waits until everything is Ready, or all that is left stands still until somebody acts; what is not Ready
+/// is returned with what it waits on.
 async fn until_ready(
     items: Vec<Item>,
     end: Instant,
+    from: &Asked,
     format: Format,
 ) -> anyhow::Result<Vec<Trouble>> {
     let items = items.into_iter().filter(|item| item.tells);
@@ -251,25 +248,27 @@ async fn until_ready(
         let mut still = Vec::new();
         for (item, before) in waiting {
             let what = shown(&item.object);
-            let Some(trouble) = look(&item, &what).await else {
+            let Some(trouble) = look(&item, &what, from).await else {
                 tell(format, &format!("{what} is Ready"))?;
                 continue;
             };
-            let lasts = before.trouble.is_some_and(|b| b.reason == trouble.reason);
-            if lasts && !before.told {
-                let Trouble {
-                    reason, message, ..
-                } = &trouble;
-                tell(format, &format!("{what} waits: {reason}: {message}"))?;
-            }
-            let wait = Wait {
-                told: lasts,
-                trouble: Some(trouble),
+            let how = if trouble.stands_still {
+                "stands still"
+            } else {
+                "waits"
             };
+            let line = format!("{what} {how}: {}: {}", trouble.reason, trouble.message);
+            let (wait, is_news) = before.next(trouble, Instant::now());
+            if is_news {
+                tell(format, &line)?;
+            }
             still.push((item, wait));
         }
         waiting = still;
-        if waiting.is_empty() || Instant::now() + PAUSE > end {
+        let now = Instant::now();
+        // Nothing of the file goes on any more, so that nothing of it can help the rest.
+        let is_over = waiting.iter().all(|(_, wait)| wait.is_over(now));
+        if is_over || now + PAUSE > end {
             let left = waiting.into_iter().filter_map(|(_, wait)| wait.trouble);
             return Ok(left.collect());
         }
@@ -278,33 +277,16 @@ async fn until_ready(
 }
 
 /// Why an object is not Ready as it is written now.
-async fn look(item: &Item, what: &str) -> Option<Trouble> {
-    let trouble = |reason: &str, message: &str| {
-        Some(Trouble {
+async fn look(item: &Item, what: &str, from: &Asked) -> Option<Trouble> {
+    match item.api.get(&item.object.name_any()).await {
+        Ok(now) => stand::trouble(&now, what),
+        Err(error) => Some(Trouble {
             what: what.to_owned(),
-            reason: reason.to_owned(),
-            message: message.to_owned(),
-        })
-    };
-    let now = match item.api.get(&item.object.name_any()).await {
-        Ok(now) => now,
-        Err(error) => return trouble("Unknown", &error.to_string()),
-    };
-    let status = &now.data["status"];
-    let conditions = status["conditions"].as_array().cloned().unwrap_or_default();
-    let ready = conditions.iter().find(|c| c["type"] == "Ready");
-    let text = |field: &str| ready.and_then(|c| c[field].as_str()).unwrap_or_default();
-    let current = status["observedGeneration"] == json!(now.metadata.generation);
-    if current && text("status") == "True" {
-        return None;
+            reason: "Unknown".to_owned(),
+            message: from.sentence(&error),
+            stands_still: false,
+        }),
     }
-    if !current {
-        return trouble(
-            "Pending",
-            "the hub has not decided on it as it is written now",
-        );
-    }
-    trouble(text("reason"), text("message"))
 }
 
 /// A line of progress, for people alone.

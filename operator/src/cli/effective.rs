@@ -9,6 +9,7 @@ use std::fmt;
 use std::process::ExitCode;
 use std::str::FromStr;
 
+use anyhow::Context as _;
 use kube::{Api, Client};
 
 use super::output::{Format, Paint, columns};
@@ -119,7 +120,9 @@ async fn asked(client: &Client, namespace: &str, target: &PolicyTarget) -> anyho
         PolicyTarget::TrafficPolicy(name) => {
             let api: Api<crds::TrafficPolicy> = Api::namespaced(client.clone(), namespace);
             let asked = ObjectName::new(namespace, name);
-            let Some(policy) = api.get_opt(name).await? else {
+            let found = api.get_opt(name).await;
+            let found = found.with_context(|| format!("cannot read TrafficPolicy {asked}"))?;
+            let Some(policy) = found else {
                 return Err(Missing::Policy(asked).into());
             };
             let targets = policy.spec.target_refs.into_iter();

@@ -1,5 +1,6 @@
 //! The world as the command line sees it: one list per kind, and the plan is computed here.
 
+use anyhow::Context as _;
 use crds::{
     App, Approval, AssignmentSlice, CONTENT_NAMESPACE, ClusterReport, Isolation, Link, LinkGrant,
     MemberCluster, Quota, QuotaLedger, Region, ReportSlice, SYSTEM_NAMESPACE, Tenant,
@@ -13,18 +14,15 @@ use plan::world::{Hub, NamespaceSlot, Settings};
 use serde::de::DeserializeOwned;
 
 /// Reads everything the plan needs. Needs the right to list our kinds; see the user guide.
-pub(super) async fn read(client: &Client) -> Result<World, kube::Error> {
+pub(super) async fn read(client: &Client) -> anyhow::Result<World> {
     let mut world = World::new(identity(client).await?, Settings::default());
     let now = jiff::Timestamp::now().as_millisecond();
     world.now = now;
     // Contact is as the hub last wrote it: a command line hears no heartbeats.
     world.started = now;
     let namespaces: Api<Namespace> = Api::all(client.clone());
-    for namespace in namespaces
-        .list_metadata(&ListParams::default())
-        .await?
-        .items
-    {
+    let found = namespaces.list_metadata(&ListParams::default()).await;
+    for namespace in found.context("cannot list namespaces")?.items {
         world.apply_namespace(
             &namespace.name_any().into(),
             NamespaceSlot::of(&namespace.metadata),
@@ -56,7 +54,8 @@ pub(super) async fn read(client: &Client) -> Result<World, kube::Error> {
         }
     }
     let contents: Api<crate::hub::Stored> = Api::namespaced(client.clone(), CONTENT_NAMESPACE);
-    for content in contents.list(&ListParams::default()).await?.items {
+    let found = contents.list(&ListParams::default()).await;
+    for content in found.context("cannot list contents.jiuzhou.io")?.items {
         world.apply_content(&content.name_any(), crate::hub::stored(&content));
     }
     each::<App>(client, |o| world.apply_app(&o)).await?;
@@ -64,7 +63,7 @@ pub(super) async fn read(client: &Client) -> Result<World, kube::Error> {
 }
 
 /// Takes in all objects of a kind.
-async fn each<K>(client: &Client, take: impl FnMut(K)) -> Result<(), kube::Error>
+async fn each<K>(client: &Client, take: impl FnMut(K)) -> anyhow::Result<()>
 where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug,
 {
@@ -73,12 +72,15 @@ where
 }
 
 /// Lists all objects of a kind.
-pub(super) async fn list<K>(client: &Client) -> Result<Vec<K>, kube::Error>
+pub(super) async fn list<K>(client: &Client) -> anyhow::Result<Vec<K>>
 where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug,
 {
     let api: Api<K> = Api::all(client.clone());
-    Ok(api.list(&ListParams::default()).await?.items)
+    let found = api.list(&ListParams::default()).await;
+    let found =
+        found.with_context(|| format!("cannot list {}.{}", K::plural(&()), K::group(&())))?;
+    Ok(found.items)
 }
 
 async fn identity(client: &Client) -> Result<Hub, kube::Error> {

@@ -242,7 +242,8 @@ fn several_files_in_kubeconfig_are_read_together_as_kubectl_does() {
     std::fs::remove_dir_all(&folder).unwrap();
     let error = text(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{error}");
-    assert!(!error.contains("kubeconfig"), "{error}");
+    let expected = "cannot reach the API server at http://127.0.0.1:1 (";
+    assert!(error.contains(expected), "{error}");
 }
 
 #[test]

@@ -11,6 +11,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::ListParams;
 use kube::{Api, Client};
 
+use super::super::failure::cause;
 use super::Answer;
 use crate::guard::compile::ObjectName;
 use crate::guard::standing::Standing;
@@ -126,22 +127,8 @@ async fn standing(guard: &Guard) -> Result<Standing, String> {
     let request = Request::get(&guard.path).body(Vec::new());
     let request = request.map_err(|error| error.to_string())?;
     let text = guard.client.request_text(request).await;
-    let text = text.map_err(|error| plainly(&error))?;
+    let text = text.map_err(|error| cause(&error))?;
     serde_json::from_str(&text).map_err(|error| format!("it answers what no guard does: {error}"))
-}
-
-/// An error with all that it stems from, in one line.
-fn plainly(error: &kube::Error) -> String {
-    let mut words = vec![error.to_string()];
-    let mut cause = std::error::Error::source(error);
-    while let Some(next) = cause {
-        let said = next.to_string();
-        if !words.iter().any(|known| known.contains(&said)) {
-            words.push(said);
-        }
-        cause = next.source();
-    }
-    words.join(": ")
 }
 
 #[cfg(test)]

@@ -243,3 +243,24 @@ fn a_route_or_rule_that_is_not_there_is_told_with_what_is() {
         assert!(error.contains(expected), "{error}");
     }
 }
+
+#[test]
+fn what_only_the_hub_serves_is_told_in_a_region_with_its_address_and_the_next_step() {
+    let server = server(region);
+    let kubeconfig = Kubeconfig::of("elsewhere", &server);
+    for command in [&["status"][..], &["capacity"], &["effective", "app/code"]] {
+        let mut arguments = command.to_vec();
+        arguments.extend(["--kubeconfig", kubeconfig.path()]);
+        let output = jiuzhou(&arguments);
+        let error = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{error}");
+        let expected = format!("the API server at {server} serves no such kind");
+        assert!(error.contains("cannot list "), "{error}");
+        assert!(error.contains(&expected), "{error}");
+        assert!(
+            error.contains("by --kubeconfig give that of the hub"),
+            "{error}"
+        );
+        assert!(!error.contains("Status {"), "{error}");
+    }
+}
