@@ -1,11 +1,13 @@
 //! What users do and see in a shell of their own: the README's App, tables, and the command line.
 
 use std::process::{Command, Output};
+use std::time::{Duration, Instant};
 
 use e2e::{
     fleet::Cluster,
     province::{binary, install},
 };
+use kube::api::{DynamicObject, PostParams};
 use serde_json::{Value, json};
 
 use crate::fault_support::{Running, Site, app, condition, fragile, province, settings};
@@ -281,4 +283,62 @@ async fn apply_tells_what_each_object_waits_on_and_fails_when_its_time_is_over()
         "{told}"
     );
     assert!(told.contains("1 object applied, 1 not Ready"), "{told}");
+}
+
+/// Applies an object from a file, and returns the exit code and what is told.
+async fn applied(running: &Running, object: &Value) -> (Option<i32>, String) {
+    let name = &object["metadata"]["namespace"];
+    let name = name.as_str().expect("a namespace");
+    let file = std::env::temp_dir().join(format!("jiuzhou-{name}-{}.json", std::process::id()));
+    std::fs::write(&file, object.to_string()).expect("it is written");
+    let output = jiuzhou(running, &["apply", "-f", file.to_str().expect("UTF-8")]).await;
+    std::fs::remove_file(&file).expect("it is there");
+    let told = String::from_utf8(output.stdout).expect("UTF-8");
+    (output.status.code(), told)
+}
+
+#[tokio::test]
+async fn apply_drops_what_kubectl_apply_set_and_ends_where_the_file_is_at_fault() {
+    let running = province().await;
+    let hub = running.hub().await;
+    let tenant = running.tenant("turns").await;
+    let note = "kubectl.kubernetes.io/last-applied-configuration";
+    let new = app(&tenant, "web", &["hangzhou"], &[settings("web", "one")]);
+    let with = |path: &str| {
+        let mut object = new.clone();
+        object["spec"]["overrides"] = json!([{
+            "regions": {"within": ["hangzhou"]}, "target": {"kind": "ConfigMap", "name": "web"},
+            "patch": [{"op": "replace", "path": path, "value": "two"}],
+        }]);
+        object
+    };
+    let mut old = with("/data/key");
+    old["metadata"]["annotations"] = json!({note: "{}"});
+    old["metadata"]["labels"] = json!({"example.gov/old": "1"});
+    let by_kubectl = PostParams {
+        field_manager: Some("kubectl-client-side-apply".to_owned()),
+        ..PostParams::default()
+    };
+    let old: DynamicObject = serde_json::from_value(old).expect("an object");
+    let apps = hub.api("App", &tenant);
+    apps.create(&by_kubectl, &old).await.expect("it is taken");
+
+    let (code, told) = applied(running, &new).await;
+    assert_eq!(code, Some(0), "{told}");
+    let found = hub.get("App", &tenant, "web").await.expect("it is there");
+    assert_eq!(found["spec"].get("overrides"), None, "{found:#}");
+    assert_eq!(found["metadata"].get("labels"), None, "{found:#}");
+    let notes = &found["metadata"]["annotations"];
+    assert_eq!(notes[note], "{}", "it is kubectl's own: {notes:#}");
+    assert!(notes[crds::label::CHANGED_BY].is_string(), "{notes:#}");
+    let finalizers = &found["metadata"]["finalizers"];
+    assert_eq!(*finalizers, json!([crds::APP_FINALIZER]));
+
+    let began = Instant::now();
+    let (code, told) = applied(running, &with("/data/none")).await;
+    assert_eq!(code, Some(1), "{told}");
+    let line = format!("App {tenant}/web stands still: InvalidPatch: ");
+    assert!(told.contains(&line), "{told}");
+    let took = began.elapsed();
+    assert!(took < Duration::from_mins(2), "of five minutes: {took:?}");
 }

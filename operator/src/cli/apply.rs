@@ -2,6 +2,7 @@
 //! them are Ready.
 
 mod stand;
+mod takeover;
 
 use std::collections::BTreeSet;
 use std::io::{Read as _, Write as _};
@@ -169,6 +170,7 @@ async fn one(client: &Client, object: DynamicObject, end: Instant) -> anyhow::Re
     };
     let mut params = PatchParams::apply(MANAGER).validation_strict();
     let name = object.name_any();
+    takeover::take_over(&api, &name).await.map_err(refused)?;
     loop {
         match api.patch(&name, &params, &Patch::Apply(&object)).await {
             Ok(object) => {
