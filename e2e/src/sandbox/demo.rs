@@ -66,13 +66,15 @@ pub(super) fn commands(
             "jiuzhou reach --kubeconfig {city} demo/hello demo/hello:8080"
         ));
     }
-    if let Some(Guard { http, .. }) = guard {
+    if let Some(Guard { http, endpoint }) = guard {
         commands.push("kubectl get tp -n demo".to_owned());
         commands.push(format!("curl -H 'Host: hello.example' {http}/"));
         // More than one citizen may ask at once: the last ones are refused, with the rule's name.
         commands.push(format!(
             "for i in $(seq 15); do curl -H 'Host: hello.example' -H 'x-citizen: zhang' {http}/; echo; done"
         ));
+        // Guards are no pods here, so they are named.
+        commands.push(format!("jiuzhou protection --guard {}", endpoint.metrics));
     }
     for command in commands {
         // Writing into a String cannot fail.
@@ -103,7 +105,7 @@ mod tests {
         let guard = Guard {
             http: "http://127.20.0.1:10080".into(),
             endpoint: Endpoint {
-                metrics: String::new(),
+                metrics: "http://127.20.0.2:9090/metrics".into(),
                 pid: 1,
             },
         };
@@ -117,5 +119,7 @@ mod tests {
         assert!(text.contains("kubectl --kubeconfig /a/city get"), "{text}");
         let asked = "  curl -H 'Host: hello.example' http://127.20.0.1:10080/\n";
         assert!(text.contains(asked), "{text}");
+        let guards = "  jiuzhou protection --guard http://127.20.0.2:9090/metrics\n";
+        assert!(text.contains(guards), "{text}");
     }
 }

@@ -48,21 +48,31 @@ pub(super) fn show(
     let is_answered = !report.guards.is_empty();
     let known: Vec<String> = report.policies.iter().map(|p| p.name.clone()).collect();
     report.policies.retain(|policy| wanted.takes(&policy.name));
+    // What is not there is one message, and for people the only one.
+    let is_unknown = wanted.name.is_some() && report.policies.is_empty();
     let mut out = std::io::stdout().lock();
     if format == Format::Json {
         let mut value = serde_json::to_value(&report)?;
         value["kind"] = json!("ProtectionReport");
         value["apiVersion"] = json!("cli.jiuzhou.io/v1");
         writeln!(out, "{value:#}")?;
-    } else if is_answered {
-        write!(out, "{}", text::of(&report, Paint::stdout(), columns()))?;
+    } else if is_answered && !is_unknown {
+        let namespace = wanted.namespace.as_deref();
+        let text = text::of(&report, namespace, Paint::stdout(), columns());
+        write!(out, "{text}")?;
     }
     if !is_answered {
         bail!("no guard answered: {}", report.silence());
     }
-    if let (Some(name), true) = (&wanted.name, report.policies.is_empty()) {
+    if let (Some(name), true) = (&wanted.name, is_unknown) {
+        let of = wanted.namespace.as_deref();
+        let of = of.map_or_else(String::new, |of| format!(" in namespace {of}"));
+        let silent = match report.silence() {
+            none if none.is_empty() => none,
+            silent => format!("; no answer: {silent}"),
+        };
         bail!(
-            "no guard enforces a TrafficPolicy {name}; {}",
+            "no guard enforces a TrafficPolicy {name}{of}; {}{silent}",
             others(&known)
         );
     }

@@ -18,6 +18,8 @@ use crate::guard::standing::Standing;
 
 /// Where a guard tells of its protection.
 const PATH: &str = "/protection";
+/// Where its metrics are, at the same address.
+const METRICS: &str = "/metrics";
 /// What the port of the guards' metrics is called in their Service.
 const PORT: &str = "metrics";
 /// The Service that an EndpointSlice belongs to.
@@ -33,14 +35,15 @@ impl FromStr for GuardAddress {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
+        // As it stands in a list of what to scrape, too.
+        let text = text.strip_suffix(METRICS).unwrap_or(text);
         let uri: Option<Uri> = text.parse().ok();
         let is_address = |uri: &Uri| {
             matches!(uri.scheme_str(), Some("http" | "https")) && matches!(uri.path(), "" | "/")
         };
         let uri = uri.filter(is_address);
         uri.map(Self).ok_or_else(|| {
-            "must be the address of a guard's metrics without a path, as in http://10.0.0.7:9090"
-                .to_owned()
+            "must be the address of a guard's metrics, as in http://10.0.0.7:9090".to_owned()
         })
     }
 }
@@ -142,10 +145,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_has_a_scheme_and_no_path() {
-        assert!("http://127.0.0.1:9191".parse::<GuardAddress>().is_ok());
-        assert!("http://127.0.0.1:9191/".parse::<GuardAddress>().is_ok());
-        for wrong in ["127.0.0.1:9191", "http://a/metrics", "ftp://a", ""] {
+    fn an_address_has_a_scheme_and_no_path_but_that_of_metrics() {
+        let bare: GuardAddress = "http://127.0.0.1:9191".parse().unwrap();
+        for same in ["http://127.0.0.1:9191/", "http://127.0.0.1:9191/metrics"] {
+            assert_eq!(same.parse::<GuardAddress>().unwrap(), bare, "{same}");
+        }
+        for wrong in [
+            "127.0.0.1:9191",
+            "http://a/metric",
+            "ftp://a",
+            "/metrics",
+            "",
+        ] {
             let error = wrong.parse::<GuardAddress>().unwrap_err();
             assert!(
                 error.contains("as in http://10.0.0.7:9090"),

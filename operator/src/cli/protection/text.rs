@@ -17,11 +17,17 @@ const KEYS: usize = 5;
 /// Lines below a policy stand in by this much.
 const INDENT: usize = 2;
 
-/// All that is shown to people.
-pub(super) fn of(report: &Report, paint: Paint, columns: Option<usize>) -> String {
+/// All that is shown to people, of one namespace or of all.
+pub(super) fn of(
+    report: &Report,
+    namespace: Option<&str>,
+    paint: Paint,
+    columns: Option<usize>,
+) -> String {
     let mut sections = vec![head(report, paint, columns)];
     if report.policies.is_empty() {
-        sections.push("No TrafficPolicy is enforced.\n".to_owned());
+        let of = namespace.map_or_else(String::new, |of| format!(" of namespace {of}"));
+        sections.push(format!("No TrafficPolicy{of} is enforced.\n"));
     }
     let policies = report.policies.iter();
     sections.extend(policies.map(|policy| of_policy(policy, report, paint, columns)));
@@ -264,7 +270,7 @@ mod tests {
     #[test]
     fn a_screen_tells_limits_refusals_by_reason_and_states() {
         assert_eq!(
-            of(&two(), Paint::never(), None),
+            of(&two(), None, Paint::never(), None),
             "2 of 3 guards answered\n\
              \x20 no answer, so not counted: guard-2 (connection refused)\n\
              \n\
@@ -310,7 +316,7 @@ mod tests {
         standing.services[0].name = format!("{long}/{long}:8080");
         let silent = ("guard-9".to_owned(), Err("a b c ".repeat(40)));
         let report = Report::of(vec![("guard-0".into(), Ok(standing)), silent]);
-        let text = of(&report, Paint::never(), Some(100));
+        let text = of(&report, None, Paint::never(), Some(100));
         let heads = |line: &&str| !line.starts_with("TrafficPolicy ");
         for line in text.lines().filter(heads) {
             assert!(line.chars().count() <= 100, "{}: {line}", line.len());
@@ -322,8 +328,10 @@ mod tests {
     fn where_nothing_is_enforced_that_is_said() {
         let mut report = two();
         report.policies.clear();
-        let text = of(&report, Paint::never(), None);
-        assert!(text.contains("No TrafficPolicy is enforced."), "{text}");
+        let text = |namespace| of(&report, namespace, Paint::never(), None);
+        assert!(text(None).contains("No TrafficPolicy is enforced."));
+        let of_one = "No TrafficPolicy of namespace venue is enforced.";
+        assert!(text(Some("venue")).contains(of_one));
     }
 
     #[test]

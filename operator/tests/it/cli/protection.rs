@@ -112,6 +112,7 @@ fn a_policy_that_no_guard_knows_is_told_with_those_that_they_know() {
     let error = text(&output.stderr);
     assert_eq!(code, Some(1), "{error}");
     assert!(error.contains("they enforce venue/code"), "{error}");
+    assert_eq!(text(&output.stdout), "", "nothing else is said");
 }
 
 #[test]
