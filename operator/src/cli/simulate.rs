@@ -1,6 +1,6 @@
 //! `jiuzhou simulate`: the plan of a changed world against today's. Nothing is written.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -9,6 +9,7 @@ use anyhow::{Context as _, bail};
 use crds::{App, ClusterName, MemberCluster, Region, RegionName, Uid, label};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::Client;
+use plan::province::ClusterView;
 use plan::report::{AppReport, Shortage};
 use plan::{PlanReport, World};
 use serde_json::{Value, json};
@@ -35,6 +36,8 @@ struct Difference {
     app: String,
     before: Placement,
     after: Placement,
+    /// Where it is today and would be left if a new place were found.
+    lost: Vec<ClusterName>,
     note: String,
 }
 
@@ -83,7 +86,7 @@ pub(super) async fn simulate(
     let differences = compare(&before, &after);
     let mut out = std::io::stdout().lock();
     if format == Format::Json {
-        let one = |d: &Difference| json!({"app": d.app, "change": d.kind(), "before": d.before, "after": d.after, "note": d.note});
+        let one = |d: &Difference| json!({"app": d.app, "change": d.kind(), "before": d.before, "after": d.after, "lost": d.lost, "note": d.note});
         let value = json!({
             "kind": "Simulation", "apiVersion": "cli.jiuzhou.io/v1",
             "apps": after.apps.len(), "changes": differences.iter().map(one).collect::<Vec<_>>(),
@@ -222,24 +225,54 @@ fn apply_over<S>(now: i64, meta: &mut ObjectMeta, known: Option<(i64, i64, S)>) 
 
 fn compare(before: &PlanReport, after: &PlanReport) -> Vec<Difference> {
     let mut differences = Vec::new();
+    let gone = gone(after);
     for (uid, new) in &after.apps {
         let old = before.apps.get(uid);
-        let (was, is) = (
-            old.map(|r| placement(r)).unwrap_or_default(),
-            placement(new),
-        );
+        let was = old.map(|r| placement(r)).unwrap_or_default();
+        // What has no new place keeps its old one in the plan, so that it comes back with its Region; until
+        // then it does not run.
+        let (lost, is): (Placement, Placement) = placement(new)
+            .into_iter()
+            .partition(|(cluster, _)| gone.contains(cluster));
         let note = note(new);
         let old_note = old.map(|r| self::note(r)).unwrap_or_default();
         if was != is || note != old_note {
+            let lost: Vec<ClusterName> = lost.into_keys().collect();
             differences.push(Difference {
                 app: format!("{}/{}", new.namespace, new.name),
                 before: was,
                 after: is,
-                note,
+                note: with_lost(note, &lost),
+                lost,
             });
         }
     }
     differences
+}
+
+/// Clusters of Regions that are lost.
+fn gone(report: &PlanReport) -> BTreeSet<ClusterName> {
+    let is_gone = |view: &&ClusterView| {
+        let region = view.cluster.as_ref().ok();
+        let region = region.and_then(|cluster| report.fleet.regions.get(&cluster.region));
+        region.is_some_and(|region| region.lost)
+    };
+    let gone = report.fleet.clusters.iter().filter(is_gone);
+    gone.map(|view| view.name.clone()).collect()
+}
+
+/// A note that also says which places are lost.
+fn with_lost(note: String, lost: &[ClusterName]) -> String {
+    if lost.is_empty() {
+        return note;
+    }
+    let names: Vec<&str> = lost.iter().map(ClusterName::as_str).collect();
+    let lost = format!("lost in {}", names.join(", "));
+    if note.is_empty() {
+        lost
+    } else {
+        format!("{lost}: {note}")
+    }
 }
 
 fn placement(report: &AppReport) -> Placement {
@@ -283,115 +316,4 @@ fn show(placement: &Placement) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use plan::world::{Hub, Settings};
-
-    const NOW: i64 = 1_800_000_000_000;
-
-    fn world() -> World {
-        let hub = Hub {
-            id: "hub-1".into(),
-            epoch: 1,
-            leader_epoch: 1,
-        };
-        let mut world = World::new(hub, Settings::default());
-        (world.now, world.started) = (NOW, NOW);
-        world
-    }
-
-    fn app(namespace: &str) -> String {
-        format!(
-            "{{kind: App, apiVersion: jiuzhou.io/v1alpha1, metadata: {{name: web, namespace: {namespace}}}, \
-             spec: {{zone: Internet, dataGrade: General, manifests: []}}}}"
-        )
-    }
-
-    #[test]
-    fn what_happens_to_an_app_has_its_own_word() {
-        let placed = |all: &[(&str, i32)]| -> Placement {
-            let one = |(name, count): &(&str, i32)| ((*name).into(), Some(*count));
-            all.iter().map(one).collect()
-        };
-        let kind = |before, after| {
-            let difference = Difference {
-                app: String::new(),
-                before: placed(before),
-                after: placed(after),
-                note: String::new(),
-            };
-            difference.kind()
-        };
-        let two: &[_] = &[("a", 2), ("b", 2)];
-        assert_eq!(kind(&[], two), "starts");
-        assert_eq!(kind(two, two), "stays");
-        assert_eq!(kind(two, &[]), "stops");
-        assert_eq!(kind(two, &[("a", 2)]), "shrinks");
-        assert_eq!(kind(two, &[("a", 4)]), "moves");
-        assert_eq!(kind(two, &[("a", 2), ("c", 2)]), "moves");
-        assert_eq!(kind(two, &[("a", 2), ("b", 2), ("c", 2)]), "grows");
-    }
-
-    #[test]
-    fn a_new_app_is_the_youngest_and_one_of_each_namespace_is_its_own() {
-        let mut world = world();
-        for namespace in ["health", "police"] {
-            add(&mut world, &app(namespace)).unwrap();
-        }
-        assert_eq!(world.apps().count(), 2);
-        assert!(world.apps().all(|(_, slot)| slot.created == NOW));
-    }
-
-    #[test]
-    fn what_is_there_keeps_its_age_its_status_and_its_identity() {
-        let mut world = world();
-        let there: App = serde_json::from_value(json!({
-            "apiVersion": "jiuzhou.io/v1alpha1", "kind": "App",
-            "metadata": {
-                "name": "web", "namespace": "health", "uid": "u", "generation": 7,
-                "creationTimestamp": "2026-01-01T00:00:00Z",
-                "annotations": {label::CHANGED_BY: "alice"},
-            },
-            "spec": {"zone": "ExtranetPublic", "dataGrade": "General", "manifests": []},
-            "status": {"readiness": "1/1"},
-        }))
-        .unwrap();
-        world.apply_app(&there);
-        add(&mut world, &app("health")).unwrap();
-        let slot = world.app(&"u".into()).unwrap();
-        assert_eq!(slot.created, 1_767_225_600_000);
-        assert_eq!(slot.generation, 8);
-        assert_eq!(slot.changed_by.as_deref(), Some("alice"));
-        assert_eq!(slot.status.readiness.as_deref(), Some("1/1"));
-        assert_eq!(slot.state.as_ref().unwrap().zone, crds::Zone::Internet);
-    }
-
-    #[test]
-    fn a_member_cluster_from_a_file_stays_joined() {
-        let mut world = world();
-        let cluster = |zone: &str| {
-            json!({
-                "apiVersion": "jiuzhou.io/v1alpha1", "kind": "MemberCluster",
-                "metadata": {"name": "ningbo-a"},
-                "spec": {
-                    "regionName": "ningbo", "zone": zone, "protectionLevel": 3,
-                    "maxDataGrade": "Important", "management": "Manage", "connection": {"pull": {}},
-                },
-            })
-        };
-        let mut there = cluster("Internet");
-        there["metadata"]["generation"] = json!(2);
-        there["status"] = json!({"clusterUID": "pinned"});
-        world.apply_cluster(&serde_json::from_value(there).unwrap());
-        add(&mut world, &cluster("ExtranetPublic").to_string()).unwrap();
-        let slot = world.cluster(&"ningbo-a".into()).unwrap();
-        assert_eq!(slot.pinned(), Some(&"pinned".into()));
-        assert_eq!(slot.generation, 3);
-        add(
-            &mut world,
-            &cluster("Internet").to_string().replace("ningbo", "cixi"),
-        )
-        .unwrap();
-        assert!(world.cluster(&"cixi-a".into()).unwrap().exists());
-    }
-}
+mod tests;
