@@ -7,9 +7,12 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 use crds::{Isolation, Tenant};
-use k8s_openapi::api::{
-    core::v1::{Namespace, Pod, ResourceQuota},
-    networking::v1::NetworkPolicy,
+use k8s_openapi::{
+    api::{
+        core::v1::{Namespace, Pod, ResourceQuota},
+        networking::v1::NetworkPolicy,
+    },
+    apimachinery::pkg::api::resource::Quantity,
 };
 use kube::{
     Api,
@@ -138,12 +141,20 @@ pub(super) async fn hold(stage: &mut Stage) -> Result<String> {
         Ok(told.ok_or_else(|| "it says nothing of it".to_owned()))
     })
     .await?;
+    let (used, hard) = (
+        core.used.unwrap_or_default(),
+        core.hard.unwrap_or_default(),
+    );
     Ok(format!(
-        "the deleted policy is back after {:.1} s\n{told}\na pod of its own: {refused}\nResourceQuota jiuzhou-core: {:?} of {:?}",
+        "the deleted policy is back after {:.1} s\n{told}\na pod of its own: {refused}\nResourceQuota jiuzhou-core: {} of {} pods",
         back.as_secs_f32(),
-        core.used.unwrap_or_default().get("pods").map(|q| &q.0),
-        core.hard.unwrap_or_default().get("pods").map(|q| &q.0),
+        amount(used.get("pods")),
+        amount(hard.get("pods")),
     ))
+}
+
+fn amount(quantity: Option<&Quantity>) -> &str {
+    quantity.map_or("none", |quantity| &quantity.0)
 }
 
 /// Everything of the launch goes, in the members too.

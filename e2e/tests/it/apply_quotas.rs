@@ -76,7 +76,7 @@ async fn what_does_not_fit_waits_and_comes_once_there_is_room() {
     let (status, reason, message) = condition(&silo, "Admitted").expect("it is admitted or not");
     assert_eq!((status, reason), ("False", "QuotaExceeded"));
     assert!(
-        message.contains("3 of 5 replicas have a place: 1 more pods are needed for the next than Quota grain.quzhou (3 granted) leaves; first in line"),
+        message.contains("3 of 5 replicas have a place: for the next Quota grain.quzhou (3 granted) lacks 1 of pods; first in line"),
         "{message}"
     );
     let more = json!({"spec": {"resources": pods("5")}});

@@ -102,6 +102,13 @@ pub fn format_cores(millicores: i64) -> String {
     }
 }
 
+/// The same of what is left: cut off and not rounded, so that it never reads as more than there is.
+pub fn format_cores_left(millicores: i64) -> String {
+    // From a hundred cores on whole ones are shown, tenths below.
+    let step = if millicores < 100_000 { 100 } else { 1_000 };
+    format_cores(millicores - millicores.rem_euclid(step))
+}
+
 impl Resources {
     /// The amounts in a list of quantities; what cannot be parsed is left out.
     pub fn of(list: &[ResourceQuantity]) -> Self {

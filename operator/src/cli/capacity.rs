@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use crds::{Quota, Region};
 use kube::{Client, ResourceExt as _};
-use plan::amount::{format_cores, parse_quantity};
+use plan::amount::{format_cores, format_cores_left, parse_quantity};
 use serde_json::{Value, json};
 
 use super::output::{Format, Painted};
@@ -113,12 +113,19 @@ fn table(rows: &[Row]) -> Table {
             let text = value.as_deref().unwrap_or("-");
             Painted::from(match *name {
                 "region" | "tenant" | "resource" => text.to_owned(),
+                "headroom" if resource == "cpu" => left(text),
                 _ => for_people(resource, text),
             })
         };
         table.row(row.0.iter().map(cell));
     }
     table
+}
+
+/// Cores that are left.
+fn left(text: &str) -> String {
+    let amount = parse_quantity("cpu", text);
+    amount.map_or_else(|| text.to_owned(), format_cores_left)
 }
 
 /// An amount in the unit that all of its resource have, cores or Gi; anything else as it is.
@@ -171,6 +178,8 @@ mod tests {
         let memory = amounts.map(|text| for_people("memory", text));
         assert_eq!(memory, ["1.5Gi", "0.5Gi", "40Gi", "0Gi", "0Gi"]);
         assert_eq!(for_people("cpu", "1500m"), "1.5");
+        assert_eq!(left("118800m"), "118", "of 120 it is not 119");
+        assert_eq!(["1250m", "99990m", "0"].map(left), ["1.2", "99.9", "0"]);
         assert_eq!(for_people("pods", "110"), "110");
         assert_eq!(for_people("cpu", "hangzhou"), "hangzhou");
     }

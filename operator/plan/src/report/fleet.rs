@@ -9,7 +9,7 @@ use crds::{
     Uid, condition,
 };
 
-use crate::amount::{Resources, format_amount, format_cores};
+use crate::amount::{Resources, format_amount, format_cores, format_cores_left};
 use crate::province::{ClusterView, Fleet, Granting, Reach, Standing};
 use crate::world::{ClusterSlot, RegionSlot, ValidCluster, World};
 
@@ -137,7 +137,7 @@ fn one_region(
         resources: totals(sum, &headroom),
         granted: granted(sum),
         cpu: known.then(|| format!("{}/{}", cpu(&sum.requested), cpu(&sum.allocatable))),
-        headroom: known.then(|| format_cores(headroom.get("cpu").max(0))),
+        headroom: known.then(|| format_cores_left(headroom.get("cpu").max(0))),
     }
 }
 

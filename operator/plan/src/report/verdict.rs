@@ -283,7 +283,7 @@ fn within_quotas(report: &AppReport) -> Said {
         more => format!("more than {} are in line for it before", more - 1),
     };
     let message = format!(
-        "{so_far}: {needs} more {resource} are needed {what} than {source} ({nominal} granted) leaves; {line}. Autoscalers are charged their most replicas, rolling updates their surge. Have the Quota raised, or lower what Apps ask for."
+        "{so_far}: {what} {source} ({nominal} granted) lacks {needs} of {resource}; {line}. Autoscalers are charged their most replicas, rolling updates their surge. Have the Quota raised, or lower what Apps ask for."
     );
     said(kind, no, Reason::QuotaExceeded, message)
 }

@@ -81,7 +81,7 @@ fn what_does_not_fit_waits_with_a_reason_and_comes_once_there_is_room() {
         .settled();
     assert_eq!(replicas(&province, "web"), 10);
     assert_eq!(province.placed("api"), []);
-    let first = "10 of 12 replicas have a place: 1 more cpu are needed for the next than Quota tax.hangzhou (10 granted) leaves; first in line";
+    let first = "10 of 12 replicas have a place: for the next Quota tax.hangzhou (10 granted) lacks 1 of cpu; first in line";
     waits(&province, "web", Reason::QuotaExceeded, first);
     waits(&province, "api", Reason::QuotaExceeded, "number 2 in line");
     province.set_quota(ROOT, "tax", "hangzhou", &cpu("13"));

@@ -165,7 +165,8 @@ impl fmt::Display for Missing {
         match self {
             Self::Route(name) => write!(
                 f,
-                "no HTTPRoute {} in namespace {}; list them with kubectl get httproutes -A",
+                "no HTTPRoute {} in namespace {}; list them with kubectl get httproutes -A, by the \
+                 kubeconfig of the region that has it",
                 name.name, name.namespace
             ),
             Self::Rule(route, rule, known) => write!(
