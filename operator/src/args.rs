@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use crds::ClusterName;
 
 use crate::cli::{Format, GuardAddress, Named, PolicyTarget, Target};
@@ -216,7 +216,7 @@ pub struct ApplyArguments {
 /// Flags of `jiuzhou lint`.
 #[derive(Debug, Args)]
 pub struct LintArguments {
-    /// File or folder; folders are searched for .yaml, .yml and .json.
+    /// File, folder with .yaml, .yml and .json, or - for standard input.
     #[arg(short = 'f', long = "filename", required = true)]
     pub paths: Vec<PathBuf>,
     /// Format of the answer.
@@ -336,16 +336,12 @@ pub struct GuardControlArguments {
 
 /// Flags of `jiuzhou guard serve`.
 #[derive(Debug, Args)]
+#[command(group(ArgGroup::new("source").args(["configuration", "control"]).required(true)))]
 pub struct GuardServeArguments {
     /// File with the configuration; it is read again whenever it changes.
     ///
     /// What cannot be served is refused with a reason, and the last good one stays in force.
-    #[arg(
-        long,
-        env = "JIUZHOU_CONFIGURATION",
-        conflicts_with = "control",
-        required_unless_present = "control"
-    )]
+    #[arg(long, env = "JIUZHOU_CONFIGURATION")]
     pub configuration: Option<PathBuf>,
     /// Guard control, as in `https://guard-control.jiuzhou-guard:9443`, instead of a file.
     #[arg(long, env = "JIUZHOU_CONTROL", requires_all = ["control_ca", "certificate", "key", "name", "state_directory"])]

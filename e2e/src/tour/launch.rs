@@ -141,10 +141,7 @@ pub(super) async fn hold(stage: &mut Stage) -> Result<String> {
         Ok(told.ok_or_else(|| "it says nothing of it".to_owned()))
     })
     .await?;
-    let (used, hard) = (
-        core.used.unwrap_or_default(),
-        core.hard.unwrap_or_default(),
-    );
+    let (used, hard) = (core.used.unwrap_or_default(), core.hard.unwrap_or_default());
     Ok(format!(
         "the deleted policy is back after {:.1} s\n{told}\na pod of its own: {refused}\nResourceQuota jiuzhou-core: {} of {} pods",
         back.as_secs_f32(),

@@ -5,7 +5,7 @@ mod stand;
 mod takeover;
 
 use std::collections::BTreeSet;
-use std::io::{Read as _, Write as _};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -94,13 +94,7 @@ pub(super) async fn apply(
 }
 
 fn read(file: &Path) -> anyhow::Result<Vec<DynamicObject>> {
-    let text = if file == Path::new("-") {
-        let mut text = String::new();
-        std::io::stdin().read_to_string(&mut text)?;
-        text
-    } else {
-        std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?
-    };
+    let text = manifests::text(file)?;
     let one = |document: &str| {
         serde_saphyr::from_str(document)
             .with_context(|| format!("{} holds what is no object", file.display()))

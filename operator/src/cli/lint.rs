@@ -4,7 +4,6 @@ use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Context as _;
 use serde_json::json;
 
 use super::manifests;
@@ -16,8 +15,7 @@ pub fn lint(arguments: &LintArguments) -> anyhow::Result<ExitCode> {
     let files = manifests::files(&arguments.paths)?;
     let mut findings = Vec::new();
     for file in &files {
-        let text = std::fs::read_to_string(file)
-            .with_context(|| format!("cannot read {}", file.display()))?;
+        let text = manifests::text(file)?;
         findings.extend(
             crds::lint(&text)
                 .into_iter()

@@ -144,8 +144,7 @@ fn alter(world: &mut World, change: &Change) -> anyhow::Result<()> {
         world.started = world.now;
     }
     for file in &change.files {
-        let text = std::fs::read_to_string(file)
-            .with_context(|| format!("cannot read {}", file.display()))?;
+        let text = manifests::text(file)?;
         for document in manifests::documents(&text) {
             add(world, document).with_context(|| format!("in {}", file.display()))?;
         }

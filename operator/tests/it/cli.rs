@@ -291,3 +291,25 @@ fn the_help_fits_into_a_hundred_columns() {
         }
     }
 }
+
+#[test]
+fn a_guard_without_a_source_of_its_configuration_is_told_of_both() {
+    let output = jiuzhou(&["guard", "serve"]);
+    let error = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(64), "{error}");
+    assert!(error.contains("--configuration"), "{error}");
+    assert!(error.contains("--control"), "{error}");
+}
+
+#[test]
+fn lint_reads_standard_input() {
+    let bad = std::fs::File::open(examples("bad").join("app-without-zone.yaml")).unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_jiuzhou"))
+        .args(["lint", "-f", "-"])
+        .stdin(bad)
+        .output()
+        .unwrap();
+    let said = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.ends_with("1 file, 1 finding\n"), "{said}");
+}
