@@ -92,7 +92,7 @@ pub(super) fn cause(error: &kube::Error) -> String {
 /// Whether the kind is not there, and not an object of it, which would be named.
 fn is_unserved(status: &Status) -> bool {
     let name = status.details.as_ref().map(|details| details.name.as_str());
-    status.is_not_found() && name.is_none_or(str::is_empty)
+    status.code == 404 && name.is_none_or(str::is_empty)
 }
 
 #[cfg(test)]

@@ -98,7 +98,7 @@ async fn what_nobody_can_answer_says_why_in_the_clients_format() {
     let wanted = [
         ("BrokenRoute", 1.0),
         ("ConnectFailure", 1.0),
-        ("NoEndpoint", 2.0),
+        ("NoEndpoint", 3.0),
         ("NoRoute", 1.0),
     ];
     assert_eq!(

@@ -8,7 +8,7 @@ use kube::core::{ApiResource, GroupVersionKind};
 
 use super::*;
 
-fn entry(manager: &str, operation: &str, subresource: &str, fields: Value) -> ManagedFieldsEntry {
+fn entry(manager: &str, operation: &str, subresource: &str, fields: &Value) -> ManagedFieldsEntry {
     serde_json::from_value(json!({
         "manager": manager, "operation": operation, "subresource": subresource,
         "apiVersion": "jiuzhou.io/v1alpha1", "fieldsType": "FieldsV1", "fieldsV1": fields,
@@ -26,7 +26,7 @@ fn by_kubectl() -> ManagedFieldsEntry {
         "f:metadata": annotations(),
         "f:spec": {".": {}, "f:tier": {}, "f:overrides": {}},
     });
-    entry(CLIENT_SIDE, "Update", "", fields)
+    entry(CLIENT_SIDE, "Update", "", &fields)
 }
 
 fn owned(entries: &[ManagedFieldsEntry], manager: &str) -> Vec<Value> {
@@ -38,12 +38,12 @@ fn owned(entries: &[ManagedFieldsEntry], manager: &str) -> Vec<Value> {
 
 #[test]
 fn fields_of_kubectl_apply_become_ours_but_for_its_own_note() {
-    let status = entry(CLIENT_SIDE, "Update", "status", json!({"f:status": {}}));
+    let status = entry(CLIENT_SIDE, "Update", "status", &json!({"f:status": {}}));
     let edited = entry(
         "kubectl-edit",
         "Update",
         "",
-        json!({"f:spec": {"f:zone": {}}}),
+        &json!({"f:spec": {"f:zone": {}}}),
     );
     let before = [by_kubectl(), status.clone(), edited.clone()];
     let after = taken_over(&before).unwrap();
@@ -73,13 +73,13 @@ fn fields_are_added_to_those_that_were_ours_before() {
         MANAGER,
         "Apply",
         "",
-        json!({"f:spec": {"f:tier": {}, "f:zone": {}, "f:rollout": {"f:soak": {}}}}),
+        &json!({"f:spec": {"f:tier": {}, "f:zone": {}, "f:rollout": {"f:soak": {}}}}),
     );
     let theirs = entry(
         CLIENT_SIDE,
         "Update",
         "",
-        json!({"f:spec": {"f:tier": {}, "f:zone": {"f:x": {}}, "f:rollout": {}, "f:overrides": {}}}),
+        &json!({"f:spec": {"f:tier": {}, "f:zone": {"f:x": {}}, "f:rollout": {}, "f:overrides": {}}}),
     );
     let after = taken_over(&[ours, theirs]).unwrap();
     assert_eq!(after.len(), 1, "kubectl owns nothing any more");
@@ -96,18 +96,18 @@ fn fields_are_added_to_those_that_were_ours_before() {
 #[test]
 fn what_is_of_others_or_of_another_version_stays_as_it_is() {
     let fields = || json!({"f:spec": {"f:tier": {}}});
-    let ours = entry(MANAGER, "Apply", "", fields());
+    let ours = entry(MANAGER, "Apply", "", &fields());
     let mut other = by_kubectl();
     other.api_version = Some("jiuzhou.io/v1".to_owned());
     for stays in [
-        entry("kubectl", "Apply", "", fields()),
-        entry("kubectl-edit", "Update", "", fields()),
-        entry(CLIENT_SIDE, "Update", "status", fields()),
+        entry("kubectl", "Apply", "", &fields()),
+        entry("kubectl-edit", "Update", "", &fields()),
+        entry(CLIENT_SIDE, "Update", "status", &fields()),
         entry(
             CLIENT_SIDE,
             "Update",
             "",
-            json!({"f:metadata": {"f:annotations": {
+            &json!({"f:metadata": {"f:annotations": {
                 "f:kubectl.kubernetes.io/last-applied-configuration": {}}}}),
         ),
         other,
