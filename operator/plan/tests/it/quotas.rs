@@ -359,7 +359,7 @@ fn a_change_that_asks_for_more_waits_while_what_ran_before_runs_on() {
         &province,
         "web",
         Reason::QuotaExceeded,
-        "What ran before runs on: 10 more cpu",
+        "What ran before runs on: for the change Quota tax.hangzhou (15 granted) lacks 10 of cpu",
     );
     province.set_quota(ROOT, "tax", "hangzhou", &cpu("20"));
     province.settle();
@@ -413,7 +413,12 @@ fn services_storage_and_declared_requests_are_counted_too() {
     assert_eq!(province.placed("api"), []);
     waits(&province, "api", Reason::QuotaExceeded, "services");
     assert_eq!(replicas(&province, "disk"), 1);
-    waits(&province, "tape", Reason::QuotaExceeded, "6Gi more storage");
+    waits(
+        &province,
+        "tape",
+        Reason::QuotaExceeded,
+        "lacks 6Gi of storage",
+    );
 }
 
 #[test]
