@@ -93,6 +93,12 @@ pub(crate) async fn patch(client: &Client, object: &Value, change: &Value) -> An
     call(client, Method::PATCH, &path(object, true), Some(change)).await
 }
 
+/// Asks whether a merge patch would be taken; nothing is kept.
+pub(crate) async fn try_patch(client: &Client, object: &Value, change: &Value) -> Answer {
+    let path = format!("{}?dryRun=All", path(object, true));
+    call(client, Method::PATCH, &path, Some(change)).await
+}
+
 /// A merge patch of an existing object's status.
 pub(crate) async fn patch_status(client: &Client, object: &Value, change: &Value) -> Answer {
     let path = format!("{}/status", path(object, true));

@@ -108,6 +108,15 @@ pub struct Partly {
     pub has_more: bool,
 }
 
+impl Report {
+    /// The revision that its guard serves by, if only on some ports.
+    pub fn serves(&self) -> Option<&str> {
+        let partly = self.partly.as_ref().map(|partly| &partly.revision);
+        let revision = partly.unwrap_or(&self.revision).as_str();
+        (!revision.is_empty()).then_some(revision)
+    }
+}
+
 impl Partly {
     /// What is said of these ports, which stand in their order.
     pub fn new(revision: String, closed: Vec<Opening>) -> Self {

@@ -150,9 +150,7 @@ pub enum ApplyError {
         source: PrepareError,
     },
     /// A fault of ours, or the process ends.
-    #[error(
-        "configuration {revision} was not made ready to the end; the one before it stays in force"
-    )]
+    #[error("{} was not made ready to the end; the one before it stays in force", named(.revision))]
     Unprepared {
         /// Which one.
         revision: String,

@@ -2,6 +2,7 @@
 
 mod protection;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -112,11 +113,16 @@ fn lint_finds_nothing_in_the_good_examples_and_something_in_each_bad_one() {
     let good = examples("good");
     let output = jiuzhou(&["lint", "-f", good.to_str().unwrap()]);
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stdout));
-    for entry in std::fs::read_dir(examples("bad")).unwrap() {
-        let file = entry.unwrap().path();
-        let output = jiuzhou(&["lint", "-f", file.to_str().unwrap()]);
-        assert_eq!(output.status.code(), Some(1), "{}", file.display());
-    }
+    let bad = examples("bad");
+    let output = jiuzhou(&["lint", "-o", "json", "-f", bad.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(1));
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let file = |finding: &serde_json::Value| PathBuf::from(finding["file"].as_str().unwrap());
+    let findings = report["findings"].as_array().unwrap();
+    let found: BTreeSet<PathBuf> = findings.iter().map(file).collect();
+    let all = std::fs::read_dir(&bad).unwrap();
+    let all: BTreeSet<PathBuf> = all.map(|entry| entry.unwrap().path()).collect();
+    assert_eq!(found, all);
 }
 
 #[test]

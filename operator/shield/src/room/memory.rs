@@ -15,6 +15,12 @@ const WAYS: usize = 8;
 /// Ways for each person who may be in: see [`WAYS`].
 const WAYS_EACH: u64 = 4;
 
+/// So many people in a set, on average, are as many as there should be: see [`WAYS_EACH`].
+const PEOPLE_EACH: usize = WAYS / 4;
+
+/// What a memory begins with: half a page. A room that few visit takes no more, whatever it may hold.
+const SETS_LEAST: usize = 16;
+
 /// The smallest memory: what a browser's burst needs, which is over in a second, of the people whom a
 /// busy guard counts in it. 64 kB.
 pub(super) const SLOTS_MIN: u64 = 4096;
@@ -28,7 +34,10 @@ const SLOTS_MAX: u64 = 131_072;
 pub(super) struct Memory {
     /// Nobody outside can choose places that meet in one part.
     key: KeySeed,
-    sets: Box<[[Slot; WAYS]]>,
+    /// None before somebody is counted, and twice as many whenever they are full.
+    sets: Vec<[Slot; WAYS]>,
+    sets_max: usize,
+    used: usize,
 }
 
 /// One place; free ones were seen in 1970.
@@ -56,10 +65,11 @@ pub(super) fn slots(people: u64) -> u64 {
 impl Memory {
     pub(super) fn new(slots: u64, key: KeySeed) -> Self {
         let slots = usize::try_from(slots).unwrap_or(WAYS);
-        let sets = vec![[Slot::default(); WAYS]; (slots / WAYS).max(1)];
         Self {
             key,
-            sets: sets.into(),
+            sets: Vec::new(),
+            sets_max: (slots / WAYS).max(1),
+            used: 0,
         }
     }
 
@@ -79,13 +89,35 @@ impl Memory {
     /// Somebody is counted. If there is no room, who was counted longest ago is forgotten.
     pub(super) fn note(&mut self, place: Place, wall: Wall) {
         let print = self.print(place);
-        let index = self.index(print);
+        self.grow();
+        self.put(Slot { print, seen: wall });
+    }
+
+    fn put(&mut self, new: Slot) {
+        let index = self.index(new.print);
         let Some(set) = self.sets.get_mut(index) else {
             return;
         };
-        let oldest = |slot: &&mut Slot| (slot.print != print, slot.seen);
+        let oldest = |slot: &&mut Slot| (slot.print != new.print, slot.seen);
         if let Some(slot) = set.iter_mut().min_by_key(oldest) {
-            *slot = Slot { print, seen: wall };
+            self.used += usize::from(slot.seen == Wall::default());
+            *slot = new;
+        }
+    }
+
+    /// Makes room for one more, as long as there may be more.
+    fn grow(&mut self) {
+        let now = self.sets.len();
+        if now >= self.sets_max || self.used < now * PEOPLE_EACH {
+            return;
+        }
+        let more = (2 * now).max(SETS_LEAST).min(self.sets_max);
+        let kept = std::mem::replace(&mut self.sets, vec![[Slot::default(); WAYS]; more]);
+        self.used = 0;
+        for slot in kept.into_iter().flatten() {
+            if slot.seen != Wall::default() {
+                self.put(slot);
+            }
         }
     }
 
@@ -147,6 +179,18 @@ mod tests {
         let (one, other) = (Memory::new(1, secret(1)), Memory::new(1, secret(2)));
         assert_ne!(one.print(place(1)), other.print(place(1)));
         assert_ne!(one.print(place(1)), one.print(place(2)));
+    }
+
+    #[test]
+    fn a_memory_takes_as_much_as_there_are_people() {
+        let mut memory = Memory::new(SLOTS_MAX, secret(1));
+        assert_eq!(memory.sets.capacity(), 0, "nobody came yet");
+        for serial in 0..100 {
+            memory.note(place(serial), Wall::from_millis(u64::from(serial) + 1));
+            memory.note(place(serial), Wall::from_millis(u64::from(serial) + 1));
+        }
+        assert_eq!((memory.used, memory.sets.len()), (100, 64));
+        assert!((0..100).all(|serial| memory.seen(place(serial)).is_some()));
     }
 
     #[test]

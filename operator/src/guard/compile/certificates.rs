@@ -11,6 +11,10 @@ use super::super::config::Certificate;
 /// The type of Secrets that hold certificates.
 const TLS: &str = "kubernetes.io/tls";
 
+/// Bytes of a chain: some twenty certificates. All of the configuration has a bound, and whoever may write a Secret
+/// shall not take the room of others.
+const CHAIN_MAX: usize = 32 << 10;
+
 /// Takes the certificate out of a Secret, if TLS could be served with it; else says what is wrong.
 pub(super) fn take(secret: &Secret) -> Result<Certificate, String> {
     if secret.type_.as_deref() != Some(TLS) {
@@ -18,6 +22,14 @@ pub(super) fn take(secret: &Secret) -> Result<Certificate, String> {
     }
     let chain = text(secret, "tls.crt")?;
     let key = text(secret, "tls.key")?;
+    for (field, text) in [("tls.crt", &chain), ("tls.key", &key)] {
+        let bytes = text.len();
+        if bytes > CHAIN_MAX {
+            return Err(format!(
+                "has {bytes} bytes in data[{field}], {CHAIN_MAX} are allowed; leave out what is not of the chain"
+            ));
+        }
+    }
     let certificates: Vec<CertificateDer<'static>> =
         CertificateDer::pem_slice_iter(chain.as_bytes())
             .collect::<Result<_, _>>()

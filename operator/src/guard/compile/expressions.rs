@@ -16,9 +16,16 @@ const ROUTE_MAX: usize = 4 << 20;
 /// top, at most 256 MiB per thread, if each is asked in hostile ways.
 const NAMESPACE_MAX: usize = 16 << 20;
 
+/// Bytes of all namespaces' expressions, compiled: half of what guards take, which measure in steps of up to
+/// twice as much. Sixteen namespaces with as many as they may have.
+const ALL_MAX: usize = 256 << 20;
+
 /// The expressions of all namespaces.
 #[derive(Default)]
-pub(super) struct Expressions(BTreeMap<String, Spent>);
+pub(super) struct Expressions {
+    namespaces: BTreeMap<String, Spent>,
+    bytes: usize,
+}
 
 /// Expressions, and how large they are together.
 #[derive(Default)]
@@ -29,6 +36,7 @@ struct Spent {
 
 /// What is left for one route.
 pub(super) struct Allowance<'a> {
+    all: &'a mut usize,
     namespace: &'a mut Spent,
     route: Spent,
 }
@@ -37,7 +45,8 @@ impl Expressions {
     /// For the next route of a namespace.
     pub(super) fn of(&mut self, namespace: &str) -> Allowance<'_> {
         Allowance {
-            namespace: self.0.entry(namespace.to_owned()).or_default(),
+            all: &mut self.bytes,
+            namespace: self.namespaces.entry(namespace.to_owned()).or_default(),
             route: Spent::default(),
         }
     }
@@ -67,6 +76,7 @@ impl Allowance<'_> {
         };
         if self.namespace.known.insert(pattern.to_owned()) {
             self.namespace.bytes += size;
+            *self.all += size;
         }
         self.route.known.insert(pattern.to_owned());
         self.route.bytes += size;
@@ -84,6 +94,9 @@ impl Allowance<'_> {
                 NAMESPACE_MAX,
                 field,
             ));
+        }
+        if is_new && self.all.saturating_add(size) > ALL_MAX {
+            return Err(beyond("all HTTPRoutes of the cluster", ALL_MAX, field));
         }
         Ok(())
     }
@@ -160,6 +173,21 @@ mod tests {
         );
         take(&mut all.of("greedy"), "/0/0").unwrap();
         take(&mut all.of("modest"), "/one-more").unwrap();
+    }
+
+    #[test]
+    fn all_namespaces_together_have_no_more_than_guards_take() {
+        let mut all = Expressions {
+            bytes: ALL_MAX - SMALL,
+            ..Expressions::default()
+        };
+        take(&mut all.of("a"), "/last").unwrap();
+        let refused = take(&mut all.of("b"), "/one-more").unwrap_err();
+        assert!(
+            refused.contains("of the cluster may take 256 MiB"),
+            "{refused}"
+        );
+        take(&mut all.of("a"), "/last").unwrap();
     }
 
     #[test]

@@ -141,28 +141,33 @@ impl Desk {
     }
 
     fn offer_within(&self, configuration: &Configuration, most: usize) -> Result<(), Withheld> {
-        self.with(|state| {
+        let is_newest = self.with(|state| {
             let newest = state.newest.as_ref();
-            if newest.is_some_and(|newest| newest.revision == configuration.revision) {
-                return Ok(());
-            }
-            let offer = Offer {
-                revision: configuration.revision.clone(),
-                document: serde_json::to_vec(configuration)?.into(),
-            };
-            let bytes = offer.document.len();
-            if bytes > most {
-                return Err(Withheld::TooLong { bytes });
-            }
+            newest.is_some_and(|newest| newest.revision == configuration.revision)
+        });
+        if is_newest {
+            return Ok(());
+        }
+        // Not under the lock, which every guard needs meanwhile.
+        let offer = Offer {
+            revision: configuration.revision.clone(),
+            document: serde_json::to_vec(configuration)?.into(),
+        };
+        let bytes = offer.document.len();
+        if bytes > most {
+            return Err(Withheld::TooLong { bytes });
+        }
+        self.with(|state| {
             tracing::info!(revision = offer.revision, bytes, "configuration handed out");
             state.limits = limits(configuration, self.sharing);
             state.rooms = rooms::shared(configuration);
             if let Some(term) = &mut state.term {
                 term.rooms.configure(state.rooms.clone());
+                term.rooms.offered(offer.revision.clone());
             }
             state.before = state.newest.replace(offer);
-            Ok(())
-        })
+        });
+        Ok(())
     }
 
     /// Begins, goes on with or ends a term.
@@ -177,11 +182,15 @@ impl Desk {
                 state.term = leadership.map(|leadership| {
                     let mut ledger = Ledger::new(self.sharing.replicas, self.began.elapsed());
                     ledger.stand(state.standing.clone());
+                    let mut rooms = Rooms::new(state.rooms.clone());
+                    if let Some(newest) = &state.newest {
+                        rooms.offered(newest.revision.clone());
+                    }
                     Term {
                         leadership,
                         began: Instant::now(),
                         ledger,
-                        rooms: Rooms::new(state.rooms.clone()),
+                        rooms,
                         guards: BTreeMap::new(),
                     }
                 });

@@ -134,7 +134,7 @@ impl Ledger {
         let mut shares: ByRule<Share> = BTreeMap::new();
         for (limit, column) in limits.iter().zip(&mut self.columns) {
             // Of what it does not tell, a guard that serves has what it has of limits that are not named.
-            if !report.revision.is_empty() && said(report, limit).is_none() {
+            if report.serves().is_some() && said(report, limit).is_none() {
                 continue;
             }
             let share = column.decide(limit, slot, &round);
@@ -179,7 +179,7 @@ impl Ledger {
                     part.flow(came, passed);
                     said.share
                 }
-                None if report.revision.is_empty() => Share::NONE,
+                None if report.serves().is_none() => Share::NONE,
                 None if limit.is_keyed => Share::WHOLE,
                 None => member.fallback,
             };

@@ -30,6 +30,8 @@ pub(super) type Settings = BTreeMap<String, RoomSettings>;
 #[derive(Debug)]
 pub(super) struct Rooms {
     coordinator: Coordinator,
+    /// What guards are to serve by, once it is known.
+    newest: Option<String>,
     is_empty: bool,
     /// What was said last, and in which step.
     words: RoomWords,
@@ -68,6 +70,7 @@ impl Rooms {
         let mut rooms = Self {
             coordinator: Coordinator::new(),
             is_empty: true,
+            newest: None,
             words: RoomWords::default(),
             step: 0,
             stepped: None,
@@ -85,13 +88,21 @@ impl Rooms {
         self.coordinator.configure(wanted);
     }
 
+    /// Guards are to serve by this now.
+    pub(super) fn offered(&mut self, revision: String) {
+        self.newest = Some(revision);
+    }
+
     /// Hears a report, and says what its guard is to be told: nothing where no word counts its last reports
     /// yet.
     pub(super) fn exchange(&mut self, report: Report, wall: Wall, now: Time) -> RoomWords {
+        let serves = report.serves();
+        // One that serves by an older configuration does not know of all rooms yet, and begins by their words.
+        let is_up_to_date = serves
+            .is_some_and(|serves| self.newest.as_deref().is_none_or(|newest| newest == serves));
         let Report {
             guard,
             session,
-            revision,
             rooms: told,
             ..
         } = report;
@@ -109,7 +120,7 @@ impl Rooms {
         }
         if member.counts_from.is_none() {
             member.counts_from = Some(next);
-            member.told = (!revision.is_empty()).then(|| told.0.keys().cloned().collect());
+            member.told = is_up_to_date.then(|| told.0.keys().cloned().collect());
         }
         if let Err(unsound) = self.coordinator.hear(&guard, told, now) {
             self.complain(&unsound);

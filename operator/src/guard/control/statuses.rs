@@ -119,7 +119,7 @@ impl Failing {
 
 /// Whether the API server says that it will never take this, unlike one that is away or has much to do.
 fn is_refused(error: &kube::Error) -> bool {
-    matches!(error, kube::Error::Api(status) if matches!(status.code, 400..=428 | 430..=499))
+    matches!(error, kube::Error::Api(status) if matches!(status.code, 400 | 413 | 422))
 }
 
 /// Writes until the sender of decisions is gone.

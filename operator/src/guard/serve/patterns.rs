@@ -11,8 +11,8 @@ use regex::{Regex, RegexBuilder};
 use super::prepare::PrepareError;
 use crate::guard::compile::whole_pattern;
 
-/// Bytes that all expressions may take: 32,768 ordinary ones, or 512 of the largest. Guard control accepts far
-/// fewer of each namespace; this is for what it overlooks, since a guard that is out of memory serves nobody.
+/// Bytes that all expressions may take: 32,768 ordinary ones, or 512 of the largest. Guard control accepts half
+/// of it, in finer steps; this is for files, and for what it overlooks: a guard out of memory serves nobody.
 pub(super) const PATTERNS_BYTES_MAX: usize = 512 << 20;
 
 /// What an expression may take, in bytes: the library tells only whether one stays below a bound. Ordinary ones

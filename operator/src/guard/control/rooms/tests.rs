@@ -294,6 +294,27 @@ fn a_guard_that_serves_hears_no_word_of_a_room_that_it_could_not_tell_of() {
 }
 
 #[test]
+fn a_guard_that_serves_by_an_older_configuration_hears_words_of_rooms_that_are_new_to_it() {
+    for (newest, hears) in [("r1", false), ("r2", true)] {
+        let mut fleet = Fleet::of(2, 100);
+        fleet.leader.offered(newest.into());
+        let mut has_heard = false;
+        for _ in 0..4 * BEAT_MILLIS {
+            fleet.millis += 1;
+            let report = Report {
+                session: 7,
+                revision: "r1".into(),
+                rooms: RoomSummaries::default(),
+                ..fleet.report(1)
+            };
+            let (wall, now) = (fleet.wall(), fleet.now());
+            has_heard |= !fleet.leader.exchange(report, wall, now).is_empty();
+        }
+        assert_eq!(has_heard, hears, "r1 of {newest}");
+    }
+}
+
+#[test]
 fn a_guard_that_begins_anew_is_one_guard_before_it_tells_of_its_rooms() {
     let mut fleet = Fleet::of(2, 100);
     fleet.guards[1].session = 2;

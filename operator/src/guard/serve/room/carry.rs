@@ -173,7 +173,8 @@ fn keep_private(headers: &mut HeaderMap) {
         .map(str::trim)
         .filter(|directive| !directive.is_empty() && !is_for_caches_of_many(directive))
         .collect();
-    kept.push(PRIVATE);
+    // First: what is left of a list in quotes, cut at its commas, could take in what follows.
+    kept.insert(0, PRIVATE);
     if let Ok(value) = HeaderValue::from_str(&kept.join(", ")) {
         headers.insert(CACHE_CONTROL, value);
     }
@@ -249,10 +250,10 @@ mod tests {
     fn an_answer_with_a_ticket_is_private_whatever_the_endpoint_says() {
         let cases: [(&[&str], &str); 6] = [
             (&[], "private"),
-            (&["public, max-age=60"], "max-age=60, private"),
-            (&["max-age=0", "S-MaxAge=60,Public"], "max-age=0, private"),
-            (&["no-store"], "no-store, private"),
-            (&["private=\"set-cookie\", no-cache"], "no-cache, private"),
+            (&["public, max-age=60"], "private, max-age=60"),
+            (&["max-age=0", "S-MaxAge=60,Public"], "private, max-age=0"),
+            (&["no-store"], "private, no-store"),
+            (&["private=\"set-cookie\", no-cache"], "private, no-cache"),
             (&["private"], "private"),
         ];
         let carrier = Carrier::new(RoomId(1));
