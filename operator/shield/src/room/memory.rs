@@ -21,7 +21,7 @@ const PEOPLE_EACH: usize = WAYS / 4;
 /// What a memory begins with: half a page. A room that few visit takes no more, whatever it may hold.
 const SETS_LEAST: usize = 16;
 
-/// The smallest memory: what a browser's burst needs, which is over in a second, of the people whom a
+/// What the smallest memory grows to: what a browser's burst needs, which is over in a second, of the people whom a
 /// busy guard counts in it. 64 kB.
 pub(super) const SLOTS_MIN: u64 = 4096;
 
