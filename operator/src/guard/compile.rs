@@ -49,6 +49,9 @@ use serde::Serialize;
 
 pub use self::closed::ClosedPorts;
 pub use self::name::ObjectName;
+#[cfg(test)]
+pub(super) use self::patterns::SMALL as SMALL_PATTERN;
+pub(super) use self::patterns::size as pattern_size;
 pub use self::patterns::whole as whole_pattern;
 pub use self::policies::{
     Asked, Effective, InForce, LayerInForce, Missing, Origin, PolicySaid, RouteRuleInForce,

@@ -238,7 +238,7 @@ pub fn written(mut message: impl Message) -> Result<(Vec<u8>, bool), serde_json:
     for (name, room) in message.rooms() {
         // With quotes, a colon and a comma.
         let bytes = serde_json::to_vec(room)?.len() + name.len() + 4;
-        rooms.insert(name.clone(), bytes);
+        rooms.insert(name.as_str(), bytes);
     }
     let of_rooms: usize = rooms.values().sum();
     let others = document.len().saturating_sub(of_rooms);
@@ -248,17 +248,17 @@ pub fn written(mut message: impl Message) -> Result<(Vec<u8>, bool), serde_json:
 }
 
 /// The most that policies' limits can take in a message.
-fn lengths<T>(policies: &ByRule<T>) -> BTreeMap<String, usize> {
-    let length = |(name, rules): (&String, &BTreeMap<String, T>)| {
+fn lengths<T>(policies: &ByRule<T>) -> BTreeMap<&str, usize> {
+    let lengths = policies.iter().map(|(name, rules)| {
         let rules = rules.keys().map(|rule| rule.len() + LIMIT_BYTES);
         let rules: usize = rules.sum();
-        (name.clone(), name.len() + POLICY_BYTES + rules)
-    };
-    policies.iter().map(length).collect()
+        (name.as_str(), name.len() + POLICY_BYTES + rules)
+    });
+    lengths.collect()
 }
 
 /// Which of these, with their lengths, to leave out so that the others have at most so many bytes.
-fn too_much(lengths: &BTreeMap<String, usize>, most: usize) -> BTreeSet<String> {
+fn too_much(lengths: &BTreeMap<&str, usize>, most: usize) -> BTreeSet<String> {
     let mut total: usize = lengths.values().sum();
     let mut left_out = BTreeSet::new();
     if total <= most {
@@ -270,7 +270,7 @@ fn too_much(lengths: &BTreeMap<String, usize>, most: usize) -> BTreeSet<String> 
         namespaces
             .entry(namespace)
             .or_default()
-            .push((*bytes, name.as_str()));
+            .push((*bytes, *name));
     }
     let mut heap = BinaryHeap::new();
     for mut items in namespaces.into_values() {

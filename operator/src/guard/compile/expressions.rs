@@ -16,8 +16,7 @@ const ROUTE_MAX: usize = 4 << 20;
 /// top, at most 256 MiB per thread, if each is asked in hostile ways.
 const NAMESPACE_MAX: usize = 16 << 20;
 
-/// Bytes of all namespaces' expressions, compiled: half of what guards take, which measure in steps of up to
-/// twice as much. Sixteen namespaces with as many as they may have.
+/// Bytes of all namespaces' expressions, compiled: half of what guards take. Sixteen namespaces with as many as they may have.
 const ALL_MAX: usize = 256 << 20;
 
 /// The expressions of all namespaces.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use http::{HeaderName, HeaderValue};
+use http::HeaderValue;
 
 use super::super::config::{
     Filter, HeaderChange, Match, PathChange, PathMatch, Redirect, Rewrite, url,
@@ -11,6 +11,7 @@ use super::super::gateway::{
     HeaderModifier, PathModifier, RequestRedirect, RouteFilter, UrlRewrite,
 };
 use super::conditions::Refusal;
+use super::matches::header_name;
 use crate::guard::own_headers::is_framing;
 
 /// The status where a route gives none.
@@ -153,16 +154,6 @@ fn set_name(name: &str, field: &str) -> Result<String, Refusal> {
         )));
     }
     Ok(name.as_str().to_owned())
-}
-
-/// Which writes itself in small letters.
-fn header_name(name: &str, field: &str) -> Result<HeaderName, Refusal> {
-    match HeaderName::from_bytes(name.as_bytes()) {
-        Ok(name) => Ok(name),
-        Err(_) => Err(unsupported(format!(
-            "{field}: {name:?} is no name of a header; use letters, digits and dashes"
-        ))),
-    }
 }
 
 fn redirect(change: &RequestRedirect, matches: &[Match], field: &str) -> Result<Redirect, Refusal> {

@@ -128,7 +128,10 @@ fn values(
     let mut read = Vec::with_capacity(values.len());
     for (number, one) in values.iter().enumerate() {
         let name = match names {
-            Names::AnyCase => header_name(&one.name, &format!("{field}[{number}].name"))?,
+            Names::AnyCase => {
+                let name = header_name(&one.name, &format!("{field}[{number}].name"))?;
+                name.as_str().to_owned()
+            }
             Names::AsWritten => one.name.clone(),
         };
         // Of equal names the API takes the first and ignores the others.
@@ -152,16 +155,15 @@ fn values(
     Ok(read)
 }
 
-/// In lower case. Checked as what serves does: a name that no header can have would make it refuse the whole
-/// document.
-fn header_name(name: &str, field: &str) -> Result<String, Refusal> {
-    match HeaderName::from_bytes(name.as_bytes()) {
-        Ok(name) => Ok(name.as_str().to_owned()),
-        Err(_) => Err(unsupported(format!(
+/// Which writes itself in lower case. Checked as what serves does: a name that no header can have would make it
+/// refuse the whole document.
+pub(super) fn header_name(name: &str, field: &str) -> Result<HeaderName, Refusal> {
+    HeaderName::from_bytes(name.as_bytes()).map_err(|_| {
+        unsupported(format!(
             "{field}: {} is not the name of a header; use letters, digits and !#$%&'*+-.^_`|~",
             quoted(name)
-        ))),
-    }
+        ))
+    })
 }
 
 fn unsupported(message: String) -> Refusal {

@@ -27,7 +27,7 @@ const SIZES: [usize; 7] = [
 ];
 
 /// What every expression counts at least.
-pub(super) const SMALL: usize = 16 << 10;
+pub(in crate::guard) const SMALL: usize = 16 << 10;
 
 /// Expressions whose size is remembered, by their digest: those of 64 namespaces that have as many as they may,
 /// in 4 MiB. Beyond, all are measured again.
@@ -45,7 +45,7 @@ pub fn whole(pattern: &str) -> Result<regex::Regex, regex::Error> {
 }
 
 /// How large an expression is when it is compiled, rounded up; none if it cannot be used.
-pub(super) fn size(pattern: &str) -> Option<usize> {
+pub(in crate::guard) fn size(pattern: &str) -> Option<usize> {
     let digest: [u8; 32] = Sha256::digest(pattern.as_bytes()).into();
     let known = measured(|measured| measured.get(&digest).copied());
     known.unwrap_or_else(|| {

@@ -111,10 +111,9 @@ struct Guard {
 impl Guard {
     fn hear(report: &Report) -> Self {
         let partly = report.partly.clone().map(Partly::bounded);
-        let revision = partly.as_ref().map(|partly| &partly.revision);
         Self {
             heard: Instant::now(),
-            revision: revision.unwrap_or(&report.revision).clone(),
+            revision: report.serves().unwrap_or_default().to_owned(),
             partly,
             refused: report.refused.clone(),
             is_ready: report.ready,

@@ -144,7 +144,7 @@ impl Desk {
 
     /// A name for the value of a claim by which nobody finds it out. Whole numbers are the same as their text;
     /// others, and those beyond 64 bits, are read as the nearest that a float can be, which is one for many
-    /// citizens.
+    /// citizens, and so they are no key.
     fn pseudonym(&self, name: &str, value: &Value) -> Option<[u8; PSEUDONYM]> {
         let text = match value {
             Value::String(text) if !text.is_empty() => Cow::Borrowed(text.as_str()),

@@ -6,18 +6,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use regex::{Regex, RegexBuilder};
+use regex::Regex;
 
 use super::prepare::PrepareError;
-use crate::guard::compile::whole_pattern;
+use crate::guard::compile::{pattern_size, whole_pattern};
 
 /// Bytes that all expressions may take: 32,768 ordinary ones, or 512 of the largest. Guard control accepts half
-/// of it, in finer steps; this is for files, and for what it overlooks: a guard out of memory serves nobody.
+/// of it, by the same measure; this is for files, and for what it overlooks: a guard out of memory serves nobody.
 pub(super) const PATTERNS_BYTES_MAX: usize = 512 << 20;
-
-/// What an expression may take, in bytes: the library tells only whether one stays below a bound. Ordinary ones
-/// stay below the first, and none is compiled that does not stay below the last.
-const SIZES: [usize; 4] = [16 << 10, 64 << 10, 256 << 10, 1 << 20];
 
 /// One expression. A clone of a [`Regex`] itself would have its own memory for searches; here all share one.
 pub(super) type Pattern = Arc<Regex>;
@@ -87,25 +83,16 @@ impl Known {
         })?;
         Ok(Self {
             pattern: Arc::new(pattern),
-            bytes: size(expression),
+            // One that was compiled has a size.
+            bytes: pattern_size(expression).unwrap_or(PATTERNS_BYTES_MAX),
         })
     }
-}
-
-/// The smallest of [`SIZES`] that an expression stays below; too small ones are given up early.
-fn size(expression: &str) -> usize {
-    let [small, middle, large, most] = SIZES;
-    let fits = |bytes: &usize| {
-        let mut builder = RegexBuilder::new(expression);
-        builder.size_limit(*bytes).build().is_ok()
-    };
-    let smaller = [small, middle, large].into_iter().find(fits);
-    smaller.unwrap_or(most)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::guard::compile::SMALL_PATTERN;
 
     #[test]
     fn an_expression_is_compiled_once_and_taken_over_by_the_next_configuration() {
@@ -124,9 +111,8 @@ mod tests {
 
     #[test]
     fn expressions_that_take_too_much_together_are_refused_and_repeated_ones_count_once() {
-        let [small, ..] = SIZES;
         let nothing = Patterns::default();
-        let mut compiling = nothing.within(2 * small);
+        let mut compiling = nothing.within(2 * SMALL_PATTERN);
         for _ in 0..10 {
             compiling.get("/a[0-9]+").unwrap();
         }
@@ -135,7 +121,7 @@ mod tests {
         assert!(matches!(error, PrepareError::Patterns), "{error}");
         assert!(error.to_string().contains("512 MiB"), "{error}");
         assert!(compiling.get("/a[0-9]+").is_ok(), "it is there already");
-        let large = nothing.within(4 * small).get("(a{100}){100}");
+        let large = nothing.within(4 * SMALL_PATTERN).get("(a{100}){100}");
         assert!(matches!(large, Err(PrepareError::Patterns)));
     }
 }
