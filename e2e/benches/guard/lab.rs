@@ -89,8 +89,8 @@ impl Wire {
 }
 
 impl Lab {
-    /// Builds the guard and looks for an Envoy.
-    pub(super) fn open(envoy: Option<&Path>, lag: Duration) -> Result<Self> {
+    /// Builds the guard, if there is none, and looks for an Envoy.
+    pub(super) fn open(guard: Option<&Path>, envoy: Option<&Path>, lag: Duration) -> Result<Self> {
         let target = Path::new(env!("CARGO_TARGET_TMPDIR"));
         let dir = target.join("guard");
         if dir.exists() {
@@ -102,7 +102,12 @@ impl Lab {
             say(&format!("there is no Envoy: {error:#}"));
         }
         Ok(Self {
-            jiuzhou: jiuzhou()?,
+            jiuzhou: match guard {
+                Some(file) => {
+                    fs::canonicalize(file).with_context(|| format!("find {}", file.display()))?
+                }
+                None => jiuzhou()?,
+            },
             certificates: Certificates::create(&dir)?,
             started: Cell::new(0),
             lag,
@@ -120,9 +125,21 @@ impl Lab {
         }
     }
 
-    /// Starts a guard with so many threads; `document` gets the port.
+    /// Starts a guard with so many threads; `document` gets the port. It logs no requests, as the
+    /// other side does not either.
     pub(super) async fn guard(
         &self,
+        threads: usize,
+        wire: Wire,
+        document: impl FnOnce(u16) -> Document,
+    ) -> Result<Proxy> {
+        self.guard_logging("off", threads, wire, document).await
+    }
+
+    /// The same, with an access log.
+    pub(super) async fn guard_logging(
+        &self,
+        log: &str,
         threads: usize,
         wire: Wire,
         document: impl FnOnce(u16) -> Document,
@@ -147,6 +164,7 @@ impl Lab {
             .flag("metrics-address", format!("127.0.0.1:{}", health.number()))
             .flag("drain-delay", "1s")
             .flag("drain-timeout", "5s")
+            .flag("access-log", log)
             .env("TOKIO_WORKER_THREADS", threads.to_string());
         self.start(program, configuration, vec![port, health]).await
     }
