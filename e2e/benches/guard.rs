@@ -39,7 +39,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::{Parser, Subcommand, ValueEnum};
 use e2e::measure::say;
 
@@ -159,6 +159,11 @@ fn main() -> ExitCode {
 
 /// Measures one figure after the other, and says how many were not.
 async fn bench(args: &Args) -> Result<usize> {
+    let trains = args.only.contains(&Figure::Train);
+    ensure!(
+        !trains || args.jiuzhou.is_some(),
+        "--only train needs the binary that counts: name it by --jiuzhou"
+    );
     let lab = Lab::open(
         args.jiuzhou.as_deref(),
         args.envoy.as_deref(),

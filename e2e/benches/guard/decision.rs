@@ -29,7 +29,7 @@ const BATCHES: usize = 2_000;
 const P99_MAX_NANOS: f64 = 1_000.0;
 /// Citizens and venues.
 const KEYS: usize = 1_000;
-/// More in a second than all threads decide, and the most that a limit may be.
+/// More in a second than two threads decide, and the most that a limit may be.
 const PLENTY: u32 = 10_000_000;
 /// Decisions between two counts of instructions.
 const COUNTED: usize = 1_000_000;

@@ -1,7 +1,7 @@
 //! Processes to measure, and the load on them.
 
 use std::{
-    cell::Cell,
+    cell::{Cell, OnceCell},
     fs,
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
@@ -41,6 +41,13 @@ pub(super) const LAG_MILLIS: u64 = 20;
 /// Runs that are made before a figure is given up.
 const TRIES: u32 = 4;
 
+/// Whether a guard writes down every request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum AccessLog {
+    Off,
+    Stdout,
+}
+
 /// How citizens speak to the proxy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Wire {
@@ -55,7 +62,10 @@ pub(super) struct Lab {
     dir: PathBuf,
     supervisor: Supervisor,
     jiuzhou: PathBuf,
-    envoy: Result<Envoy>,
+    /// Where somebody says that there is one.
+    envoy_file: Option<PathBuf>,
+    /// Looked for, and installed, when it is first needed.
+    envoy: OnceCell<Result<Envoy>>,
     certificates: Certificates,
     started: Cell<u32>,
     lag: Duration,
@@ -89,7 +99,7 @@ impl Wire {
 }
 
 impl Lab {
-    /// Builds the guard, if there is none, and looks for an Envoy.
+    /// Builds the guard, if there is none.
     pub(super) fn open(guard: Option<&Path>, envoy: Option<&Path>, lag: Duration) -> Result<Self> {
         let target = Path::new(env!("CARGO_TARGET_TMPDIR"));
         let dir = target.join("guard");
@@ -97,10 +107,6 @@ impl Lab {
             fs::remove_dir_all(&dir).with_context(|| format!("empty {}", dir.display()))?;
         }
         let supervisor = Supervisor::start(Path::new(env!("CARGO_BIN_EXE_sandbox")), &dir)?;
-        let envoy = Envoy::find(envoy, target);
-        if let Err(error) = &envoy {
-            say(&format!("there is no Envoy: {error:#}"));
-        }
         Ok(Self {
             jiuzhou: match guard {
                 Some(file) => {
@@ -112,17 +118,28 @@ impl Lab {
             started: Cell::new(0),
             lag,
             supervisor,
-            envoy,
+            envoy_file: envoy.map(Path::to_owned),
+            envoy: OnceCell::new(),
             dir,
         })
     }
 
+    fn found_envoy(&self) -> Result<&Envoy> {
+        let find = || {
+            Envoy::find(
+                self.envoy_file.as_deref(),
+                Path::new(env!("CARGO_TARGET_TMPDIR")),
+            )
+        };
+        let found = self.envoy.get_or_init(find);
+        found
+            .as_ref()
+            .map_err(|error| anyhow!("it needs an Envoy: {error:#}"))
+    }
+
     /// The Envoy, or why there is none.
     pub(super) fn envoy_version(&self) -> Result<String> {
-        match &self.envoy {
-            Ok(envoy) => Ok(format!("Envoy {}", envoy.version)),
-            Err(error) => bail!("it needs an Envoy: {error:#}"),
-        }
+        Ok(format!("Envoy {}", self.found_envoy()?.version))
     }
 
     /// Starts a guard with so many threads; `document` gets the port. It logs no requests, as the
@@ -133,13 +150,14 @@ impl Lab {
         wire: Wire,
         document: impl FnOnce(u16) -> Document,
     ) -> Result<Proxy> {
-        self.guard_logging("off", threads, wire, document).await
+        self.guard_logging(AccessLog::Off, threads, wire, document)
+            .await
     }
 
-    /// The same, with an access log.
+    /// The same, with an access log or without.
     pub(super) async fn guard_logging(
         &self,
-        log: &str,
+        log: AccessLog,
         threads: usize,
         wire: Wire,
         document: impl FnOnce(u16) -> Document,
@@ -164,7 +182,13 @@ impl Lab {
             .flag("metrics-address", format!("127.0.0.1:{}", health.number()))
             .flag("drain-delay", "1s")
             .flag("drain-timeout", "5s")
-            .flag("access-log", log)
+            .flag(
+                "access-log",
+                match log {
+                    AccessLog::Off => "off",
+                    AccessLog::Stdout => "stdout",
+                },
+            )
             .env("TOKIO_WORKER_THREADS", threads.to_string());
         self.start(program, configuration, vec![port, health]).await
     }
@@ -177,10 +201,7 @@ impl Lab {
         upstream: SocketAddr,
         filters: &[Filter],
     ) -> Result<Proxy> {
-        self.envoy_version()?;
-        let Ok(envoy) = &self.envoy else {
-            bail!("there is no Envoy");
-        };
+        let envoy = self.found_envoy()?;
         let port = Port::reserve()?;
         let configuration = self.file("envoy");
         let tls = envoy::Tls {

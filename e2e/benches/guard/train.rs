@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use e2e::{
     load::{
         mix::{Keys, Kind, Mix},
@@ -12,19 +12,22 @@ use e2e::{
 };
 
 use super::{
-    lab::{Lab, Wire, browser, steady},
+    lab::{AccessLog, Lab, Wire, browser, steady},
     policies::{CITIZEN, Document, VENUE, chain},
     upstream::Upstream,
 };
 
 /// What a guard that counts stands beside a generator; how late sends are is of no matter here.
 const RATE: f64 = 1_500.0;
-/// Some ten thousand requests of a kind: what happens once in a connection is rare beside them.
+/// Twelve thousand requests: what happens once in a connection is rare beside them.
 const LASTS: Duration = Duration::from_secs(8);
 /// Citizens.
 const KEYS: u32 = 1_000;
 /// Limits within which everything passes, and within which next to nothing does.
-const LIMITS: [u32; 2] = [1_000_000, 1];
+const LIMITS: [u32; 2] = [PLENTY, 1];
+const PLENTY: u32 = 1_000_000;
+/// Of all requests so many may end otherwise than they should.
+const OTHERS_ONE_IN: u64 = 100;
 /// As long as what an app on a phone reports at once.
 const REPORT_BYTES: usize = 1_000;
 
@@ -35,16 +38,29 @@ pub(super) async fn train(lab: &Lab) -> Result<()> {
     for wire in Wire::ALL {
         for limit in LIMITS {
             let document = |port| Document::of(port, upstream.address(), chain(limit, limit));
-            let guard = lab.guard_logging("stdout", 1, wire, document).await?;
+            let guard = lab.guard_logging(AccessLog::Stdout, 1, wire, document);
+            let guard = guard.await?;
             let mix = Mix::of(&kinds(), Keys::Uniform { of: KEYS })?;
             let plan = lab.plan(guard.at, wire, steady(RATE, LASTS)?, mix)?;
             let total = run::run(plan).await?.total;
+            let meant = if limit == PLENTY {
+                total.succeeded
+            } else {
+                total.refused
+            };
             say(&format!(
                 "{}: {} requests passed, {} refused",
                 wire.name(),
                 total.succeeded,
                 total.refused
             ));
+            ensure!(
+                (total.attempts - meant) * OTHERS_ONE_IN <= total.attempts,
+                "of {} requests {meant} ended as they should: {:?}, {:?}",
+                total.attempts,
+                total.statuses,
+                total.failures
+            );
             guard.end().await?;
         }
     }
