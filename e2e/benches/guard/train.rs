@@ -67,7 +67,7 @@ pub(super) async fn train(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-/// What a region's citizens send: other requests than those whose cost is measured.
+/// What a region's citizens send: most as where the cost is measured, but for the path, the others quite different.
 fn kinds() -> [Kind; 3] {
     let headers = |all: &[(&str, &str)]| {
         let own = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());

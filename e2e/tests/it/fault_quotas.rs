@@ -360,8 +360,7 @@ fn holds(summary: &Summary) {
     let enough = [
         summary.taken > OPERATIONS / 2,
         summary.taken + summary.refused == OPERATIONS && summary.failed < FAILURES_MAX,
-        // Some 180, 170 and 150 on two idle cores; 60, 67 and 46 where other work takes most of them.
-        summary.lost_answers >= 30 && summary.conflicts >= 30 && summary.late >= 30,
+        summary.lost_answers >= 50 && summary.conflicts >= 50 && summary.late >= 50,
         summary.found.epochs.len() >= 6,
         summary.ends.killed > 0 && summary.ends.asleep > 0,
         summary.ends.cut_off > 0 && summary.ends.stopped > 0,
