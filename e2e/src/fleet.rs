@@ -249,7 +249,8 @@ impl Fleet {
                 process.stop(STOP_GRACE).await?;
             }
         }
-        self.etcd.process().stop(STOP_GRACE).await
+        self.etcd.process().stop(STOP_GRACE).await?;
+        Ok(())
     }
 }
 

@@ -111,6 +111,22 @@ impl Supervisor {
     }
 }
 
+/// How a process ended that was asked to.
+#[derive(Debug, Clone, Copy)]
+pub enum Stopped {
+    /// In time, and how; or it ran no more.
+    Itself(Option<ExitStatus>),
+    /// Killed, since its time was up: what it would have written last is lost.
+    Killed,
+}
+
+impl Stopped {
+    /// Whether it did all that it does at its end, and was content.
+    pub fn is_success(self) -> bool {
+        matches!(self, Self::Itself(Some(status)) if status.success())
+    }
+}
+
 /// One child process, which may be ended and started again.
 #[derive(Debug)]
 pub struct Process {
@@ -189,16 +205,24 @@ impl Process {
     }
 
     /// Asks it to end; kills it once `grace` has passed.
-    pub async fn stop(&self, grace: Duration) -> Result<()> {
+    pub async fn stop(&self, grace: Duration) -> Result<Stopped> {
         self.terminate()?;
         let deadline = Instant::now() + grace;
-        while Instant::now() < deadline {
-            if self.pid().is_none() || self.ended()?.is_some() {
-                break;
+        let stopped = loop {
+            if self.pid().is_none() {
+                break Stopped::Itself(None);
+            }
+            if let Some(status) = self.ended()? {
+                break Stopped::Itself(Some(status));
+            }
+            if Instant::now() >= deadline {
+                break Stopped::Killed;
             }
             tokio::time::sleep(POLL).await;
-        }
-        self.kill()
+        };
+        // Also takes leave of one that ended.
+        self.kill()?;
+        Ok(stopped)
     }
 
     /// Sends SIGTERM and returns at once.

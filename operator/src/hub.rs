@@ -129,6 +129,7 @@ impl Hub {
             let outcome = running.turn().await;
             running.hub.metrics.turn(Loop::Hub, outcome);
         }
+        running.wind_down().await;
         running.lead(None);
         election.release().await;
         Ok(())
@@ -236,6 +237,17 @@ impl Running {
             self.planner = Planner::default();
             self.term = Some(self.begin(leadership));
             self.hub.freshness.nudge();
+        }
+    }
+
+    /// Ends the agents in here, as long as the term lasts.
+    async fn wind_down(&mut self) {
+        if let Some(term) = &self.term {
+            let _ended = term
+                .writer
+                .term
+                .while_leading(self.members.wind_down())
+                .await;
         }
     }
 

@@ -318,9 +318,15 @@ impl Proxy {
         pid.with_context(|| format!("{} has ended", self.process.name()))
     }
 
-    /// Tells it to end and waits until it did.
+    /// Tells it to end and waits until it did, of itself: what it writes last is not lost.
     pub(super) async fn end(&self) -> Result<()> {
-        self.process.stop(END_MAX).await
+        let stopped = self.process.stop(END_MAX).await?;
+        let name = self.process.name();
+        ensure!(
+            stopped.is_success(),
+            "{name} did not end well within {END_MAX:?} of being told to: {stopped:?}"
+        );
+        Ok(())
     }
 }
 
@@ -347,12 +353,10 @@ pub(super) fn browser(path: &str) -> Kind {
         (CITIZEN, "610102-{key}"),
         (VENUE, "venue-{key}"),
     ];
-    let own = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
     Kind {
         label: path.to_owned(),
         path: path.to_owned(),
-        headers: headers.into_iter().map(own).collect(),
-        ..Kind::get("localhost")
+        ..Kind::get("localhost").with_headers(headers)
     }
 }
 

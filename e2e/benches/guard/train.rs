@@ -69,10 +69,6 @@ pub(super) async fn train(lab: &Lab) -> Result<()> {
 
 /// What a region's citizens send: most as where the cost is measured, but for the path, the others quite different.
 fn kinds() -> [Kind; 3] {
-    let headers = |all: &[(&str, &str)]| {
-        let own = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
-        all.iter().map(own).collect()
-    };
     let code = Kind {
         weight: 3.0,
         ..browser("/codes/{key}?refresh=1")
@@ -81,22 +77,20 @@ fn kinds() -> [Kind; 3] {
         label: "report".to_owned(),
         method: "POST".to_owned(),
         path: "/api/reports".to_owned(),
-        headers: headers(&[
+        body: "x".repeat(REPORT_BYTES),
+        ..Kind::get("localhost").with_headers([
             ("content-type", "application/json"),
             ("authorization", "Bearer 6f1d2a9b7c3e4f508192a3b4c5d6e7f8"),
             (CITIZEN, "610102-{key}"),
-        ]),
-        body: "x".repeat(REPORT_BYTES),
-        ..Kind::get("localhost")
+        ])
     };
     let page = Kind {
         label: "page".to_owned(),
-        headers: headers(&[
+        ..Kind::get("localhost").with_headers([
             ("accept", "text/html,application/xhtml+xml;q=0.9,*/*;q=0.8"),
             ("accept-language", "en;q=0.8,zh-CN;q=0.9"),
             (VENUE, "venue-{key}"),
-        ]),
-        ..Kind::get("localhost")
+        ])
     };
     [code, report, page]
 }

@@ -57,6 +57,16 @@ impl Kind {
             body: String::new(),
         }
     }
+
+    /// The same with these further headers and no others.
+    #[must_use]
+    pub fn with_headers<const N: usize>(self, headers: [(&str, &str); N]) -> Self {
+        let own = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
+        Self {
+            headers: headers.into_iter().map(own).collect(),
+            ..self
+        }
+    }
 }
 
 /// From what keys are drawn.

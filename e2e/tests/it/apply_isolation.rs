@@ -259,5 +259,12 @@ async fn an_isolation_says_what_may_run_in_its_zone_and_tells_where_it_holds() {
     hub.merge("Isolation", "", "strict", &revert).await;
     site.until("is made again", ("NetworkPolicy", &tenant, DENY), |_| true)
         .await;
+    // What the namespace tells of that would go by itself, in ten minutes and under another test.
+    for name in ["web", "next"] {
+        hub.delete("App", &tenant, name).await;
+        hub.gone("App", &tenant, name).await;
+    }
     hub.delete("Isolation", "", "strict").await;
+    hub.delete("Namespace", "", &tenant).await;
+    site.gone("Namespace", "", &tenant).await;
 }

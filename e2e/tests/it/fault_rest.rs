@@ -1,10 +1,13 @@
 //! At rest nothing is written but leases.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::fault_support::{Running, app, deployment, fragile, settings, version};
+use crate::fault_support::{Running, Version, app, deployment, fragile, settings, version};
 
 /// Longer than whatever is looked at once a minute.
 const REST: Duration = Duration::from_secs(65);
@@ -27,8 +30,16 @@ const OURS: [&str; 13] = [
     "Service",
 ];
 
-/// UID and version of every object of our kinds everywhere.
-async fn versions(running: &Running) -> BTreeMap<String, (String, String)> {
+/// An object as it stands.
+#[derive(PartialEq)]
+struct Stands {
+    version: Version,
+    /// What agents report, so that a failure tells what it was about.
+    says: Value,
+}
+
+/// Every object of our kinds everywhere.
+async fn objects(running: &Running) -> BTreeMap<String, Stands> {
     let mut all = BTreeMap::new();
     for cluster in running.fleet.clusters() {
         let site = running.site(cluster.name()).await;
@@ -42,7 +53,12 @@ async fn versions(running: &Running) -> BTreeMap<String, (String, String)> {
                     meta["namespace"],
                     meta["name"]
                 );
-                all.insert(name, version(&object));
+                let says = match kind {
+                    "ReportSlice" => object["spec"].clone(),
+                    _ => Value::Null,
+                };
+                let version = version(&object);
+                all.insert(name, Stands { version, says });
             }
         }
     }
@@ -102,30 +118,43 @@ async fn writes(running: &Running) -> BTreeMap<String, String> {
     all
 }
 
-/// What there is, and what was asked for so far.
+/// What was asked for so far, and what there is.
 struct Seen {
-    versions: BTreeMap<String, (String, String)>,
     asked: BTreeMap<String, String>,
+    objects: BTreeMap<String, Stands>,
 }
 
 async fn seen(running: &Running) -> Seen {
+    // In this order: what a request changes that is not counted here shows in the objects.
     Seen {
-        versions: versions(running).await,
         asked: writes(running).await,
+        objects: objects(running).await,
     }
 }
 
 impl Seen {
     /// Objects that changed, came or went, and requests to write that were made, since then.
-    fn since(&self, before: &Self) -> Vec<String> {
-        let differs = |name: &&String| before.versions.get(*name) != self.versions.get(*name);
-        let all = before.versions.keys().chain(self.versions.keys());
+    fn since(&self, before: &Self) -> BTreeSet<String> {
+        let names = before.objects.keys().chain(self.objects.keys());
+        let differs = names.filter_map(|name| {
+            let (old, new) = (before.objects.get(name), self.objects.get(name));
+            let says = |one: Option<&Stands>| one.map(|one| one.says.to_string());
+            (old != new).then(|| match (says(old), says(new)) {
+                (Some(old), Some(new)) if old != new => format!("{name}: {old} became {new}"),
+                (Some(_), Some(_)) => format!("{name} was written"),
+                (None, _) => format!("{name} is new"),
+                (_, None) => format!("{name} is gone"),
+            })
+        });
         let more = self
             .asked
             .iter()
             .filter(|(series, count)| before.asked.get(*series) != Some(count))
-            .map(|(series, _)| series);
-        all.filter(differs).chain(more).cloned().collect()
+            .map(|(series, count)| {
+                let old = before.asked.get(series).map_or("0", String::as_str);
+                format!("{series}: {old} became {count}")
+            });
+        differs.chain(more).collect()
     }
 }
 
@@ -154,7 +183,7 @@ async fn at_rest_and_by_a_restart_nothing_is_written_but_leases() {
     let before = seen(running).await;
     assert!(
         before
-            .versions
+            .objects
             .keys()
             .any(|name| name.contains("AssignmentSlice")),
         "our objects are seen"
@@ -162,10 +191,11 @@ async fn at_rest_and_by_a_restart_nothing_is_written_but_leases() {
     assert!(!before.asked.is_empty(), "requests are counted");
     tokio::time::sleep(REST).await;
     let rested = seen(running).await;
-    assert_eq!(rested.since(&before), Vec::<String>::new(), "at rest");
+    assert_eq!(rested.since(&before), BTreeSet::new(), "at rest");
     for name in ["hub", "agent-ningbo-a"] {
         let process = running.process(name);
-        process.stop(Duration::from_secs(5)).await.unwrap();
+        let stopped = process.stop(Duration::from_secs(15)).await.unwrap();
+        assert!(stopped.is_success(), "{name}: {stopped:?}");
         process.start().unwrap();
     }
     running.whole().await;
@@ -173,5 +203,5 @@ async fn at_rest_and_by_a_restart_nothing_is_written_but_leases() {
     let mut restarted = seen(running).await.since(&rested);
     // Rights are asked for anew, which leaves nothing behind.
     restarted.retain(|what| !what.contains("subjectaccessreviews"));
-    assert_eq!(restarted, Vec::<String>::new(), "by a restart");
+    assert_eq!(restarted, BTreeSet::new(), "by a restart");
 }

@@ -206,7 +206,7 @@ impl<'a> Work<'a> {
             Ok(objects) => objects,
             Err(error) => return self.refuse(&error),
         };
-        if !self.may_start() || !self.namespace_ready() {
+        if !self.may_start(&objects) || !self.namespace_ready() {
             return;
         }
         self.secrets();

@@ -90,6 +90,8 @@ pub(crate) enum Outcome {
         version: Box<str>,
         reason: Reason,
         message: String,
+        /// Whether it was seen not to be as its copy is.
+        differs: bool,
     },
     Withdrawn {
         key: SecretKey,

@@ -61,6 +61,11 @@ impl Copied {
             .unwrap_or_default()
     }
 
+    /// Whether it has the values of a copy.
+    fn holds(&self, copy: &Self) -> bool {
+        self.data == copy.data && self.kind == copy.kind
+    }
+
     fn managed(&self) -> bool {
         self.mark(label::MANAGED_BY) == label::MANAGED_BY_VALUE
     }
@@ -114,15 +119,25 @@ impl Refusal {
 impl Member {
     /// Brings a Secret up to its copy. Nothing is written when it is as it should be.
     pub(super) async fn deliver(&self, deliver: Deliver, vault: &Vault) -> Outcome {
-        let Deliver { key, copy, app, .. } = &deliver;
-        let Some(copy) = vault.0.get(copy) else {
+        let key = &deliver.key;
+        let Some(copy) = vault.0.get(&deliver.copy) else {
             return Outcome::failed(format!(
                 "the copy of Secret {}/{} is gone again",
                 key.0, key.1
             ));
         };
-        let (key, app, version) = (key.clone(), app.clone(), copy.stamp());
-        match self.try_deliver(&deliver, copy).await {
+        let existing: Api<Copied> = Api::namespaced(self.client(), key.0.as_str());
+        let there = existing.get_opt(&key.1).await;
+        let looked = there.is_ok();
+        let done = match there {
+            Err(error) => Err(refusal(key, &error)),
+            Ok(Some(there)) if is_ours(&deliver, &there) && there.holds(copy) => {
+                Ok(there.uid().unwrap_or_default().into())
+            }
+            Ok(there) => self.bring(&deliver, copy, there.as_ref()).await,
+        };
+        let (version, Deliver { key, app, .. }) = (copy.stamp(), deliver);
+        match done {
             Ok(uid) => Outcome::Delivered {
                 key,
                 app,
@@ -135,29 +150,27 @@ impl Member {
                 version,
                 reason,
                 message,
+                differs: looked,
             },
         }
     }
 
-    async fn try_deliver(&self, deliver: &Deliver, copy: &Copied) -> Result<Uid, Refusal> {
+    /// Writes a Secret that is not there or not as its copy is.
+    async fn bring(
+        &self,
+        deliver: &Deliver,
+        copy: &Copied,
+        there: Option<&Copied>,
+    ) -> Result<Uid, Refusal> {
         let Deliver {
             key,
             app,
             app_name,
-            sharing,
             take_over,
             ..
         } = deliver;
         let refused = |error| refusal(key, &error);
-        let existing: Api<Copied> = Api::namespaced(self.client(), key.0.as_str());
-        let there = existing.get_opt(&key.1).await.map_err(refused)?;
-        if let Some(there) = &there {
-            let owner = there.mark(label::APP_UID);
-            let ours = there.managed()
-                && (owner == app.as_str() || sharing.iter().any(|uid| uid.as_str() == owner));
-            if ours && there.data == copy.data && there.kind == copy.kind {
-                return Ok(there.uid().unwrap_or_default().into());
-            }
+        if let Some(there) = there {
             if !there.managed() && *take_over == TakeOver::Never {
                 return Err(Refusal {
                     reason: Reason::NotManaged,
@@ -185,7 +198,8 @@ impl Member {
         }));
         let mut params = PatchParams::apply(FIELD_MANAGER);
         params.force = there.is_some();
-        let written = existing
+        let secrets: Api<Copied> = Api::namespaced(self.client(), key.0.as_str());
+        let written = secrets
             .patch(&key.1, &params, &Patch::Apply(&body))
             .await
             .map_err(refused)?;
@@ -250,6 +264,13 @@ impl Member {
             .await
             .map(drop)
     }
+}
+
+/// Whether a Secret belongs to the App or to one that shares it.
+fn is_ours(deliver: &Deliver, there: &Copied) -> bool {
+    let owner = there.mark(label::APP_UID);
+    let shares = || deliver.sharing.iter().any(|uid| uid.as_str() == owner);
+    there.managed() && (owner == deliver.app.as_str() || shares())
 }
 
 /// What an error means. The server's own words could repeat what it refuses, so only its code is told.

@@ -10,6 +10,7 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, Client};
 use plan::World;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -31,7 +32,9 @@ const RETRY: Duration = Duration::from_secs(5);
 const ROTATION: Duration = Duration::from_secs(30);
 /// An agent whose kubeconfig was replaced gets this long for what it has under way: as long as one
 /// request.
-const WIND_DOWN: Duration = Duration::from_secs(15);
+const REPLACED_WITHIN: Duration = Duration::from_secs(15);
+/// When the hub ends its agents get this long, and no longer: the next leader waits for it.
+const LAST_SAVE: Duration = Duration::from_secs(3);
 
 /// What agents inside the hub share.
 #[derive(Clone)]
@@ -98,11 +101,30 @@ impl Members {
         }
     }
 
-    /// Ends all agents.
+    /// Ends all agents once they saved what they remember.
+    pub(super) async fn wind_down(&mut self) {
+        let tasks = self.running.values_mut().map(|(_, task)| task);
+        self.stop.cancel();
+        wait_for(tasks, LAST_SAVE).await;
+        self.end();
+    }
+
+    /// Ends all agents at once.
     pub(super) fn end(&mut self) {
         self.stop.cancel();
         self.running.clear();
         self.stop = CancellationToken::new();
+    }
+}
+
+/// Waits until tasks have ended, for all of them together no longer than that.
+async fn wait_for<'a>(
+    tasks: impl Iterator<Item = &'a mut AbortOnDropHandle<()>>,
+    within: Duration,
+) {
+    let deadline = Instant::now() + within;
+    for task in tasks {
+        let _ended_or_late = tokio::time::timeout_at(deadline, task).await;
     }
 }
 
@@ -147,16 +169,21 @@ async fn run(
     stop: CancellationToken,
 ) {
     while !stop.is_cancelled() {
-        let connected = match connect(&shared, &cluster, &connection, &term).await {
-            Ok(connected) => connected,
-            Err(error) => {
+        let connects = connect(&shared, &cluster, &connection, &term);
+        let connected = match stop.run_until_cancelled(connects).await {
+            None => return,
+            Some(Ok(connected)) => connected,
+            Some(Err(error)) => {
                 tracing::warn!(%cluster, error = chain(&error), "the cluster's kubeconfig cannot be used");
                 let refused = match error {
                     Unconnected::Refused(why) => Some(why),
                     Unconnected::Failed(_) => None,
                 };
-                say(&shared, &cluster, refused).await;
-                tokio::time::sleep(RETRY).await;
+                let wait = async {
+                    say(&shared, &cluster, refused).await;
+                    tokio::time::sleep(RETRY).await;
+                };
+                stop.run_until_cancelled(wait).await;
                 continue;
             }
         };
@@ -218,7 +245,7 @@ async fn watched(
         }),
         () = replaced => {
             ends.cancel();
-            let _ended_or_aborted = tokio::time::timeout(WIND_DOWN, task).await;
+            let _ended_or_aborted = tokio::time::timeout(REPLACED_WITHIN, task).await;
             Ended::Replaced
         }
     }
@@ -302,6 +329,7 @@ fn usable(name: &str, secret: Option<&Secret>) -> Result<kube::Config, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::runtime::fake::Fake;
     use k8s_openapi::ByteString;
 
     fn secret(key: &str, text: &str) -> Secret {
@@ -337,6 +365,37 @@ mod tests {
         let panicked = async { assert!(std::hint::black_box(false), "a bug") };
         let ended = watched(panicked, never(), CancellationToken::new()).await;
         assert!(matches!(ended, Ended::ByItself(why) if why.contains("panicked")));
+    }
+
+    #[tokio::test]
+    async fn agents_save_what_they_remember_before_the_hub_ends() {
+        let (sender, _heard) = mpsc::channel(1);
+        let mut members = Members::new(Shared {
+            hub: Fake::default().client(),
+            heartbeat: RETRY,
+            metrics: Metrics::new(&opentelemetry::global::meter("test")),
+            sender,
+        });
+        let (told, saved) = (members.stop.child_token(), CancellationToken::new());
+        let done = saved.clone();
+        let agent = async move {
+            told.cancelled().await;
+            tokio::task::yield_now().await;
+            done.cancel();
+        };
+        let task = AbortOnDropHandle::new(tokio::spawn(agent));
+        members
+            .running
+            .insert("quzhou-a".into(), (Connection::Local, task));
+        members.wind_down().await;
+        assert!(saved.is_cancelled());
+    }
+
+    #[tokio::test]
+    async fn an_agent_that_hangs_does_not_hold_up_the_end_of_the_hub() {
+        let mut hangs = AbortOnDropHandle::new(tokio::spawn(std::future::pending()));
+        wait_for([&mut hangs].into_iter(), Duration::from_millis(1)).await;
+        assert!(!hangs.is_finished());
     }
 
     #[tokio::test]

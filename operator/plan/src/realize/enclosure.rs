@@ -248,7 +248,7 @@ impl Work<'_> {
 
     /// Whether an App may start in its namespace: not before that is isolated. What runs already goes on
     /// whatever happens to the isolation.
-    pub(super) fn may_start(&mut self) -> bool {
+    pub(super) fn may_start(&mut self, objects: &[Rendered]) -> bool {
         if self.observing || self.observed.objects_of(&self.entry.uid).next().is_some() {
             return true;
         }
@@ -257,6 +257,12 @@ impl Work<'_> {
         if enclosure.is_some_and(|enclosure| enclosure.in_force) {
             return true;
         }
+        // What isolates it, and the App itself, may be there and not listed yet.
+        let mut kinds = Kind::ISOLATING
+            .iter()
+            .copied()
+            .chain(objects.iter().map(|object| object.key.kind));
+        self.unsure |= kinds.any(|kind| self.observed.listing.contains(&kind));
         if let Some((reason, message)) = enclosure.and_then(|known| known.obstacle.clone()) {
             self.fail(reason, message);
         } else {

@@ -21,7 +21,7 @@ pub type SecretKey = (NamespaceName, Box<str>);
 pub struct Delivered {
     /// UID of the Secret.
     pub uid: Uid,
-    /// Version of the copy that it holds.
+    /// Version of the copy that it holds; empty if it was seen to hold none.
     pub version: Box<str>,
     /// Apps that name it.
     pub apps: BTreeSet<Uid>,
@@ -149,11 +149,12 @@ impl Work<'_> {
         }
         let refused = self.observed.undelivered.get(&key);
         if let Some(refused) = refused.filter(|r| r.version == *version) {
-            // Until the answer to the next try is here, the last one holds.
-            if refused.reason == Reason::InProgress {
-                self.state = Some(ReportState::Progressing);
-            } else {
+            // Until the answer to the next try is here, the last one holds. A look at what was delivered that
+            // got none is no word on it; one that found something else leaves nothing current.
+            if refused.reason != Reason::InProgress {
                 self.fail(refused.reason, refused.message.to_string());
+            } else if current.is_none() {
+                self.state = Some(ReportState::Progressing);
             }
             if refused.retry_at > self.now {
                 return self.wake(refused.retry_at);

@@ -214,9 +214,15 @@ impl State {
                 version,
                 reason,
                 message,
+                differs,
             } => {
                 if reason == Reason::AgentForbidden {
                     self.rebind(&key.0, now);
+                }
+                let before = self.observed.delivered.get_mut(&key);
+                if let Some(before) = before.filter(|d| differs && !d.version.is_empty()) {
+                    before.version = Box::default();
+                    self.unsaved = true;
                 }
                 let refused = Undelivered {
                     version,

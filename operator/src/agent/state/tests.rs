@@ -401,6 +401,50 @@ fn a_start_reports_nothing_worse_before_it_has_looked() {
 }
 
 #[test]
+fn a_start_reports_nothing_worse_before_its_lists_have_come() {
+    let mut state = started_again();
+    state.observed.enclosures.clear();
+    state.observed.listing = std::mem::take(&mut state.observed.kinds);
+    state.decide(now());
+    assert_eq!(state.reports["x"].state, ReportState::Healthy);
+    assert!(!state.unsaved(), "nothing is new");
+    // A kind that the App does not have may never be listed, and hides nothing.
+    for kind in Kind::ALL.iter().filter(|kind| **kind != Kind::HTTPRoute) {
+        state.hear(Heard::Objects(*kind, Change::Replaced(vec![])), now());
+    }
+    state.decide(now());
+    assert_eq!(state.reports["x"].state, ReportState::Progressing);
+}
+
+#[test]
+fn a_delivered_secret_that_is_seen_to_be_another_one_is_not_taken_for_delivered() {
+    let mut state = agent(&[entry("x", "c", "p-1")]);
+    let key: SecretKey = ("health".into(), "db".into());
+    let delivered = Outcome::Delivered {
+        key: key.clone(),
+        app: "x".into(),
+        uid: "secret".into(),
+        version: "v1".into(),
+    };
+    let asker = || Asker::App("x".into());
+    let undelivered = |differs| Outcome::Undelivered {
+        key: key.clone(),
+        app: "x".into(),
+        version: "v1".into(),
+        reason: crds::Reason::InProgress,
+        message: "the API server did not answer".to_owned(),
+        differs,
+    };
+    state.learn(vec![(asker(), delivered)], now());
+    state.learn(vec![(asker(), undelivered(false))], now());
+    assert_eq!(&*state.observed.delivered[&key].version, "v1");
+    state.saved();
+    state.learn(vec![(asker(), undelivered(true))], now());
+    assert_eq!(&*state.observed.delivered[&key].version, "");
+    assert!(state.unsaved());
+}
+
+#[test]
 fn what_belongs_to_no_entry_any_more_is_forgotten() {
     let mut state = agent(&[entry("x", "c", "p-1"), entry("y", "d", "p-1")]);
     state.decide(now());
