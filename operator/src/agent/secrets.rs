@@ -126,7 +126,7 @@ impl Member {
                 key.0, key.1
             ));
         };
-        let existing: Api<Copied> = Api::namespaced(self.client(), key.0.as_str());
+        let existing = self.secrets_beside(key);
         let there = existing.get_opt(&key.1).await;
         let looked = there.is_ok();
         let done = match there {
@@ -153,6 +153,11 @@ impl Member {
                 differs: looked,
             },
         }
+    }
+
+    /// The Secrets of a namespace, as the agent reads them.
+    fn secrets_beside(&self, key: &SecretKey) -> Api<Copied> {
+        Api::namespaced(self.client(), key.0.as_str())
     }
 
     /// Writes a Secret that is not there or not as its copy is.
@@ -198,7 +203,7 @@ impl Member {
         }));
         let mut params = PatchParams::apply(FIELD_MANAGER);
         params.force = there.is_some();
-        let secrets: Api<Copied> = Api::namespaced(self.client(), key.0.as_str());
+        let secrets = self.secrets_beside(key);
         let written = secrets
             .patch(&key.1, &params, &Patch::Apply(&body))
             .await
@@ -216,7 +221,7 @@ impl Member {
             release,
         } = withdraw;
         if !shared {
-            let existing: Api<Copied> = Api::namespaced(self.client(), key.0.as_str());
+            let existing = self.secrets_beside(&key);
             let there = match existing.get_opt(&key.1).await {
                 Ok(there) => there,
                 Err(error) => return refusal(&key, &error).of_withdrawal(key.0),

@@ -101,7 +101,7 @@ impl Members {
         }
     }
 
-    /// Ends all agents once they saved what they remember.
+    /// Ends all agents once they saved what they remember, or had their time for it.
     pub(super) async fn wind_down(&mut self) {
         let tasks = self.running.values_mut().map(|(_, task)| task);
         self.stop.cancel();
@@ -207,7 +207,7 @@ async fn run(
             Ended::Replaced => tracing::info!(%cluster, "the cluster's kubeconfig was replaced"),
             Ended::ByItself(why) if !stop.is_cancelled() => {
                 tracing::error!(%cluster, why, "the cluster's agent ended and is started again");
-                tokio::time::sleep(RETRY).await;
+                stop.run_until_cancelled(tokio::time::sleep(RETRY)).await;
             }
             Ended::ByItself(_) => {}
         }
@@ -394,7 +394,8 @@ mod tests {
     #[tokio::test]
     async fn an_agent_that_hangs_does_not_hold_up_the_end_of_the_hub() {
         let mut hangs = AbortOnDropHandle::new(tokio::spawn(std::future::pending()));
-        wait_for([&mut hangs].into_iter(), Duration::from_millis(1)).await;
+        let waits = wait_for([&mut hangs].into_iter(), Duration::from_millis(1));
+        tokio::time::timeout(RETRY, waits).await.unwrap();
         assert!(!hangs.is_finished());
     }
 

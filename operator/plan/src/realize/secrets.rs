@@ -21,7 +21,7 @@ pub type SecretKey = (NamespaceName, Box<str>);
 pub struct Delivered {
     /// UID of the Secret.
     pub uid: Uid,
-    /// Version of the copy that it holds; empty if it was seen to hold none.
+    /// Version of the copy that it holds; empty if it was seen not to be as its copy is.
     pub version: Box<str>,
     /// Apps that name it.
     pub apps: BTreeSet<Uid>,
