@@ -50,6 +50,8 @@ pub struct TenantSpec {
     pub max_data_grade: Option<DataGrade>,
     /// Highest tier of its Apps, which says what is kept first when not all can be; absent means its parent's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    // Else the words of the type stand there instead of these.
+    #[schemars(with = "Tier")]
     pub max_tier: Option<Tier>,
     /// Who runs it: they get the ClusterRole `jiuzhou-tenant-admin` in its namespace, and nothing above.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -151,5 +153,7 @@ pub struct TenantStatus {
     pub max_data_grade: Option<DataGrade>,
     /// Highest tier that its Apps may really have.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    // Else the words of the type stand there instead of these.
+    #[schemars(with = "Tier")]
     pub max_tier: Option<Tier>,
 }

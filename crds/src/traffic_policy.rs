@@ -59,6 +59,8 @@ pub struct TrafficPolicySpec {
     pub activation: Activation,
     /// Tier of requests that no class is for. The hub sets it to the App's tier in what it sends to regions; default there, and `General` elsewhere.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    // Else the words of the type stand there instead of these.
+    #[schemars(with = "Tier")]
     pub default_tier: Option<Tier>,
     /// Rules of the routes whose requests matter more or less than the rest, at most 63; together with the rest these are all the classes that a target may have.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

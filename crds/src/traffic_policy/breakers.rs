@@ -201,7 +201,7 @@ pub struct WaitingRoom {
     /// People that may be in at one time, 1 to 100000000.
     #[schemars(range(min = 1, max = 100_000_000))]
     pub active_users: i64,
-    /// People that may come in within a minute, 1 to 100000000.
+    /// People let in within a minute while the room is open, 1 to 100000000; a quarter of it while the service is in distress. A closed room lets in as many as have place.
     #[schemars(range(min = 1, max = 100_000_000))]
     pub new_per_minute: i64,
     /// How long somebody is in after the last request, 10s to 1h; default 5m.

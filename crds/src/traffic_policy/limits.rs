@@ -46,7 +46,7 @@ pub struct RateLimit {
     /// How long it takes from a third of the rate to the whole after a pause, 1s to 1h, for targets that are slow when cold; absent means at once. Not with a key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub warm_up: Option<Period>,
-    /// What becomes of a region's share of a rate of scope `Province` while the hub is out of contact; default `Decay`.
+    /// What becomes of a region's share of a rate of scope `Province` while the hub is out of contact; default `Decay`. Nothing reads it yet: a cluster that is cut off keeps its share.
     #[serde(default)]
     pub on_hub_loss: OnHubLoss,
 }

@@ -49,8 +49,8 @@ pub struct Breaker {
     jitter: Jitter,
 }
 
-/// Leave to ask the dependency. It must come back by [`Breaker::finish`] or [`Breaker::cancel`] of
-/// the breaker that gave it; a probe that does not keeps its place for a while.
+/// Leave to ask the dependency. It must come back by [`Breaker::finish`], [`Breaker::cancel`] or
+/// [`Breaker::forget`] of the breaker that gave it; a probe that does not keeps its place for a while.
 #[derive(Debug, PartialEq, Eq)]
 #[must_use = "a pass that is neither finished nor cancelled keeps the place of a probe"]
 pub struct Pass {
@@ -185,10 +185,17 @@ impl Breaker {
         reason = "a pass is used up: nobody may report twice"
     )]
     pub fn cancel(&self, pass: Pass, now: Time) {
-        let Pass { mark } = pass;
-        // Only a probe holds a place.
-        if mark.probe.is_some() {
-            self.change(|core| core.cancel(mark, now));
+        // Closed and open there are no places to give back.
+        if Gate::of(self.gate.load(Ordering::Acquire)) == Gate::Ask {
+            self.change(|core| core.cancel(pass.mark, now));
+        }
+    }
+
+    /// Expects no result of a request that was sent: its client left before anybody could tell how it
+    /// went. Another may probe in its place, but of a growing share it has used its part.
+    pub fn forget(&self, pass: Pass, now: Time) {
+        if pass.mark.probe.is_some() {
+            self.cancel(pass, now);
         }
     }
 

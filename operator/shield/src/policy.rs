@@ -299,7 +299,7 @@ impl<W> Policy<W> {
     /// The request was sent, but its client left before anybody could tell how it went.
     pub fn forget(&self, admission: Admission, now: Time) {
         for (at, pass) in admission.passes {
-            self.breakers[at].of.cancel(pass, now);
+            self.breakers[at].of.forget(pass, now);
         }
     }
 

@@ -191,7 +191,7 @@ fn key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
     use rustls::pki_types::ServerName;
     use rustls::{ClientConnection, Connection, HandshakeKind, ServerConnection};
@@ -199,7 +199,7 @@ mod tests {
     use super::*;
 
     /// A certificate, its key and who certified it, in a folder.
-    fn files(folder: &Path) -> Files {
+    pub(in crate::guard) fn files(folder: &Path) -> Files {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();

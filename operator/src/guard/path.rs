@@ -36,6 +36,21 @@ pub(super) fn normalise(path: &str) -> Result<Cow<'_, str>, BadPath> {
     resolve(&decoded).map(Cow::Owned)
 }
 
+/// The path as endpoints see it that cut parameters off its segments; none where it has none.
+pub(super) fn without_parameters(path: &str) -> Option<String> {
+    if !path.contains(';') {
+        return None;
+    }
+    let segments = path
+        .split('/')
+        .map(|segment| match segment.split_once(';') {
+            Some((name, _)) => name,
+            None => segment,
+        });
+    let cut: Vec<&str> = segments.collect();
+    resolve(&cut.join("/")).ok()
+}
+
 /// The path of a rule as requests have it; one that none can have stays.
 pub(super) fn spelled(path: &str) -> String {
     normalise(path).map_or_else(|_| path.to_owned(), Cow::into_owned)
@@ -131,6 +146,18 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn parameters_are_cut_off_each_segment() {
+        for (path, cut) in [
+            ("/login;a", "/login"),
+            ("/;a/login", "/login"),
+            ("/a;b=1;c/login/;d", "/a/login/"),
+        ] {
+            assert_eq!(without_parameters(path).as_deref(), Some(cut), "{path}");
+        }
+        assert_eq!(without_parameters("/a%3Bb"), None);
+    }
 
     fn check(path: &str, expected: Result<&str, BadPath>) {
         let found = normalise(path);

@@ -386,7 +386,7 @@ impl<'a> Desk<'a> {
             let region = self.fleet.position(cluster).and_then(|at| self.region(at));
             (region, &held.entry.shares[..])
         });
-        let mut room = Room::of(spec, held);
+        let mut room = Room::of(spec, &parties, held);
         let all: Vec<At> = wanted.keys().copied().collect();
         for at in all {
             let held = self.held(at);

@@ -120,7 +120,7 @@ fn accepted(world: &World, key: &PolicyKey, slot: &PolicySlot, app: &AppName) ->
     let is_missing = missing.is_some();
     notes.extend(missing);
     notes.extend(lowered(world, key, app, spec));
-    if let Some(note) = shared(spec).filter(|_| !waits) {
+    if let Some(note) = of_the_province(spec).filter(|_| !waits) {
         reason = Reason::ProvinceCapNotServed;
         notes.push(note);
     }
@@ -197,8 +197,25 @@ fn lowered(
     })
 }
 
-/// Rates that hold for the province as a whole.
-fn shared(spec: &TrafficPolicySpec) -> Option<String> {
+/// What holds for the province as a whole.
+fn of_the_province(spec: &TrafficPolicySpec) -> Option<String> {
+    let notes: Vec<_> = [divided(spec), apart(spec)].into_iter().flatten().collect();
+    (!notes.is_empty()).then(|| notes.join(" "))
+}
+
+/// That each cluster counts people for itself.
+fn apart(spec: &TrafficPolicySpec) -> Option<String> {
+    let room = spec.waiting_room.as_ref()?;
+    (room.scope == LimitScope::Province).then(|| {
+        format!(
+            "A waitingRoom of scope Province is not one queue yet: each cluster lets in activeUsers, {}, for itself; write scope Cluster or Region, and what one cluster stands.",
+            room.active_users
+        )
+    })
+}
+
+/// That rates are divided, and how.
+fn divided(spec: &TrafficPolicySpec) -> Option<String> {
     let limits = spec.rate_limits.iter();
     let limits: Vec<_> = limits
         .filter(|limit| limit.scope == LimitScope::Province)

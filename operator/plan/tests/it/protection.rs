@@ -477,6 +477,25 @@ fn a_rate_for_the_province_is_divided_by_replicas_and_it_is_said() {
 }
 
 #[test]
+fn a_waiting_room_for_the_province_counts_in_each_cluster_and_it_is_said() {
+    let room = json!({"scope": "Province", "activeUsers": 500, "newPerMinute": 100});
+    let mut province = Province::cities().with(routed("web")).with_policy(
+        "web",
+        &["web"],
+        &json!({"waitingRoom": room}),
+    );
+    province.turn();
+    said(
+        &province,
+        "web",
+        "web",
+        ACCEPTED,
+        (TRUE, Reason::ProvinceCapNotServed),
+        "each cluster lets in activeUsers, 500, for itself",
+    );
+}
+
+#[test]
 fn shares_follow_replicas_and_what_grows_waits_for_what_shrinks() {
     let weights = [("hangzhou", 3), ("ningbo", 1)];
     let mut province = Province::cities()

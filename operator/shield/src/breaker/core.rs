@@ -29,6 +29,11 @@ const READMISSION_MIN: Duration = Duration::from_secs(10);
 /// All of it.
 const WHOLE_SHARE: u64 = 100;
 
+/// What may be due at most after a place was given back: one for whoever comes next, and one that becomes
+/// due meanwhile. With less, rules that refuse in turn would let in less than the share; with more, a
+/// crowd would come in at once when they cease to.
+const CREDIT_MAX: u64 = 2 * WHOLE_SHARE;
+
 /// Results by which a relapse is judged at least: fewer, and one unlucky request would re-open.
 const RELAPSE_SAMPLE: u32 = 10;
 
@@ -200,12 +205,16 @@ impl Core {
         }
     }
 
-    /// Frees the place of a probe that will not report.
+    /// Frees the place of a probe or in the share.
     pub(super) fn cancel(&mut self, mark: Mark, now: Time) {
         self.advance(now);
         match (&mut self.phase, mark.probe) {
             (Phase::HalfOpen { unfinished, .. }, Some(id)) => {
                 unfinished.retain(|probe| probe.id != id);
+            }
+            // What is no probe is of this epoch only if it was admitted since this recovery began.
+            (Phase::Recovering { credit, .. }, None) if mark.epoch == self.epoch => {
+                *credit = (*credit + WHOLE_SHARE).min(CREDIT_MAX);
             }
             (Phase::Closed | Phase::Open { .. } | Phase::Recovering { .. }, _)
             | (Phase::HalfOpen { .. }, None) => {}

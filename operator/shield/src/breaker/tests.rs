@@ -1,6 +1,7 @@
 mod always;
 mod changed;
 mod late;
+mod places;
 
 use std::collections::VecDeque;
 

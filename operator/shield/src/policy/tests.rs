@@ -69,6 +69,17 @@ fn passed(policy: &Policy<()>, user: &str, count: usize, now: Time) -> usize {
         .count()
 }
 
+/// So many requests fail.
+fn fail(policy: &Policy<()>, count: usize, now: Time) {
+    let outcome = Outcome {
+        elapsed: Duration::ZERO,
+        is_error: true,
+    };
+    for _ in 0..count {
+        policy.finish(policy.admit(&|_| None, now).unwrap(), outcome, now);
+    }
+}
+
 fn by_user(more: Value) -> Value {
     let mut all = json!({"key": [{"header": "x-user"}]});
     if let (Value::Object(all), Value::Object(more)) = (&mut all, more) {
@@ -149,17 +160,7 @@ fn a_shadow_rule_refuses_nobody_and_counts_what_it_would_refuse() {
 fn what_is_counted_and_what_is_open_outlive_a_change_of_the_settings() {
     let rules = |burst: u32| json!({"rateLimits": [limit("total", burst, json!({}))], "breakers": [breaker("sick")]});
     let policy = policy(rules(100));
-    for _ in 0..4 {
-        let admission = policy.admit(&|_| None, at(0)).unwrap();
-        policy.finish(
-            admission,
-            Outcome {
-                elapsed: Duration::ZERO,
-                is_error: true,
-            },
-            at(0),
-        );
-    }
+    fail(&policy, 4, at(0));
     assert_eq!(
         ask(&policy, "a", at(1)).unwrap_err().reason,
         Reason::BreakerOpen
@@ -192,17 +193,7 @@ fn a_request_refused_by_a_later_rule_leaves_the_probe_to_another() {
     let rules =
         json!({"breakers": [breaker("sick")], "rateLimits": [limit("total", 5, json!({}))]});
     let policy = policy(rules);
-    for _ in 0..4 {
-        let admission = policy.admit(&|_| None, at(0)).unwrap();
-        policy.finish(
-            admission,
-            Outcome {
-                elapsed: Duration::ZERO,
-                is_error: true,
-            },
-            at(0),
-        );
-    }
+    fail(&policy, 4, at(0));
     // After the longest pause the probes may come; the limit has five tokens for them.
     assert_eq!(
         passed(&policy, "a", 20, at(60_000)),
@@ -210,6 +201,43 @@ fn a_request_refused_by_a_later_rule_leaves_the_probe_to_another() {
         "two probes, then a tenth of the rest"
     );
     assert_eq!(passed(&policy, "a", 200, at(120_000)), 5);
+}
+
+#[test]
+fn a_request_that_a_later_limit_refuses_takes_no_place_of_a_recovering_breaker() {
+    let total = limit("total", 4, json!({"scope": "Cluster"}));
+    for mode in ["Enforce", "Shadow"] {
+        let mut rule = breaker("sick");
+        rule["mode"] = json!(mode);
+        let policy = policy(json!({"breakers": [rule], "rateLimits": [total]}));
+        fail(&policy, 4, at(0));
+        // Two probes, and two by the share: then the limit is used up.
+        assert_eq!(passed(&policy, "a", 2 + 20, at(60_000)), 4);
+        assert_eq!(passed(&policy, "a", 10, at(60_000)), 0);
+        let refused = |policy: &Policy<()>| policy.standings().pop().unwrap();
+        let before = refused(&policy);
+        // One may pass again, and the share of it is due.
+        assert_eq!(passed(&policy, "a", 1, at(60_250)), 1);
+        assert_eq!(refused(&policy), before, "{mode}");
+    }
+}
+
+#[test]
+fn two_breakers_that_recover_together_let_in_the_share_of_one() {
+    let policy = policy(json!({"breakers": [breaker("one"), breaker("other")]}));
+    fail(&policy, 4, at(0));
+    assert_eq!(passed(&policy, "a", 2, at(60_000)), 2);
+    assert_eq!(passed(&policy, "a", 1_000, at(60_000)), 99);
+}
+
+#[test]
+fn a_client_that_leaves_when_its_request_was_sent_has_used_its_place() {
+    let policy = policy(json!({"breakers": [breaker("sick")]}));
+    fail(&policy, 4, at(0));
+    assert_eq!(passed(&policy, "a", 2 + 9, at(60_000)), 2);
+    let admission = policy.admit(&|_| None, at(60_000)).unwrap();
+    policy.forget(admission, at(60_000));
+    assert_eq!(passed(&policy, "a", 9, at(60_000)), 0);
 }
 
 #[test]

@@ -45,6 +45,8 @@ pub(super) enum Reason {
     EndpointBroke,
     /// The endpoint took longer than the route allows.
     EndpointTimeout,
+    /// A limit or the queue let it wait for longer than the route allows.
+    TurnTimeout,
 }
 
 impl Reason {
@@ -64,6 +66,7 @@ impl Reason {
             Self::Exhausted => "Exhausted",
             Self::EndpointBroke => "EndpointBroke",
             Self::EndpointTimeout => "EndpointTimeout",
+            Self::TurnTimeout => "TurnTimeout",
         }
     }
 
@@ -80,7 +83,7 @@ impl Reason {
                 StatusCode::SERVICE_UNAVAILABLE
             }
             Self::EndpointBroke => StatusCode::BAD_GATEWAY,
-            Self::EndpointTimeout => StatusCode::GATEWAY_TIMEOUT,
+            Self::EndpointTimeout | Self::TurnTimeout => StatusCode::GATEWAY_TIMEOUT,
         }
     }
 
@@ -109,6 +112,10 @@ impl Reason {
                 "the endpoint broke off before it answered",
             ],
             Self::EndpointTimeout => ["服务响应超时", "the endpoint took too long"],
+            Self::TurnTimeout => [
+                "排队超时，请稍后再试",
+                "the request's time was over before it was its turn",
+            ],
         }
     }
 
@@ -126,7 +133,8 @@ impl Reason {
             Self::NoEndpoint
             | Self::ConnectFailure
             | Self::EndpointBroke
-            | Self::EndpointTimeout => true,
+            | Self::EndpointTimeout
+            | Self::TurnTimeout => true,
             Self::BadRequest
             | Self::HeadersTooMany
             | Self::NoRoute

@@ -9,6 +9,7 @@
 //! Nothing of it is on the way of a request. While control is away the guard goes on by what it has, and
 //! after a while with an even part of every shared limit and room.
 
+mod lease;
 mod link;
 
 use std::collections::BTreeMap;
@@ -26,11 +27,12 @@ pub use link::{LinkError, Place, PlaceError};
 
 use super::{ApplyError, Guard, RoomLink, store};
 use crate::guard::config::Configuration;
-use crate::guard::exchange::{Answer, ByRule, HOLD, LEASE, PERIOD, Partly, Refused, Report};
+use crate::guard::exchange::{Answer, ByRule, LEASE, PERIOD, Partly, Refused, Report};
 use crate::guard::mutual_tls::{Files, TlsError};
 use crate::guard::rooms::SETTLE;
 use crate::runtime::backoff::{Backoff, random_unit};
 use crate::runtime::errors::chain;
+use lease::Lease;
 use link::Link;
 
 /// Where the last good configuration is, in the guard's folder.
@@ -71,6 +73,7 @@ pub struct Follower {
     rooms: RoomLink,
     following: Following,
     link: Link,
+    lease: Lease,
     /// Set when the guard is about to end: then it is not ready.
     stopping: CancellationToken,
     session: u64,
@@ -78,19 +81,17 @@ pub struct Follower {
     refused: Option<(Refused, Instant)>,
     /// The last revision that was served on all of its ports.
     whole: String,
-    /// When the last report that was answered was sent.
-    heard: Option<Instant>,
+    /// Whether control ever answered.
+    has_heard: bool,
     /// How many guards there are, as it was last said.
     guards: u32,
-    /// Whether shares are held by the last answer.
-    has_shares: bool,
     backoff: Backoff,
     is_away: bool,
 }
 
 impl Follower {
     /// Follows control for this guard, which serves nothing yet. The files must be good now; they may change
-    /// later.
+    /// later. To be called inside a runtime.
     pub fn new(
         guard: Arc<Guard>,
         following: Following,
@@ -101,6 +102,7 @@ impl Follower {
         // Until control says how many there are, each guard lets in its part.
         let rooms = guard.share_rooms(NonZeroU32::new(guards).unwrap_or(NonZeroU32::MIN));
         Ok(Self {
+            lease: Lease::new(Arc::clone(&guard)),
             guard,
             rooms,
             following,
@@ -110,9 +112,8 @@ impl Follower {
             sequence: 0,
             refused: None,
             whole: String::new(),
-            heard: None,
+            has_heard: false,
             guards,
-            has_shares: false,
             backoff: Backoff::new(PERIOD, AWAY_MAX),
             is_away: false,
         })
@@ -132,7 +133,6 @@ impl Follower {
                 }
                 Err(error) => self.miss(&error),
             };
-            self.let_go();
             tokio::time::sleep(pause).await;
         }
     }
@@ -160,7 +160,7 @@ impl Follower {
         // When control first said what to serve by.
         let mut named: Option<Instant> = None;
         loop {
-            let patience = if self.heard.is_some() {
+            let patience = if self.has_heard {
                 PARTS_PATIENCE
             } else {
                 PATIENCE
@@ -239,12 +239,11 @@ impl Follower {
         }
         self.is_away = false;
         self.backoff.reset();
-        // From when it was asked: control counts from later on.
-        self.heard = Some(sent);
+        self.has_heard = true;
         self.guards = answer.guards.max(1);
-        self.has_shares = true;
-        self.guard
-            .hold(answer.shares.clone(), Share::one_of(self.guards));
+        let even = Share::one_of(self.guards);
+        // From when it was asked: control counts from later on.
+        self.lease.renew(sent, answer.shares.clone(), even);
         self.rooms.hear(&answer.rooms);
         Ok(answer)
     }
@@ -358,18 +357,7 @@ impl Follower {
         self.is_away = true;
         self.backoff.wait()
     }
-
-    /// Parts that nobody confirmed for long are given to others: an even part is what is left.
-    fn let_go(&mut self) {
-        let is_old = self.heard.is_none_or(|heard| heard.elapsed() > HOLD);
-        if is_old && self.has_shares {
-            self.has_shares = false;
-            let part = Share::one_of(self.guards);
-            tracing::warn!(
-                millionths = part.as_millionths(),
-                "control was away for long; the guard goes on with an even part of shared limits"
-            );
-            self.guard.hold(ByRule::new(), part);
-        }
-    }
 }
+
+#[cfg(test)]
+mod tests;

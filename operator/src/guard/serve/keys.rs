@@ -5,9 +5,10 @@ use std::net::IpAddr;
 
 use http::HeaderMap;
 use http::header::COOKIE;
-use shield::policy::KeyPart;
+use shield::PolicySettings;
+use shield::policy::{KeyPart, Mode};
 
-use super::matching::parameter;
+use super::matching::{parameter, parameters};
 
 /// What of a request keys are made of.
 pub(super) struct Keys<'a> {
@@ -45,6 +46,38 @@ impl Keys<'_> {
             KeyPart::JwtClaim(_) => None,
         }
     }
+}
+
+impl Keys<'_> {
+    /// Whether a part is said in two ways: endpoints differ in which of them counts, so that the other one would hide
+    /// a key that is hot or used up. A cookie may honestly come twice, for two paths.
+    pub(super) fn is_ambiguous(&self, part: &KeyPart) -> bool {
+        match part {
+            KeyPart::Header(name) => differ(self.headers.get_all(name).iter()),
+            KeyPart::Query(name) => self.query.is_some_and(|q| differ(parameters(q, name))),
+            KeyPart::Cookie(_) | KeyPart::ClientAddress | KeyPart::JwtClaim(_) => false,
+        }
+    }
+}
+
+fn differ<T: PartialEq>(mut values: impl Iterator<Item = T>) -> bool {
+    let first = values.next();
+    values.any(|other| Some(other) != first)
+}
+
+/// Parts of keys that a request must say in one way, as a rule counts by them that refuses.
+pub(super) fn said_once(settings: &PolicySettings) -> Vec<KeyPart> {
+    let limits = settings.rate_limits.iter().map(|l| (l.mode, &l.key));
+    let hot = settings.hot_keys.iter().map(|h| (h.mode, &h.key));
+    let enforced = limits.chain(hot).filter(|(mode, _)| *mode == Mode::Enforce);
+    let mut parts: Vec<KeyPart> = Vec::new();
+    for part in enforced.flat_map(|(_, key)| key) {
+        let is_told = matches!(part, KeyPart::Header(_) | KeyPart::Query(_));
+        if is_told && !parts.contains(part) {
+            parts.push(part.clone());
+        }
+    }
+    parts
 }
 
 /// The value of one pair of a `Cookie` header, if it has this name.

@@ -139,7 +139,12 @@ fn has_header(headers: &HeaderMap, name: &HeaderName, wanted: &Text) -> bool {
 
 /// The first parameter of that name, decoded.
 pub(super) fn parameter<'a>(query: &'a str, name: &str) -> Option<Cow<'a, str>> {
-    query.split('&').find_map(|pair| {
+    parameters(query, name).next()
+}
+
+/// All parameters of that name, decoded.
+pub(super) fn parameters<'a>(query: &'a str, name: &str) -> impl Iterator<Item = Cow<'a, str>> {
+    query.split('&').filter_map(move |pair| {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
         (unescape(key) == name).then(|| unescape(value))
     })

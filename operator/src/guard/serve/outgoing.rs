@@ -21,6 +21,10 @@ pub(super) const REPLAY_BYTES_MAX: usize = 64 * 1024;
 /// What is kept of all bodies together: a thousand of the longest. Beyond it requests are sent once, so
 /// that slow uploads cannot fill the memory.
 const REPLAY_BYTES_TOTAL: usize = 1_000 * REPLAY_BYTES_MAX;
+/// What each byte of a body allows its client in all pauses together, besides one that may be as long as it may be: a
+/// thousand bytes a second are slower than any network that a citizen has. Else a byte before each pause is over
+/// would hold a place at the target for as long as its client likes.
+const FOR_EACH_BYTE: Duration = Duration::from_millis(1);
 
 /// What a client may send.
 #[derive(Clone, Debug)]
@@ -67,7 +71,11 @@ struct Source {
     has_ended: bool,
     trailers: Option<HeaderMap>,
     /// Runs while nothing comes.
-    pause: Option<Pin<Box<Sleep>>>,
+    pause: Option<Pause>,
+    /// How long nothing came, in all.
+    paused: Duration,
+    /// Whether the answer has begun. What is said after it may take its time: a stream in both directions does.
+    is_answered: bool,
     /// When something came last.
     last: Option<Instant>,
     kept: Option<Kept>,
@@ -75,6 +83,13 @@ struct Source {
     turn: u32,
     /// Who waits for more.
     waiting: Option<Waker>,
+}
+
+/// A time in which nothing comes.
+#[derive(Debug)]
+struct Pause {
+    since: Instant,
+    end: Pin<Box<Sleep>>,
 }
 
 /// All that was sent so far.
@@ -102,6 +117,8 @@ impl Intake {
             has_ended: false,
             trailers: None,
             pause: None,
+            paused: Duration::ZERO,
+            is_answered: false,
             last: None,
             kept,
             fault: None,
@@ -148,6 +165,19 @@ impl Intake {
     pub(super) fn settle(&self) {
         if let Some(source) = &self.0 {
             lock(source).kept = None;
+        }
+    }
+
+    /// The answer has begun: from now on the client is held to no pace.
+    pub(super) fn answered(&self) {
+        let Some(source) = &self.0 else {
+            return;
+        };
+        let mut state = lock(source);
+        state.is_answered = true;
+        let pause_max = state.bounds.pause_max;
+        if let Some(pause) = &mut state.pause {
+            pause.end.as_mut().reset(pause.since + pause_max);
         }
     }
 
@@ -241,7 +271,7 @@ impl Source {
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match Pin::new(&mut self.inner).poll_frame(context) {
             Poll::Ready(Some(Ok(frame))) => {
-                self.pause = None;
+                self.come();
                 self.last = Some(Instant::now());
                 Poll::Ready(self.take(frame).transpose())
             }
@@ -256,11 +286,12 @@ impl Source {
                 Poll::Ready(None)
             }
             Poll::Pending => {
-                let pause_max = self.bounds.pause_max;
-                let pause = self
-                    .pause
-                    .get_or_insert_with(|| Box::pin(tokio::time::sleep(pause_max)));
-                if pause.as_mut().poll(context).is_pending() {
+                let patience = self.patience();
+                let pause = self.pause.get_or_insert_with(|| Pause {
+                    since: Instant::now(),
+                    end: Box::pin(tokio::time::sleep(patience)),
+                });
+                if pause.end.as_mut().poll(context).is_pending() {
                     self.waiting = Some(context.waker().clone());
                     return Poll::Pending;
                 }
@@ -268,6 +299,25 @@ impl Source {
                 Poll::Ready(Some(Err(BodyError::TooSlow)))
             }
         }
+    }
+
+    /// Something came: the pause is over.
+    fn come(&mut self) {
+        if let Some(pause) = self.pause.take() {
+            self.paused += pause.since.elapsed();
+        }
+    }
+
+    /// How long nothing may come from now on.
+    fn patience(&self) -> Duration {
+        let pause_max = self.bounds.pause_max;
+        if self.is_answered {
+            return pause_max;
+        }
+        let bytes = u32::try_from(self.seen).unwrap_or(u32::MAX);
+        let earned = FOR_EACH_BYTE.saturating_mul(bytes);
+        let all = pause_max.saturating_add(earned);
+        all.saturating_sub(self.paused).min(pause_max)
     }
 
     /// Whether the endpoint would take more than there is.

@@ -73,7 +73,7 @@ impl Passing<'_> {
         let_in: Option<&mut Pass>,
         record: &mut Record,
     ) -> Result<Response<Answer>, Reason> {
-        let end = self.rule.request_timeout.map(|span| Instant::now() + span);
+        let end = self.rule.end(record);
         let bounds = &self.connection.shared.bounds;
         if request.body().size_hint().lower() > bounds.bytes_max {
             return Err(Reason::BodyTooLong);
@@ -100,8 +100,9 @@ impl Passing<'_> {
         if let Some(let_in) = let_in {
             let_in.sent(intake.clone());
         }
-        let course = self.course(&request, intake, is_kept, end, record);
+        let course = self.course(&request, intake.clone(), is_kept, end, record);
         let sent = course.run(request).await;
+        intake.answered();
         let sent = sent.and_then(|got| sound(got, upgrade.is_some()));
         if let Some(guarded) = &mut guarded
             && let Some(is_error) = is_error(&sent)
@@ -143,9 +144,10 @@ impl Passing<'_> {
     fn change(&self, request: &mut Request<Incoming>, record: &Record) -> Result<(), Reason> {
         let connection = self.connection;
         let (host, port) = (record.host.as_str(), connection.shown_port);
-        let rewrites = [&self.rule.changes, &self.backend.changes];
-        let rewrite = rewrites.iter().find_map(|changes| changes.rewrite.as_ref());
-        let path = rewrite.and_then(|rewrite| rewrite.path.as_ref());
+        let changes = [&self.rule.changes, &self.backend.changes];
+        // The backend's word is the narrower one; what it leaves open is as the rule says.
+        let rewrites = || changes.iter().rev().filter_map(|c| c.rewrite.as_ref());
+        let path = rewrites().find_map(|rewrite| rewrite.path.as_ref());
         let path = path.map_or_else(
             || record.path.clone(),
             |path| path.of(&record.path, self.prefix),
@@ -154,7 +156,7 @@ impl Passing<'_> {
             Some(query) => format!("{path}?{query}"),
             None => path,
         };
-        let shown = rewrite.and_then(|rewrite| rewrite.hostname.clone());
+        let shown = rewrites().find_map(|rewrite| rewrite.hostname.clone());
         let authority = original_authority(request);
         let target = PathAndQuery::try_from(target).map_err(|_| Reason::BrokenRoute)?;
         *request.uri_mut() = Uri::from(target);
@@ -177,7 +179,7 @@ impl Passing<'_> {
         if let Some(trace) = record.trace() {
             trace.pass_on(headers);
         }
-        for changes in rewrites {
+        for changes in changes {
             changes.request.apply(headers);
         }
         Ok(())

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::by_host::ByHost;
 use super::changes::Changes;
 use super::dial::Dial;
@@ -13,10 +15,12 @@ use super::metrics::{Metrics, RouteMetrics, TokenMetrics};
 use super::patterns::{Compiling, PATTERNS_BYTES_MAX, Patterns};
 use super::protection::{Policies, Protection};
 use super::ready::Refusals;
+use super::record::Record;
 use super::retry::{Budgets, Retrying};
 use super::room::{Common, Room, RoomFault, Rooms};
 use super::tls::{Certificates, expiries};
 use crate::guard::config::{self, Configuration, Filter, Opening, PathChange, Redirect};
+use crate::guard::path::without_parameters;
 
 /// Why a configuration cannot be served. The one before it stays.
 #[derive(Debug, thiserror::Error)]
@@ -196,6 +200,8 @@ pub(super) enum NotFound {
     NoRoute,
     /// The connection was made to another name; the client should open one to this one.
     Misdirected,
+    /// Without the parameters of its segments the path has a narrower rule, and some endpoints cut them off.
+    Ambiguous,
 }
 
 impl Serving {
@@ -319,9 +325,20 @@ impl Port {
                 return Err(NotFound::Misdirected);
             }
         }
-        let entries = listener.hosts.covering(host).flatten();
-        let mut fitting = entries.filter(|entry| entry.matcher.fits(asked));
+        let entries = || listener.hosts.covering(host).flatten();
+        let mut fitting = entries().filter(|entry| entry.matcher.fits(asked));
         let entry = fitting.next().ok_or(NotFound::NoRoute)?;
+        if let Some(cut) = without_parameters(asked.path) {
+            let cut = Asked {
+                path: &cut,
+                ..*asked
+            };
+            let mut narrower = entries().take_while(|other| !std::ptr::eq(*other, entry));
+            let other = narrower.find(|other| other.matcher.fits(&cut));
+            if other.is_some_and(|other| !Arc::ptr_eq(&other.rule, &entry.rule)) {
+                return Err(NotFound::Ambiguous);
+            }
+        }
         Ok(Found {
             rule: &entry.rule,
             prefix: entry.matcher.prefix(),
@@ -347,6 +364,11 @@ impl Entry {
 }
 
 impl Rule {
+    /// When the time of a request is over; it began with its head.
+    pub(super) fn end(&self, record: &Record) -> Option<Instant> {
+        self.request_timeout.map(|span| record.started() + span)
+    }
+
     fn prepare(
         wanted: &config::Rule,
         of: &Objects<'_>,

@@ -42,6 +42,8 @@ pub(super) struct Clock {
 #[derive(Debug)]
 pub(super) struct Protection {
     policy: Arc<Policy>,
+    /// Parts of keys that a request must say in one way.
+    said_once: Vec<KeyPart>,
     /// Where claims of tokens are keys.
     tokens: Option<Arc<Verifier>>,
     class: ClassId,
@@ -123,6 +125,11 @@ impl Protection {
         let standings = self.policy.standings().into_iter();
         let concurrency = self.policy.concurrency().map(|_| Arc::clone(&CONCURRENCY));
         standings.map(|standing| standing.rule).chain(concurrency)
+    }
+
+    /// Whether a key of the request depends on who reads it.
+    pub(super) fn is_ambiguous(&self, keys: &Keys<'_>) -> bool {
+        self.said_once.iter().any(|part| keys.is_ambiguous(part))
     }
 
     /// Asks all rules, as far as nothing has to be waited for.

@@ -13,6 +13,7 @@ use futures::future::Either;
 use http::header::{ACCEPT, ACCEPT_LANGUAGE, CONNECTION};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -203,6 +204,7 @@ impl Visit {
         let found = found.map_err(|not_found| match not_found {
             NotFound::NoRoute => Reason::NoRoute,
             NotFound::Misdirected => Reason::Misdirected,
+            NotFound::Ambiguous => Reason::BadRequest,
         })?;
         let (rule, prefix) = (Arc::clone(found.rule), found.prefix);
         record.rule = Some(Arc::clone(&rule));
@@ -214,8 +216,12 @@ impl Visit {
         }
         let stage = match &rule.protection {
             Some(protection) => {
-                let stage = protection.ask(&keys(connection, request));
-                Some((Arc::clone(protection), stage.map_err(Refusal::Shed)?))
+                let keys = keys(connection, request);
+                if protection.is_ambiguous(&keys) {
+                    return Err(Reason::BadRequest.into());
+                }
+                let stage = protection.ask(&keys).map_err(Refusal::Shed)?;
+                Some((Arc::clone(protection), stage))
             }
             None => None,
         };
@@ -245,7 +251,9 @@ impl Visit {
         let (connection, record) = (&self.connection, &mut self.record);
         let guarded = match stage {
             Some((protection, stage)) => {
-                let waited = protection.wait(stage, &keys(connection, &request)).await;
+                let keys = keys(connection, &request);
+                let turn = protection.wait(stage, &keys);
+                let waited = within(rule.end(record), turn).await?;
                 Some(waited.map_err(Refusal::Shed)?)
             }
             None => None,
@@ -308,6 +316,17 @@ fn part(answer: &mut Response<Answer>, version: Version) {
     *answer.version_mut() = version;
     let close = HeaderValue::from_static("close");
     answer.headers_mut().insert(CONNECTION, close);
+}
+
+/// Waits no longer than until then: whoever asked has given up, and the endpoint would work for nobody.
+async fn within<T>(end: Option<Instant>, turn: impl Future<Output = T>) -> Result<T, Reason> {
+    match end {
+        Some(end) => {
+            let waited = tokio::time::timeout_at(end, turn).await;
+            waited.map_err(|_| Reason::TurnTimeout)
+        }
+        None => Ok(turn.await),
+    }
 }
 
 fn keys<'a>(connection: &Connection, request: &'a Request<Incoming>) -> Keys<'a> {

@@ -81,6 +81,11 @@ impl Why {
 }
 
 impl Record {
+    /// When the request's head was there.
+    pub(super) fn started(&self) -> tokio::time::Instant {
+        self.started.into()
+    }
+
     pub(super) fn begin<B>(shared: &Arc<Shared>, client: IpAddr, request: &Request<B>) -> Self {
         let (method, headers) = (request.method(), request.headers());
         let tracing = shared.tracing.as_ref();

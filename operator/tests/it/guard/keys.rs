@@ -263,3 +263,32 @@ async fn the_scheme_is_the_one_that_the_trusted_proxy_saw() {
     let alone = with_header(served.at, "X-Forwarded-Proto: https").await;
     assert!(alone.contains("x-forwarded-proto: http\n"), "{alone}");
 }
+
+#[tokio::test]
+async fn a_key_that_is_said_in_two_ways_hides_nothing() {
+    let ask = async |at: SocketAddr, query: &str, headers: &str| {
+        let request =
+            format!("GET /?{query} HTTP/1.1\r\nHost: a\r\n{headers}Connection: close\r\n\r\n");
+        status(&say(at, request).await)
+    };
+    let by_query = limited(mirror().await, &json!({"query": "venue"}), "Share");
+    let served = serve(&by_query).await;
+    assert_eq!(ask(served.at, "venue=x&venue=hall", "").await, 400);
+    assert_eq!(ask(served.at, "venue=x&%76enue=hall", "").await, 400);
+    for status in [200, 200, 429] {
+        assert_eq!(
+            ask(served.at, "venue=hall&venue=hall&day=1&day=2", "").await,
+            status
+        );
+    }
+    let by_header = limited(mirror().await, &json!({"header": "x-venue"}), "Share");
+    let served = serve(&by_header).await;
+    let twice = "x-venue: x\r\nx-venue: hall\r\n";
+    assert_eq!(ask(served.at, "", twice).await, 400);
+
+    let mut shadow = by_header;
+    let policy = shadow.policies.get_mut("ns/policy").unwrap();
+    policy.rate_limits[0].mode = shield::policy::Mode::Shadow;
+    served.guard.apply(&shadow).await.unwrap();
+    assert_eq!(ask(served.at, "", twice).await, 200);
+}

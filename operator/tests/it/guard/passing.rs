@@ -295,3 +295,44 @@ async fn a_kept_connection_that_the_endpoint_ended_costs_no_request() {
         assert_eq!(status(&answer), 200, "{answer}");
     }
 }
+
+#[tokio::test]
+async fn what_a_rule_rewrites_leaves_its_backend_the_rest() {
+    let rewrite = |hostname: Option<&str>, path: Option<&str>| {
+        Filter::Rewrite(Rewrite {
+            hostname: hostname.map(Into::into),
+            path: path.map(|path| PathChange::Prefix(path.into())),
+        })
+    };
+    let mut rule = to("ns/app:80");
+    rule.filters = vec![rewrite(Some("inner"), None)];
+    rule.backends[0].filters = vec![rewrite(None, Some("/v2"))];
+    let served = serve(&routes(
+        vec![("/v1", rule)],
+        &[("ns/app:80", &[mirror().await])],
+    ))
+    .await;
+    let answer = get(served.at, "/v1/x").await;
+    assert!(
+        answer.contains("GET /v2/x\n") && answer.contains("host: inner\n"),
+        "{answer}"
+    );
+}
+
+#[tokio::test]
+async fn parameters_of_a_path_lead_past_no_narrower_rule() {
+    let served = serve(&routes(
+        vec![("/login", to("ns/login:80")), ("/", to("ns/app:80"))],
+        &[
+            ("ns/login:80", &[mirror().await]),
+            ("ns/app:80", &[mirror().await]),
+        ],
+    ))
+    .await;
+    for path in ["/login;a", "/;/login", "/login;a/b", "//login;x=1"] {
+        assert_eq!(status(&get(served.at, path).await), 400, "{path}");
+    }
+    for path in ["/login/x;jsessionid=1", "/shop;jsessionid=1", "/login", "/"] {
+        assert_eq!(status(&get(served.at, path).await), 200, "{path}");
+    }
+}

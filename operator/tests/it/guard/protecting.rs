@@ -330,3 +330,17 @@ async fn a_request_beyond_the_pace_waits_for_its_turn() {
         started.elapsed()
     );
 }
+
+#[tokio::test]
+async fn the_time_of_a_request_is_over_also_while_a_limit_lets_it_wait() {
+    let quota = json!({"rate": {"requests": 6, "perSeconds": 60}, "burst": 1});
+    let policy = json!({"name": "ns/policy", "rateLimits": [{"name": "smooth", "scope": "Instance",
+        "quota": quota, "maxWait": {"secs": 30, "nanos": 0}}]});
+    let mut configuration = protected(mirror().await, &policy);
+    configuration.rules[0].request_timeout = Some(Duration::from_millis(300));
+    let served = serve(&configuration).await;
+    assert_eq!(status(&get(served.at, "/").await), 200);
+    let late = get(served.at, "/").await;
+    assert_eq!(status(&late), 504, "{late}");
+    assert!(late.contains("TurnTimeout"), "{late}");
+}

@@ -1,5 +1,6 @@
 //! Clients that send slowly or take nothing: whose fault it is, and what they hold.
 
+use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,7 +16,8 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 use super::protecting::protected;
 use super::support::{
-    bytes, endpoint, get, metric, mirror, say, serve, simple, status, text, until, within,
+    bytes, endpoint, get, metric, mirror, say, serve, serve_with, settings, simple, status, text,
+    until, within,
 };
 
 /// Reads bodies whole before it answers.
@@ -72,9 +74,63 @@ async fn an_upload_that_outlasts_the_requests_time_says_nothing_against_the_targ
 }
 
 #[tokio::test]
+async fn who_sends_a_byte_before_each_pause_is_over_keeps_nobody_from_the_target() {
+    let policy = json!({"name": "ns/policy", "concurrency": {"max": 1}});
+    let served = serve(&protected(reading().await, &policy)).await;
+    let mut stream = TcpStream::connect(served.at).await.unwrap();
+    let head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\n";
+    stream.write_all(head).await.unwrap();
+    let (mut answer, mut writing) = stream.split();
+    let dripping = async {
+        // Each pause is shorter than the two seconds that one may have.
+        while writing.write_all(b"a").await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(700)).await;
+        }
+    };
+    let answered = async {
+        let mut code = [0; 12];
+        answer.read_exact(&mut code).await.unwrap();
+        code
+    };
+    let code = within("an end", async {
+        tokio::select! {
+            () = dripping => panic!("the connection ends without an answer"),
+            code = answered => code,
+        }
+    });
+    assert_eq!(&code.await, b"HTTP/1.1 408");
+    assert_eq!(status(&get(served.at, "/").await), 200);
+}
+
+#[tokio::test]
+async fn a_stream_whose_answer_has_begun_is_held_to_no_pace() {
+    let at = endpoint(async |request: Request<Incoming>| {
+        let body = request.into_body();
+        let whole = body.map_err(|error| -> Infallible { panic!("{error}") });
+        Response::new(whole.boxed())
+    })
+    .await;
+    let served = serve(&simple(&[at])).await;
+    let mut stream = TcpStream::connect(served.at).await.unwrap();
+    let head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nConnection: close\r\n\r\n";
+    stream.write_all(head).await.unwrap();
+    for byte in b"slow" {
+        tokio::time::sleep(Duration::from_millis(1_200)).await;
+        stream.write_all(&[*byte]).await.unwrap();
+    }
+    let mut answer = String::new();
+    let read = stream.read_to_string(&mut answer);
+    within("the answer's end", read).await.unwrap();
+    assert!(answer.ends_with("slow"), "{answer}");
+}
+
+#[tokio::test]
 async fn the_time_that_an_upload_takes_is_not_the_targets() {
     let slow = json!({"slowCalls": {"over": {"secs": 2, "nanos": 0}, "percent": 50}});
-    let served = serve(&protected(reading().await, &breaker(&slow))).await;
+    let mut settings = settings();
+    settings.body_pause_max = Duration::from_secs(10);
+    let configuration = protected(reading().await, &breaker(&slow));
+    let served = serve_with(&settings, &configuration).await;
     let told = uploads(served.at, Duration::from_millis(650)).await;
     assert_eq!(told, vec![200; 8]);
     assert_eq!(status(&get(served.at, "/").await), 200);

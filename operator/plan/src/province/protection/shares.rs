@@ -1,6 +1,6 @@
 //! Rates for the province, or for a Region, as a whole, divided over clusters so that the parts never exceed it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crds::{LimitScope, LimitShare, RateLimit, RuleName, TrafficPolicySpec};
 
@@ -82,18 +82,40 @@ pub(super) fn divide(
     let mut shares: BTreeMap<At, Vec<LimitShare>> =
         parties.keys().map(|at| (*at, Vec::new())).collect();
     for (limit, divided) in of_many(spec) {
-        let mut pools: BTreeMap<Pool, Vec<(At, u64)>> = BTreeMap::new();
-        for (at, party) in parties {
-            let pool = pools.entry(Pool::of(divided, party.region)).or_default();
-            pool.push((*at, party.weight));
-        }
-        for pool in pools.values() {
+        for pool in pools(divided, parties).values() {
             for (at, share) in parted(limit, pool) {
                 shares.entry(at).or_default().push(share);
             }
         }
     }
     shares
+}
+
+/// Clusters and their replicas, by those who divide a rate.
+fn pools(divided: Divided, parties: &BTreeMap<At, Party>) -> BTreeMap<Pool, Vec<(At, u64)>> {
+    let mut pools: BTreeMap<Pool, Vec<(At, u64)>> = BTreeMap::new();
+    for (at, party) in parties {
+        let pool = pools.entry(Pool::of(divided, party.region)).or_default();
+        pool.push((*at, party.weight));
+    }
+    pools
+}
+
+/// Rates that are too little for each of the clusters that divide them.
+fn short<'a>(
+    spec: &'a TrafficPolicySpec,
+    parties: &BTreeMap<At, Party>,
+) -> BTreeSet<(&'a RuleName, Pool)> {
+    let mut short = BTreeSet::new();
+    for (limit, divided) in of_many(spec) {
+        for (pool, clusters) in pools(divided, parties) {
+            let requests = limit.rate.requests * periods(limit, clusters.len());
+            if i64::try_from(clusters.len()).is_ok_and(|clusters| requests < clusters) {
+                short.insert((&limit.name, pool));
+            }
+        }
+    }
+    short
 }
 
 /// The shares of clusters in one rate.
@@ -167,12 +189,15 @@ pub(super) struct Room<'a> {
     rates: BTreeMap<&'a RuleName, (Divided, i64)>,
     /// What of it clusters have, by those who divide it.
     given: BTreeMap<(&'a RuleName, Pool), i64>,
+    /// Where it is too little for each to have one request in as long a time as a rule may name.
+    short: BTreeSet<(&'a RuleName, Pool)>,
 }
 
 impl<'a> Room<'a> {
-    /// What is left when clusters have these shares.
+    /// What is left for these clusters when clusters have those shares.
     pub(super) fn of<'b>(
         spec: &'a TrafficPolicySpec,
+        parties: &BTreeMap<At, Party>,
         held: impl Iterator<Item = (RegionNumber, &'b [LimitShare])>,
     ) -> Self {
         let rates = of_many(spec).map(|(limit, divided)| {
@@ -182,6 +207,7 @@ impl<'a> Room<'a> {
         let mut room = Self {
             rates: rates.collect(),
             given: BTreeMap::new(),
+            short: short(spec, parties),
         };
         for (region, shares) in held {
             for share in shares {
@@ -202,9 +228,9 @@ impl<'a> Room<'a> {
             let before = has.iter().find(|share| share.name == want.name);
             parts(want) - before.map_or(0, parts)
         };
-        // Where the limit itself has fewer requests than there are clusters, each has one all the same.
         let fits = |want: &LimitShare| {
-            grows(want) <= 0 || grows(want) <= self.left(region, &want.name) || want.requests == 1
+            grows(want) <= self.left(region, &want.name).max(0)
+                || (want.requests == 1 && self.is_short(region, &want.name))
         };
         if !wants.iter().all(fits) {
             return false;
@@ -213,6 +239,14 @@ impl<'a> Room<'a> {
             self.give(region, &want.name, grows(want).max(0));
         }
         true
+    }
+
+    /// Whether each cluster has one request all the same.
+    fn is_short(&self, region: RegionNumber, name: &RuleName) -> bool {
+        let known = self.rates.get_key_value(name);
+        known.is_some_and(|(name, (divided, _))| {
+            self.short.contains(&(*name, Pool::of(*divided, region)))
+        })
     }
 
     fn left(&self, region: RegionNumber, name: &RuleName) -> i64 {
@@ -301,6 +335,29 @@ mod tests {
         assert_eq!(divided(&spec, &[1; 3]), [(1, 1, None); 3]);
     }
 
+    fn one(requests: i64, periods: i64) -> [LimitShare; 1] {
+        [LimitShare {
+            name: RuleName::from("total"),
+            requests,
+            periods,
+            burst: None,
+        }]
+    }
+
+    #[test]
+    fn a_single_request_waits_as_well_where_there_is_one_for_each() {
+        let four = parties(&[1; 4]);
+        let (has, here) = (one(4, 1), Some(0));
+        let spec = limit(4, "1s", None);
+        let mut room = Room::of(&spec, &four, std::iter::once((here, &has[..])));
+        assert!(!room.take(here, &[], &one(1, 1)), "the first has all four");
+        // Of a rate that is too little for all each has one in a day, as more is never let in.
+        let spec = limit(2, "24h", None);
+        let has = one(2, 1);
+        let mut room = Room::of(&spec, &four, std::iter::once((here, &has[..])));
+        assert!(room.take(here, &[], &one(1, 1)));
+    }
+
     /// What clusters of one Region have.
     fn held(shares: [&[LimitShare]; 2]) -> impl Iterator<Item = (RegionNumber, &[LimitShare])> {
         shares.into_iter().map(|shares| (Some(0), shares))
@@ -320,12 +377,12 @@ mod tests {
             }]
         };
         let (a, b) = (share(70), share(30));
-        let here = Some(0);
-        let mut room = Room::of(&spec, held([&a, &b]));
+        let (here, two) = (Some(0), parties(&[1, 1]));
+        let mut room = Room::of(&spec, &two, held([&a, &b]));
         assert!(room.take(here, &a, &share(30)), "what shrinks is written");
         assert!(!room.take(here, &b, &share(70)), "and not yet given on");
         let smaller = share(30);
-        let mut room = Room::of(&spec, held([&smaller, &b]));
+        let mut room = Room::of(&spec, &two, held([&smaller, &b]));
         assert!(room.take(here, &b, &share(70)));
         assert!(!room.take(here, &[], &share(2)), "nothing is given twice");
     }
@@ -377,7 +434,11 @@ mod tests {
             }]
         };
         let whole = share(5_000);
-        let mut room = Room::of(&spec, std::iter::once((Some(0), &whole[..])));
+        let mut room = Room::of(
+            &spec,
+            &parties(&[1]),
+            std::iter::once((Some(0), &whole[..])),
+        );
         assert!(!room.take(Some(0), &[], &share(2)), "it is all given there");
         assert!(room.take(Some(1), &[], &whole));
         assert!(!room.take(Some(1), &[], &share(2)), "and here as well");

@@ -8,6 +8,7 @@ use shield::{KeySeed, PolicySettings};
 use super::{Clock, Policy, Protection};
 use crate::guard::config::Tokens;
 use crate::guard::serve::jwt::{self, Desk, Verifier};
+use crate::guard::serve::keys::said_once;
 use crate::guard::serve::metrics::TokenMetrics;
 use crate::guard::serve::prepare::PrepareError;
 
@@ -123,6 +124,7 @@ impl Policies {
         let class = policy.classes().id(class)?;
         Some(Arc::new(Protection {
             policy: Arc::clone(policy),
+            said_once: said_once(policy.settings()),
             tokens: self.tokens.get(name).cloned(),
             class,
             clock: self.clock,
