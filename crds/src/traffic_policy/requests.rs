@@ -10,7 +10,7 @@ use serde_json::Value;
 #[serde(rename_all = "camelCase")]
 #[schemars(transform = also_unquoted)]
 #[x_kube(validation = Rule::new("!has(self.on) || !has(self.__true__)")
-    .message("on must be there once: true is what kubectl makes of on without quotes").reason(Reason::FieldValueForbidden))]
+    .message("on must be there once, and true is what kubectl makes of on without quotes: remove spec.retries.true, also of the stored object, and write on with quotes").reason(Reason::FieldValueForbidden))]
 pub struct Retries {
     /// How many times a request may be tried again, 0 to 3; 0 also where no connection was made; default 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -18,6 +18,7 @@ mod by_host;
 mod changes;
 mod client;
 mod dial;
+mod due;
 mod endpoint;
 pub mod fetch;
 mod framing;

@@ -8,6 +8,7 @@ use http_body_util::Full;
 
 use super::body::Answer;
 use super::language::{Language, STYLE};
+use super::outgoing::Fault;
 use super::protection::{Shed, ShedReason};
 use super::ready::Ready;
 use super::room::Waiting;
@@ -47,6 +48,16 @@ pub(super) enum Reason {
     EndpointTimeout,
     /// A limit or the queue let it wait for longer than the route allows.
     TurnTimeout,
+}
+
+impl From<Fault> for Reason {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::TooLong => Self::BodyTooLong,
+            Fault::TooSlow => Self::BodyTooSlow,
+            Fault::Cut => Self::BodyCut,
+        }
+    }
 }
 
 impl Reason {
@@ -127,19 +138,19 @@ impl Reason {
         }
     }
 
-    /// Whether it is the service's fault rather than the client's or the route's.
+    /// Whether it is the service's fault rather than that of a limit, the client's or the route's.
     fn is_failure(self) -> bool {
         match self {
             Self::NoEndpoint
             | Self::ConnectFailure
             | Self::EndpointBroke
-            | Self::EndpointTimeout
-            | Self::TurnTimeout => true,
+            | Self::EndpointTimeout => true,
             Self::BadRequest
             | Self::HeadersTooMany
             | Self::NoRoute
             | Self::Misdirected
             | Self::BodyTooLong
+            | Self::TurnTimeout
             | Self::BodyTooSlow
             | Self::BodyCut
             | Self::BrokenRoute

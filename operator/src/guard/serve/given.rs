@@ -9,6 +9,7 @@ use shield::EndpointResult;
 use tokio::time::{Instant, Sleep};
 
 use super::body::BodyError;
+use super::due::Due;
 use super::endpoint::Flight;
 use super::framing::clean_trailers;
 use super::pool::Lent;
@@ -31,7 +32,7 @@ pub(super) struct Given {
     inner: Incoming,
     lent: Option<Lent>,
     /// When the time for the whole request is over.
-    end: Option<Instant>,
+    due: Option<Due>,
     overdue: Option<Pin<Box<Sleep>>>,
     /// Since when nobody was told how the endpoint did; none where it is told.
     untold: Option<Instant>,
@@ -49,15 +50,15 @@ impl Given {
         inner: Incoming,
         lent: Lent,
         flight: Flight,
-        end: Option<Instant>,
+        due: Option<Due>,
         guarded: Option<Guarded>,
     ) -> Self {
         let now = Instant::now();
         Self {
             inner,
             lent: Some(lent),
-            end,
-            overdue: end.map(|end| Box::pin(tokio::time::sleep_until(end))),
+            due,
+            overdue: due.map(|due| Box::pin(tokio::time::sleep_until(due.at))),
             untold: Some(now),
             untaken: Some(now),
             waited: Duration::ZERO,
@@ -98,7 +99,9 @@ impl Given {
                     return Poll::Pending;
                 };
                 ready!(overdue.as_mut().poll(context));
-                self.tell(EndpointResult::Failed);
+                if !self.due.is_some_and(|due| due.is_late) {
+                    self.tell(EndpointResult::Failed);
+                }
                 Poll::Ready(Some(Err((BodyError::Overdue, Why::EndpointTimeout))))
             }
         }
@@ -129,7 +132,7 @@ impl Given {
         if self.waited + left >= FREE_AFTER.min(pause_max) {
             self.free();
         }
-        let is_overdue = self.end.is_some_and(|end| end <= now);
+        let is_overdue = self.due.is_some_and(|due| due.at <= now);
         left >= pause_max || (left >= FREE_AFTER && is_overdue)
     }
 

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use http::header::{CONNECTION, FORWARDED, HeaderName, TE, UPGRADE};
+use http::header::{CONNECTION, CONTENT_TYPE, FORWARDED, HeaderName, TE, UPGRADE};
 use http::{HeaderMap, HeaderValue, Version};
 
 use crate::guard::own_headers::HOP_BY_HOP;
@@ -47,6 +47,12 @@ pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap) -> Option<HeaderValue> {
         headers.insert(TE, TRAILERS);
     }
     upgrade
+}
+
+/// Whether a message is one of gRPC, which may be a stream in either direction.
+pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
+    let kind = headers.get(CONTENT_TYPE);
+    kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
 }
 
 /// The protocol that a message changes to, by both headers that it takes. Nothing but a WebSocket: what speaks HTTP

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::net::IpAddr;
 
 use http::HeaderMap;
-use http::header::COOKIE;
+use http::header::{AUTHORIZATION, COOKIE};
 use shield::PolicySettings;
 use shield::policy::{KeyPart, Mode};
 
@@ -53,9 +53,12 @@ impl Keys<'_> {
     /// a key that is hot or used up. A cookie may honestly come twice, for two paths.
     pub(super) fn is_ambiguous(&self, part: &KeyPart) -> bool {
         match part {
+            // HTTP/2 says it in several lines.
+            KeyPart::Header(name) if *name == COOKIE => false,
             KeyPart::Header(name) => differ(self.headers.get_all(name).iter()),
             KeyPart::Query(name) => self.query.is_some_and(|q| differ(parameters(q, name))),
-            KeyPart::Cookie(_) | KeyPart::ClientAddress | KeyPart::JwtClaim(_) => false,
+            KeyPart::JwtClaim(_) => differ(self.headers.get_all(AUTHORIZATION).iter()),
+            KeyPart::Cookie(_) | KeyPart::ClientAddress => false,
         }
     }
 }
@@ -72,8 +75,7 @@ pub(super) fn said_once(settings: &PolicySettings) -> Vec<KeyPart> {
     let enforced = limits.chain(hot).filter(|(mode, _)| *mode == Mode::Enforce);
     let mut parts: Vec<KeyPart> = Vec::new();
     for part in enforced.flat_map(|(_, key)| key) {
-        let is_told = matches!(part, KeyPart::Header(_) | KeyPart::Query(_));
-        if is_told && !parts.contains(part) {
+        if !parts.contains(part) {
             parts.push(part.clone());
         }
     }

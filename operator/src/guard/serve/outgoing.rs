@@ -21,10 +21,10 @@ pub(super) const REPLAY_BYTES_MAX: usize = 64 * 1024;
 /// What is kept of all bodies together: a thousand of the longest. Beyond it requests are sent once, so
 /// that slow uploads cannot fill the memory.
 const REPLAY_BYTES_TOTAL: usize = 1_000 * REPLAY_BYTES_MAX;
-/// What each byte of a body allows its client in all pauses together, besides one that may be as long as it may be: a
-/// thousand bytes a second are slower than any network that a citizen has. Else a byte before each pause is over
-/// would hold a place at the target for as long as its client likes.
-const FOR_EACH_BYTE: Duration = Duration::from_millis(1);
+/// What each byte of a body gives back of the patience that pauses use up: a client may send more slowly than five hundred
+/// bytes a second for no longer than one pause may last. Else a byte before each pause is over would hold a place at
+/// the target for as long as its client likes.
+const FOR_EACH_BYTE: Duration = Duration::from_millis(2);
 
 /// What a client may send.
 #[derive(Clone, Debug)]
@@ -72,10 +72,10 @@ struct Source {
     trailers: Option<HeaderMap>,
     /// Runs while nothing comes.
     pause: Option<Pause>,
-    /// How long nothing came, in all.
-    paused: Duration,
-    /// Whether the answer has begun. What is said after it may take its time: a stream in both directions does.
-    is_answered: bool,
+    /// How long pauses may last that are left.
+    patience: Duration,
+    /// Whether only single pauses count: what is said after the answer has begun may take its time, as streams do.
+    is_relaxed: bool,
     /// When something came last.
     last: Option<Instant>,
     kept: Option<Kept>,
@@ -117,8 +117,8 @@ impl Intake {
             has_ended: false,
             trailers: None,
             pause: None,
-            paused: Duration::ZERO,
-            is_answered: false,
+            patience: bounds.pause_max,
+            is_relaxed: false,
             last: None,
             kept,
             fault: None,
@@ -168,13 +168,13 @@ impl Intake {
         }
     }
 
-    /// The answer has begun: from now on the client is held to no pace.
-    pub(super) fn answered(&self) {
+    /// From now on the client is held to no pace.
+    pub(super) fn relax(&self) {
         let Some(source) = &self.0 else {
             return;
         };
         let mut state = lock(source);
-        state.is_answered = true;
+        state.is_relaxed = true;
         let pause_max = state.bounds.pause_max;
         if let Some(pause) = &mut state.pause {
             pause.end.as_mut().reset(pause.since + pause_max);
@@ -271,7 +271,7 @@ impl Source {
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match Pin::new(&mut self.inner).poll_frame(context) {
             Poll::Ready(Some(Ok(frame))) => {
-                self.come();
+                self.come(frame.data_ref().map_or(0, Bytes::len));
                 self.last = Some(Instant::now());
                 Poll::Ready(self.take(frame).transpose())
             }
@@ -301,23 +301,23 @@ impl Source {
         }
     }
 
-    /// Something came: the pause is over.
-    fn come(&mut self) {
-        if let Some(pause) = self.pause.take() {
-            self.paused += pause.since.elapsed();
-        }
+    /// So many bytes came: the pause is over.
+    fn come(&mut self, bytes: usize) {
+        let Some(pause) = self.pause.take() else {
+            return;
+        };
+        let left = self.patience.saturating_sub(pause.since.elapsed());
+        let earned = FOR_EACH_BYTE.saturating_mul(u32::try_from(bytes).unwrap_or(u32::MAX));
+        self.patience = left.saturating_add(earned).min(self.bounds.pause_max);
     }
 
     /// How long nothing may come from now on.
     fn patience(&self) -> Duration {
-        let pause_max = self.bounds.pause_max;
-        if self.is_answered {
-            return pause_max;
+        if self.is_relaxed {
+            self.bounds.pause_max
+        } else {
+            self.patience
         }
-        let bytes = u32::try_from(self.seen).unwrap_or(u32::MAX);
-        let earned = FOR_EACH_BYTE.saturating_mul(bytes);
-        let all = pause_max.saturating_add(earned);
-        all.saturating_sub(self.paused).min(pause_max)
     }
 
     /// Whether the endpoint would take more than there is.

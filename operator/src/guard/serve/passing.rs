@@ -12,11 +12,12 @@ use tokio::time::Instant;
 
 use super::answer::Reason;
 use super::body::{Answer, Passed};
+use super::due::Due;
 use super::endpoint::{Endpoints, Flight};
 use super::framing::{for_http1, is_coded};
 use super::given::Given;
-use super::headers::{Client, drop_underscores, forwarded, strip_hop_by_hop, websocket};
-use super::outgoing::{Fault, Intake, Outgoing};
+use super::headers::{Client, drop_underscores, forwarded, is_grpc, strip_hop_by_hop, websocket};
+use super::outgoing::{Intake, Outgoing};
 use super::pool::{Pool, SendError, Sent, Unsent};
 use super::prepare::{Backend, Rule};
 use super::protection::{Clock, Guarded};
@@ -53,7 +54,7 @@ struct Course<'a> {
     spare: Option<Spare>,
     tried: Vec<Arc<Pool>>,
     sent: u8,
-    end: Option<Instant>,
+    due: Option<Due>,
     clock: Clock,
 }
 
@@ -73,7 +74,7 @@ impl Passing<'_> {
         let_in: Option<&mut Pass>,
         record: &mut Record,
     ) -> Result<Response<Answer>, Reason> {
-        let end = self.rule.end(record);
+        let due = self.rule.due(record);
         let bounds = &self.connection.shared.bounds;
         if request.body().size_hint().lower() > bounds.bytes_max {
             return Err(Reason::BodyTooLong);
@@ -92,6 +93,10 @@ impl Passing<'_> {
         let is_kept = upgrade.is_none() && self.rule.retrying.keeps(request.method());
         let (head, body) = request.into_parts();
         let (intake, body) = Intake::new(body, bounds, is_kept);
+        if self.service.speaks_http2() && is_grpc(&head.headers) {
+            // Its messages come when there is something to say, and its answer may wait for the last of them.
+            intake.relax();
+        }
         record.reads(&intake);
         let request = Request::from_parts(head, body);
         if let Some(guarded) = &mut guarded {
@@ -100,16 +105,17 @@ impl Passing<'_> {
         if let Some(let_in) = let_in {
             let_in.sent(intake.clone());
         }
-        let course = self.course(&request, intake.clone(), is_kept, end, record);
+        let course = self.course(&request, intake.clone(), is_kept, due, record);
         let sent = course.run(request).await;
-        intake.answered();
+        intake.relax();
         let sent = sent.and_then(|got| sound(got, upgrade.is_some()));
-        if let Some(guarded) = &mut guarded
-            && let Some(is_error) = is_error(&sent)
-        {
-            guarded.heard(is_error);
+        if let Some(guarded) = &mut guarded {
+            match is_error(&sent) {
+                Some(is_error) => guarded.heard(is_error),
+                None => guarded.forget(),
+            }
         }
-        Ok(self.answered(sent?, guarded, client, end, record))
+        Ok(self.answered(sent?, guarded, client, due, record))
     }
 
     fn course<'a>(
@@ -117,7 +123,7 @@ impl Passing<'_> {
         request: &Request<Outgoing>,
         intake: Intake,
         is_kept: bool,
-        end: Option<Instant>,
+        due: Option<Due>,
         record: &'a mut Record,
     ) -> Course<'a> {
         let spare = is_kept.then(|| Spare {
@@ -135,7 +141,7 @@ impl Passing<'_> {
             spare,
             tried: Vec::new(),
             sent: 0,
-            end,
+            due,
             clock: self.service.clock(),
         }
     }
@@ -190,7 +196,7 @@ impl Passing<'_> {
         (flight, sent): (Flight, Sent),
         guarded: Option<Guarded>,
         client: Option<OnUpgrade>,
-        end: Option<Instant>,
+        due: Option<Due>,
         record: &mut Record,
     ) -> Response<Answer> {
         let Sent { mut response, lent } = sent;
@@ -203,7 +209,7 @@ impl Passing<'_> {
         let server = is_upgrade.then(|| hyper::upgrade::on(&mut response));
         *response.version_mut() = Version::default();
         let mut response = response.map(|body| {
-            let given = Given::new(body, lent, flight, end, guarded);
+            let given = Given::new(body, lent, flight, due, guarded);
             let taken = self.connection.answers.begin(given);
             Answer::Passed(Box::new(Passed::new(taken)))
         });
@@ -291,7 +297,8 @@ impl Course<'_> {
         let sending = pool.send(request);
         let backend = self.passing.rule.backend_timeout;
         let backend = backend.map(|span| Instant::now() + span);
-        let sent = match self.end.into_iter().chain(backend).min() {
+        let due = self.due.map(|due| due.at);
+        let sent = match due.into_iter().chain(backend).min() {
             Some(deadline) => {
                 let Ok(sent) = tokio::time::timeout_at(deadline, sending).await else {
                     // Found out now: what the client sends later is no excuse for the endpoint.
@@ -321,6 +328,7 @@ impl Course<'_> {
         match brought {
             Brought::Answer(sent) if Failure::of_status(sent.response.status()).is_none() => None,
             Brought::Error(SendError::Refused { .. } | SendError::Lacking { .. }, _) => None,
+            Brought::TimedOut if self.is_late() => None,
             Brought::Answer(_) | Brought::Error(..) | Brought::TimedOut => {
                 Some(EndpointResult::Failed)
             }
@@ -339,7 +347,7 @@ impl Course<'_> {
         let Verdict::Again(pause) = verdict else {
             return Err(brought);
         };
-        if self.end.is_some_and(|end| Instant::now() + pause >= end) {
+        if self.due.is_some_and(|due| Instant::now() + pause >= due.at) {
             return Err(brought);
         }
         let is_kept = self.spare.as_ref().is_some_and(Spare::is_whole);
@@ -373,15 +381,23 @@ impl Course<'_> {
         Ok((flight, request))
     }
 
+    /// Whether waiting for its turn left too little time.
+    fn is_late(&self) -> bool {
+        self.due.is_some_and(|due| due.is_late)
+    }
+
     /// Whose fault it is that the time is over.
     fn late(&self) -> Reason {
-        let fault = self.intake.fault().map(of_client);
-        fault.unwrap_or(Reason::EndpointTimeout)
+        match self.intake.fault() {
+            Some(fault) => fault.into(),
+            None if self.is_late() => Reason::TurnTimeout,
+            None => Reason::EndpointTimeout,
+        }
     }
 
     fn reason(&self, error: &SendError) -> Reason {
         if let Some(fault) = self.intake.fault() {
-            return of_client(fault);
+            return fault.into();
         }
         match error {
             SendError::Connect { .. } => Reason::ConnectFailure,
@@ -425,21 +441,17 @@ fn sound((mut flight, sent): (Flight, Sent), is_asked: bool) -> Result<(Flight, 
     Ok((flight, sent))
 }
 
-fn of_client(fault: Fault) -> Reason {
-    match fault {
-        Fault::TooLong => Reason::BodyTooLong,
-        Fault::TooSlow => Reason::BodyTooSlow,
-        Fault::Cut => Reason::BodyCut,
-    }
-}
-
 /// Whether the target failed; none where it is the client's fault or the guard's, which says nothing about it.
 fn is_error(sent: &Result<(Flight, Sent), Reason>) -> Option<bool> {
     match sent {
         Ok((_, sent)) => Some(sent.response.status().is_server_error()),
-        Err(Reason::BodyTooLong | Reason::BodyTooSlow | Reason::BodyCut | Reason::Exhausted) => {
-            None
-        }
+        Err(
+            Reason::BodyTooLong
+            | Reason::BodyTooSlow
+            | Reason::BodyCut
+            | Reason::Exhausted
+            | Reason::TurnTimeout,
+        ) => None,
         Err(_) => Some(true),
     }
 }

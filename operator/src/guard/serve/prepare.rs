@@ -4,11 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::Instant;
-
 use super::by_host::ByHost;
 use super::changes::Changes;
 use super::dial::Dial;
+use super::due::Due;
 use super::endpoint::{Endpoints, Services};
 use super::matching::{Asked, Matcher};
 use super::metrics::{Metrics, RouteMetrics, TokenMetrics};
@@ -364,9 +363,10 @@ impl Entry {
 }
 
 impl Rule {
-    /// When the time of a request is over; it began with its head.
-    pub(super) fn end(&self, record: &Record) -> Option<Instant> {
-        self.request_timeout.map(|span| record.started() + span)
+    /// When the time of a request is over whose turn is now.
+    pub(super) fn due(&self, record: &Record) -> Option<Due> {
+        let span = self.request_timeout?;
+        Some(Due::new(record.started(), span))
     }
 
     fn prepare(

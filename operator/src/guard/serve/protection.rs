@@ -303,6 +303,14 @@ impl Guarded {
         }
     }
 
+    /// What came of it says nothing about the target.
+    pub(super) fn forget(&mut self) {
+        if let Some(admission) = self.admission.take() {
+            let now = self.protection.clock.now();
+            self.protection.policy.forget(admission, now);
+        }
+    }
+
     /// Nothing was sent: what it took is given back.
     pub(super) fn undo(&mut self) {
         if let Some(admission) = self.admission.take() {

@@ -13,7 +13,6 @@ use futures::future::Either;
 use http::header::{ACCEPT, ACCEPT_LANGUAGE, CONNECTION};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -21,6 +20,7 @@ use super::access_log::AccessLog;
 use super::answer::{Reason, Refusal, redirect, refuse, wants_page};
 use super::answers::Answers;
 use super::body::Answer;
+use super::due::Due;
 use super::framing;
 use super::headers::host;
 use super::keys::Keys;
@@ -253,7 +253,7 @@ impl Visit {
             Some((protection, stage)) => {
                 let keys = keys(connection, &request);
                 let turn = protection.wait(stage, &keys);
-                let waited = within(rule.end(record), turn).await?;
+                let waited = within(rule.due(record), turn).await?;
                 Some(waited.map_err(Refusal::Shed)?)
             }
             None => None,
@@ -319,10 +319,10 @@ fn part(answer: &mut Response<Answer>, version: Version) {
 }
 
 /// Waits no longer than until then: whoever asked has given up, and the endpoint would work for nobody.
-async fn within<T>(end: Option<Instant>, turn: impl Future<Output = T>) -> Result<T, Reason> {
-    match end {
-        Some(end) => {
-            let waited = tokio::time::timeout_at(end, turn).await;
+async fn within<T>(due: Option<Due>, turn: impl Future<Output = T>) -> Result<T, Reason> {
+    match due {
+        Some(due) => {
+            let waited = tokio::time::timeout_at(due.at, turn).await;
             waited.map_err(|_| Reason::TurnTimeout)
         }
         None => Ok(turn.await),

@@ -337,10 +337,40 @@ async fn the_time_of_a_request_is_over_also_while_a_limit_lets_it_wait() {
     let policy = json!({"name": "ns/policy", "rateLimits": [{"name": "smooth", "scope": "Instance",
         "quota": quota, "maxWait": {"secs": 30, "nanos": 0}}]});
     let mut configuration = protected(mirror().await, &policy);
-    configuration.rules[0].request_timeout = Some(Duration::from_millis(300));
+    configuration.rules[0].request_timeout = Some(Duration::from_secs(2));
     let served = serve(&configuration).await;
     assert_eq!(status(&get(served.at, "/").await), 200);
     let late = get(served.at, "/").await;
     assert_eq!(status(&late), 504, "{late}");
     assert!(late.contains("TurnTimeout"), "{late}");
+}
+
+#[tokio::test]
+async fn an_endpoint_that_the_wait_left_no_time_is_not_to_blame() {
+    let slow = endpoint(async |_| {
+        tokio::time::sleep(Duration::from_millis(1_500)).await;
+        Response::new(text("done"))
+    });
+    let quota = json!({"rate": {"requests": 60, "perSeconds": 60}, "burst": 1});
+    let policy = json!({"name": "ns/policy",
+        "rateLimits": [{"name": "smooth", "scope": "Instance", "quota": quota, "maxWait": {"secs": 30, "nanos": 0}}],
+        "breakers": [{"name": "errors", "settings": {"condition": {"errorCount": {"count": 1}},
+            "window": {"secs": 30, "nanos": 0}, "minRequests": 1, "openFor": {"secs": 30, "nanos": 0}, "probes": 1}}]});
+    let mut configuration = protected(slow.await, &policy);
+    configuration.rules[0].request_timeout = Some(Duration::from_secs(4));
+    let served = serve(&configuration).await;
+    // One after the other, a second apart: the last has to wait for three of its four seconds.
+    let asked = (0..4).map(|_| tokio::spawn(async move { get(served.at, "/").await }));
+    let mut told = Vec::new();
+    for answer in asked.collect::<Vec<_>>() {
+        told.push(answer.await.unwrap());
+    }
+    let late: Vec<_> = told.iter().filter(|told| status(told) == 504).collect();
+    assert_eq!(late.len(), 1, "{told:?}");
+    assert!(late[0].contains("TurnTimeout"), "{told:?}");
+    assert_eq!(
+        status(&get(served.at, "/").await),
+        200,
+        "no breaker is open"
+    );
 }
