@@ -99,7 +99,9 @@ impl Given {
                     return Poll::Pending;
                 };
                 ready!(overdue.as_mut().poll(context));
-                if !self.due.is_some_and(|due| due.is_late) {
+                if self.due.is_some_and(|due| due.is_late) {
+                    self.forget();
+                } else {
                     self.tell(EndpointResult::Failed);
                 }
                 Poll::Ready(Some(Err((BodyError::Overdue, Why::EndpointTimeout))))
@@ -140,6 +142,14 @@ impl Given {
     fn free(&mut self) {
         self.tell(EndpointResult::Good);
         self.guarded = None;
+    }
+
+    /// How the endpoint did says nothing.
+    fn forget(&mut self) {
+        self.untold = None;
+        if let Some(guarded) = &mut self.guarded {
+            guarded.forget();
+        }
     }
 
     /// How the endpoint did; the first word counts.

@@ -301,12 +301,10 @@ impl Source {
         }
     }
 
-    /// So many bytes came: the pause is over.
+    /// So many bytes came: the pause is over, if there was one.
     fn come(&mut self, bytes: usize) {
-        let Some(pause) = self.pause.take() else {
-            return;
-        };
-        let left = self.patience.saturating_sub(pause.since.elapsed());
+        let paused = self.pause.take().map(|pause| pause.since.elapsed());
+        let left = self.patience.saturating_sub(paused.unwrap_or_default());
         let earned = FOR_EACH_BYTE.saturating_mul(u32::try_from(bytes).unwrap_or(u32::MAX));
         self.patience = left.saturating_add(earned).min(self.bounds.pause_max);
     }

@@ -381,9 +381,10 @@ impl Course<'_> {
         Ok((flight, request))
     }
 
-    /// Whether waiting for its turn left too little time.
+    /// Whether the time is over of which waiting for its turn left too little.
     fn is_late(&self) -> bool {
-        self.due.is_some_and(|due| due.is_late)
+        let due = self.due.filter(|due| due.is_late);
+        due.is_some_and(|due| due.at <= Instant::now())
     }
 
     /// Whose fault it is that the time is over.

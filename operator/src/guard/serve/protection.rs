@@ -305,6 +305,7 @@ impl Guarded {
 
     /// What came of it says nothing about the target.
     pub(super) fn forget(&mut self) {
+        self.heard = None;
         if let Some(admission) = self.admission.take() {
             let now = self.protection.clock.now();
             self.protection.policy.forget(admission, now);
