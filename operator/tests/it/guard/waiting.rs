@@ -192,7 +192,8 @@ async fn the_page_speaks_the_browsers_language_and_loads_nothing() {
     );
     let english = page("en-GB,en;q=0.9").await;
     assert!(
-        english.contains("<html lang=en>") && english.contains("<strong>2</strong>"),
+        // Which place it is depends on when the room was last moved on.
+        english.contains("<html lang=en>") && english.contains("Your place is about <strong>"),
         "{english}"
     );
 }
