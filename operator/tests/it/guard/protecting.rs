@@ -374,3 +374,24 @@ async fn an_endpoint_that_the_wait_left_no_time_is_not_to_blame() {
         "no breaker is open"
     );
 }
+
+#[tokio::test]
+async fn an_endpoint_that_had_all_of_its_own_time_is_to_blame_after_any_wait() {
+    let hangs = endpoint(async |_| {
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        Response::new(text("late"))
+    });
+    let quota = json!({"rate": {"requests": 60, "perSeconds": 60}, "burst": 1});
+    let policy = json!({"name": "ns/policy", "rateLimits": [{"name": "smooth", "scope": "Instance",
+        "quota": quota, "maxWait": {"secs": 30, "nanos": 0}}]});
+    let mut configuration = protected(hangs.await, &policy);
+    configuration.rules[0].request_timeout = Some(Duration::from_secs(3));
+    configuration.rules[0].backend_timeout = Some(Duration::from_millis(300));
+    let served = serve(&configuration).await;
+    // The last waits for two of its three seconds.
+    let asked = (0..3).map(|_| tokio::spawn(async move { get(served.at, "/").await }));
+    for answer in asked.collect::<Vec<_>>() {
+        let answer = answer.await.unwrap();
+        assert!(answer.contains("EndpointTimeout"), "{answer}");
+    }
+}
