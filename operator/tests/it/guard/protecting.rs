@@ -378,7 +378,7 @@ async fn an_endpoint_that_the_wait_left_no_time_is_not_to_blame() {
 #[tokio::test]
 async fn an_endpoint_that_had_all_of_its_own_time_is_to_blame_after_any_wait() {
     let hangs = endpoint(async |_| {
-        tokio::time::sleep(Duration::from_secs(60)).await;
+        tokio::time::sleep(Duration::from_mins(1)).await;
         Response::new(text("late"))
     });
     let quota = json!({"rate": {"requests": 60, "perSeconds": 60}, "burst": 1});
