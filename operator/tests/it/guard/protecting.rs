@@ -366,8 +366,11 @@ async fn an_endpoint_that_the_wait_left_no_time_is_not_to_blame() {
         told.push(answer.await.unwrap());
     }
     let late: Vec<_> = told.iter().filter(|told| status(told) == 504).collect();
-    assert_eq!(late.len(), 1, "{told:?}");
-    assert!(late[0].contains("TurnTimeout"), "{told:?}");
+    assert!(!late.is_empty(), "{told:?}");
+    assert!(
+        late.iter().all(|told| told.contains("TurnTimeout")),
+        "{told:?}"
+    );
     assert_eq!(
         status(&get(served.at, "/").await),
         200,
@@ -385,11 +388,11 @@ async fn an_endpoint_that_had_all_of_its_own_time_is_to_blame_after_any_wait() {
     let policy = json!({"name": "ns/policy", "rateLimits": [{"name": "smooth", "scope": "Instance",
         "quota": quota, "maxWait": {"secs": 30, "nanos": 0}}]});
     let mut configuration = protected(hangs.await, &policy);
-    configuration.rules[0].request_timeout = Some(Duration::from_secs(3));
+    configuration.rules[0].request_timeout = Some(Duration::from_secs(5));
     configuration.rules[0].backend_timeout = Some(Duration::from_millis(300));
     let served = serve(&configuration).await;
-    // The last waits for two of its three seconds.
-    let asked = (0..3).map(|_| tokio::spawn(async move { get(served.at, "/").await }));
+    // The last waits for three of its five seconds.
+    let asked = (0..4).map(|_| tokio::spawn(async move { get(served.at, "/").await }));
     for answer in asked.collect::<Vec<_>>() {
         let answer = answer.await.unwrap();
         assert!(answer.contains("EndpointTimeout"), "{answer}");

@@ -94,8 +94,9 @@ async fn who_sends_a_byte_before_each_pause_is_over_keeps_nobody_from_the_target
     };
     let code = within("an end", async {
         tokio::select! {
-            () = dripping => panic!("the connection ends without an answer"),
+            biased;
             code = answered => code,
+            () = dripping => panic!("the connection ends without an answer"),
         }
     });
     assert_eq!(&code.await, b"HTTP/1.1 408");
@@ -110,12 +111,14 @@ async fn a_stream_whose_answer_has_begun_is_held_to_no_pace() {
         Response::new(whole.boxed())
     })
     .await;
-    let served = serve(&simple(&[at])).await;
+    let mut settings = settings();
+    settings.body_pause_max = Duration::from_secs(5);
+    let served = serve_with(&settings, &simple(&[at])).await;
     let mut stream = TcpStream::connect(served.at).await.unwrap();
     let head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nConnection: close\r\n\r\n";
     stream.write_all(head).await.unwrap();
     for byte in b"slow" {
-        tokio::time::sleep(Duration::from_millis(1_200)).await;
+        tokio::time::sleep(Duration::from_millis(1_500)).await;
         stream.write_all(&[*byte]).await.unwrap();
     }
     let mut answer = String::new();
