@@ -3,7 +3,8 @@
 //! A path that two programs may read in two ways is how rules are walked around. What needs no percent sign
 //! is written without one and what a path must not hold with one, dot segments are resolved, repeated slashes
 //! joined. What has no single meaning is refused: encoded slashes and backslashes, NUL, segments such as `..;x`,
-//! and `..` above the root.
+//! and `..` above the root. Parameters (`/login;x`) stay, and whoever looks up a rule asks for the path
+//! [without them](without_parameters) as well.
 
 use std::borrow::Cow;
 

@@ -46,9 +46,7 @@ impl Keys<'_> {
             KeyPart::JwtClaim(_) => None,
         }
     }
-}
 
-impl Keys<'_> {
     /// Whether a part is said in two ways: endpoints differ in which of them counts, so that the other one would hide
     /// a key that is hot or used up. A cookie may honestly come twice, for two paths.
     pub(super) fn is_ambiguous(&self, part: &KeyPart) -> bool {
