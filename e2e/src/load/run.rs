@@ -2,7 +2,7 @@
 
 use std::{
     cmp::{Ordering, Reverse},
-    collections::BinaryHeap,
+    collections::{BinaryHeap, VecDeque},
     iter::Peekable,
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     thread,
@@ -187,9 +187,8 @@ struct Books {
     /// By label.
     tallies: Vec<Tally>,
     progress: Progress,
-    /// Lanes without a request, the last used on top: few connections do most of the work, as in
-    /// a browser or a gateway.
-    free: Vec<usize>,
+    /// Lanes without a request, the last used at the end.
+    free: VecDeque<usize>,
     retries: BinaryHeap<Reverse<Job>>,
     /// Until when the loop sleeps; forever when it waits for answers alone.
     asleep_until: Duration,
@@ -211,7 +210,7 @@ impl State {
             report: Report::empty(plan.limits.lag),
             tallies: vec![Tally::default(); plan.mix.labels().len()],
             progress: Progress::default(),
-            free: Vec::new(),
+            free: VecDeque::new(),
             retries: BinaryHeap::new(),
             asleep_until: Duration::ZERO,
         };
@@ -223,12 +222,20 @@ impl State {
         }))
     }
 
+    /// The lane of the next request. The last used one, so that few connections do most of the work as in a browser
+    /// or a gateway; at several addresses the one that rested longest, or whoever refuses fastest would be asked by
+    /// nearly all.
     pub(super) fn take_free(&self) -> Option<usize> {
-        self.books().free.pop()
+        let mut books = self.books();
+        if self.plan.target.is_balanced() {
+            books.free.pop_front()
+        } else {
+            books.free.pop_back()
+        }
     }
 
     pub(super) fn is_free(&self, lane: usize) {
-        self.books().free.push(lane);
+        self.books().free.push_back(lane);
     }
 
     /// Notes that a request goes out now.
@@ -267,7 +274,7 @@ impl State {
             Verdict::Failed => books.progress.failed += 1,
         }
         books.progress.under_way -= 1;
-        books.free.push(lane);
+        books.free.push_back(lane);
         let due = again.map_or(Duration::MAX, |job| job.intended);
         books.retries.extend(again.map(Reverse));
         books.progress.waiting = books.retries.len();

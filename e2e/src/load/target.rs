@@ -59,7 +59,7 @@ impl Target {
     }
 
     /// The same at one more address. Connections are dialled in turn, and whoever does not take one
-    /// is passed over, as by a load balancer.
+    /// is passed over, as by a load balancer; each has its part of the requests.
     pub fn also_at(mut self, address: SocketAddr) -> Result<Self, NotLoopback> {
         if !address.ip().is_loopback() {
             return Err(NotLoopback(address));
@@ -85,6 +85,11 @@ impl Target {
                 .with_context(|| format!("the server name {server:?}"))?,
         });
         Ok(self)
+    }
+
+    /// Whether there are several addresses, of which each is to have its part.
+    pub(super) fn is_balanced(&self) -> bool {
+        self.addresses.len() > 1
     }
 
     /// The protocol it speaks.

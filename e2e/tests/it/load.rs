@@ -228,6 +228,31 @@ async fn the_server_is_obeyed_when_it_says_when_to_come_again() {
 }
 
 #[tokio::test]
+async fn whoever_refuses_at_once_is_asked_no_more_than_the_others() {
+    let counts = [0, 1].map(|_| Arc::new(AtomicUsize::new(0)));
+    let [quick, slow] = counts.clone();
+    let shedding = server(move |_| {
+        quick.fetch_add(1, Ordering::Relaxed);
+        async { status(429) }
+    });
+    let working = server(move |_| {
+        slow.fetch_add(1, Ordering::Relaxed);
+        async {
+            sleep(millis(20)).await;
+            status(200)
+        }
+    });
+    let mut plan = plan(shedding.await, 200.0, millis(1_000));
+    plan.target = plan.target.also_at(working.await).unwrap();
+    plan.limits.warm = 16;
+    let report = run(plan).await.unwrap();
+    check(&report);
+    let [of_quick, of_slow] = counts.map(|count| count.load(Ordering::Relaxed));
+    assert_eq!(of_quick + of_slow, 200);
+    assert!((80..=120).contains(&of_quick), "{of_quick} of 200");
+}
+
+#[tokio::test]
 async fn an_answer_that_does_not_come_is_a_timeout_with_all_its_length() {
     let address = server(async |_| {
         sleep(Duration::from_mins(1)).await;

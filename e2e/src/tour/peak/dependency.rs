@@ -72,7 +72,8 @@ pub(in crate::tour) async fn slow_dependency(stage: &mut Stage) -> Result<String
     guards(stage).await?;
     let stage = &*stage;
     let holds = |story: &Story, _| judge(story);
-    let (story, _, note) = measured(async |part| play(stage, part).await, holds).await?;
+    let (story, _, note) =
+        measured(Share::Half, async |part| play(stage, part).await, holds).await?;
     let told = told(&story);
     judge(&story).with_context(|| told.clone())?;
     Ok(format!("{note}{told}\n{}", protection(stage, APP)?))

@@ -59,7 +59,8 @@ pub(in crate::tour) async fn hot_key(stage: &mut Stage) -> Result<String> {
     guards(stage).await?;
     let stage = &*stage;
     let holds = |story: &Story, _| judge(story);
-    let (story, part, note) = measured(async |part| play(stage, part).await, holds).await?;
+    let (story, part, note) =
+        measured(Share::Half, async |part| play(stage, part).await, holds).await?;
     let told = told(&story, CODES_WORK.scaled(part).capacity());
     judge(&story).with_context(|| told.clone())?;
     Ok(format!("{note}{told}\nwhile it is hot, {}", story.shown))

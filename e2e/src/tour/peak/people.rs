@@ -35,10 +35,11 @@ pub(super) trait Measured {
     fn reports(&self) -> Vec<&Report>;
 }
 
-/// Plays a step, and once more at half of its rates and capacities where the machine could not keep up, be it the
+/// Plays a step, and once more at a share of its rates and capacities where the machine could not keep up, be it the
 /// generator that was late or a bar that is missed: the guards share its two cores with all else. What a void run
-/// shows is never told, and the bars are the same at half. Returns a line that says so if it was.
+/// shows is never told, and the bars are the same both times. Returns a line that says so if it was.
 pub(super) async fn measured<M: Measured>(
+    again: Share,
     play: impl AsyncFn(Share) -> Result<M>,
     judge: impl Fn(&M, Share) -> Result<()>,
 ) -> Result<(M, Share, String)> {
@@ -47,13 +48,19 @@ pub(super) async fn measured<M: Measured>(
     let Some(why) = void(&whole).or_else(missed) else {
         return Ok((whole, Share::Whole, String::new()));
     };
-    let note = format!("played at half of the rates and capacities: at the whole ones {why}\n");
-    say(&format!("once more at half of the rates: {why}"));
-    let half = play(Share::Half).await?;
-    if let Some(why) = void(&half) {
-        bail!("this machine is too busy: {note}at the half ones {why}");
+    let (note, now) = match again {
+        Share::Whole => (format!("played twice: the first time {why}\n"), "as before"),
+        Share::Half => (
+            format!("played at half of the rates and capacities: at the whole ones {why}\n"),
+            "at half of the rates",
+        ),
+    };
+    say(&format!("once more {now}: {why}"));
+    let second = play(again).await?;
+    if let Some(why) = void(&second) {
+        bail!("this machine is too busy: {note}now {why}");
     }
-    Ok((half, Share::Half, note))
+    Ok((second, again, note))
 }
 
 fn void(measured: &impl Measured) -> Option<String> {

@@ -57,7 +57,8 @@ pub(in crate::tour) async fn overload(stage: &mut Stage) -> Result<String> {
     guards(stage).await?;
     let stage = &*stage;
     let holds = |report: &Report, part| judge(report, CODES_WORK.scaled(part).capacity());
-    let (report, part, note) = measured(async |part| play(stage, part).await, holds).await?;
+    let (report, part, note) =
+        measured(Share::Half, async |part| play(stage, part).await, holds).await?;
     let capacity = CODES_WORK.scaled(part).capacity();
     let told = told(&report, capacity);
     judge(&report, capacity).with_context(|| told.clone())?;
