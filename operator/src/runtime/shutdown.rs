@@ -109,13 +109,19 @@ mod tests {
     #[tokio::test]
     async fn the_first_signal_cancels_and_does_not_kill() {
         let mut signals = Signals::install().unwrap();
-        for (kind, name) in [("TERM", "SIGTERM"), ("INT", "SIGINT"), ("HUP", HANG_UP)] {
+        let mut kinds = vec![("TERM", "SIGTERM"), ("INT", "SIGINT")];
+        // The tests themselves may have been started by nohup.
+        if !is_hang_up_ignored() {
+            kinds.push(("HUP", HANG_UP));
+        }
+        for (kind, name) in &kinds {
             send(kind);
-            assert_eq!(within(signals.next()).await, name);
+            assert_eq!(within(signals.next()).await, *name);
         }
         let stop = on_signals().unwrap();
         assert!(!stop.is_cancelled());
-        send("HUP");
+        let (last, _) = kinds[kinds.len() - 1];
+        send(last);
         within(stop.cancelled()).await;
     }
 }

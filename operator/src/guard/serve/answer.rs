@@ -224,7 +224,7 @@ impl Refusal {
 
 impl ShedReason {
     /// How many there are.
-    pub(super) const COUNT: usize = 7;
+    pub(super) const COUNT: usize = 8;
 
     /// Its place among them.
     pub(super) fn place(self) -> usize {
@@ -236,6 +236,7 @@ impl ShedReason {
             Self::Overloaded => 4,
             Self::Displaced => 5,
             Self::WaitedTooLong => 6,
+            Self::KeyAmbiguous => 7,
         }
     }
 
@@ -253,6 +254,7 @@ impl ShedReason {
             Self::RateLimited => "RateLimited",
             Self::HotKey => "HotKey",
             Self::KeyMissing => "KeyMissing",
+            Self::KeyAmbiguous => "KeyAmbiguous",
             Self::BreakerOpen => "BreakerOpen",
             Self::Overloaded => "Overloaded",
             Self::Displaced => "Displaced",
@@ -264,13 +266,14 @@ impl ShedReason {
     fn is_failure(self) -> bool {
         match self {
             Self::BreakerOpen | Self::Overloaded | Self::Displaced | Self::WaitedTooLong => true,
-            Self::RateLimited | Self::HotKey | Self::KeyMissing => false,
+            Self::RateLimited | Self::HotKey | Self::KeyMissing | Self::KeyAmbiguous => false,
         }
     }
 
     fn status(self) -> StatusCode {
         match self {
             Self::RateLimited | Self::HotKey | Self::KeyMissing => StatusCode::TOO_MANY_REQUESTS,
+            Self::KeyAmbiguous => StatusCode::BAD_REQUEST,
             Self::BreakerOpen | Self::Overloaded | Self::Displaced | Self::WaitedTooLong => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
@@ -290,6 +293,10 @@ impl ShedReason {
             Self::KeyMissing => [
                 "请求缺少必要标识",
                 "the limit wants a key that the request does not have",
+            ],
+            Self::KeyAmbiguous => [
+                "请求标识重复且不一致",
+                "the limit wants a key that the request says twice, in two ways",
             ],
             Self::BreakerOpen => [
                 "服务正在恢复，请稍后再试",

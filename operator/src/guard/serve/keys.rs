@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use http::HeaderMap;
 use http::header::{AUTHORIZATION, COOKIE};
@@ -66,18 +67,34 @@ fn differ<T: PartialEq>(mut values: impl Iterator<Item = T>) -> bool {
     values.any(|other| Some(other) != first)
 }
 
-/// Parts of keys that a request must say in one way, as a rule counts by them that refuses.
-pub(super) fn said_once(settings: &PolicySettings) -> Vec<KeyPart> {
-    let limits = settings.rate_limits.iter().map(|l| (l.mode, &l.key));
-    let hot = settings.hot_keys.iter().map(|h| (h.mode, &h.key));
-    let enforced = limits.chain(hot).filter(|(mode, _)| *mode == Mode::Enforce);
-    let mut parts: Vec<KeyPart> = Vec::new();
-    for part in enforced.flat_map(|(_, key)| key) {
-        if !parts.contains(part) {
-            parts.push(part.clone());
+/// A part of a key that a request must say in one way.
+#[derive(Debug)]
+pub(super) struct SaidOnce {
+    pub(super) part: KeyPart,
+    /// The first rule that counts by it.
+    pub(super) rule: Arc<str>,
+}
+
+/// All of them that rules count by which refuse.
+pub(super) fn said_once(settings: &PolicySettings) -> Vec<SaidOnce> {
+    let limits = settings.rate_limits.iter();
+    let limits = limits.map(|rule| (rule.mode, &rule.name, &rule.key));
+    let hot = settings.hot_keys.iter();
+    let hot = hot.map(|rule| (rule.mode, &rule.name, &rule.key));
+    let enforced = limits
+        .chain(hot)
+        .filter(|(mode, ..)| *mode == Mode::Enforce);
+    let parts = enforced.flat_map(|(_, rule, key)| key.iter().map(move |part| (rule, part)));
+    let mut all: Vec<SaidOnce> = Vec::new();
+    for (rule, part) in parts {
+        if !all.iter().any(|known| known.part == *part) {
+            all.push(SaidOnce {
+                part: part.clone(),
+                rule: rule.as_str().into(),
+            });
         }
     }
-    parts
+    all
 }
 
 /// The value of one pair of a `Cookie` header, if it has this name.

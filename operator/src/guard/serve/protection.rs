@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 pub(super) use policies::Policies;
 
 use super::jwt::{Claims, Verifier};
-use super::keys::Keys;
+use super::keys::{Keys, SaidOnce};
 use super::outgoing::Intake;
 use super::queued::Queued;
 
@@ -43,7 +43,7 @@ pub(super) struct Clock {
 pub(super) struct Protection {
     policy: Arc<Policy>,
     /// Parts of keys that a request must say in one way.
-    said_once: Vec<KeyPart>,
+    said_once: Vec<SaidOnce>,
     /// Where claims of tokens are keys.
     tokens: Option<Arc<Verifier>>,
     class: ClassId,
@@ -94,6 +94,8 @@ pub(super) enum ShedReason {
     HotKey,
     /// A limit wants a key, and the request has none.
     KeyMissing,
+    /// A limit wants a key, and the request says two.
+    KeyAmbiguous,
     /// The target fails or is slow, and is left alone.
     BreakerOpen,
     /// Too many are under way, and too many wait already.
@@ -127,9 +129,15 @@ impl Protection {
         standings.map(|standing| standing.rule).chain(concurrency)
     }
 
-    /// Whether a key of the request depends on who reads it.
-    pub(super) fn is_ambiguous(&self, keys: &Keys<'_>) -> bool {
-        self.said_once.iter().any(|part| keys.is_ambiguous(part))
+    /// The refusal of a request of which a key depends on who reads it; none where all are clear.
+    pub(super) fn ambiguous(&self, keys: &Keys<'_>) -> Option<Shed> {
+        let mut said = self.said_once.iter();
+        let twice = said.find(|said| keys.is_ambiguous(&said.part))?;
+        Some(Shed {
+            rule: Arc::clone(&twice.rule),
+            reason: ShedReason::KeyAmbiguous,
+            retry_after: None,
+        })
     }
 
     /// Asks all rules, as far as nothing has to be waited for.

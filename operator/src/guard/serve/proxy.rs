@@ -217,8 +217,8 @@ impl Visit {
         let stage = match &rule.protection {
             Some(protection) => {
                 let keys = keys(connection, request);
-                if protection.is_ambiguous(&keys) {
-                    return Err(Reason::BadRequest.into());
+                if let Some(shed) = protection.ambiguous(&keys) {
+                    return Err(Refusal::Shed(shed));
                 }
                 let stage = protection.ask(&keys).map_err(Refusal::Shed)?;
                 Some((Arc::clone(protection), stage))

@@ -275,6 +275,10 @@ async fn a_key_that_is_said_in_two_ways_hides_nothing() {
     let served = serve(&by_query).await;
     assert_eq!(ask(served.at, "venue=x&venue=hall", "").await, 400);
     assert_eq!(ask(served.at, "venue=x&%76enue=hall", "").await, 400);
+    let twice = "GET /?venue=x&venue=hall HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+    let told = say(served.at, twice).await;
+    assert!(told.contains(r#""title":"KeyAmbiguous""#), "{told}");
+    assert!(told.contains(r#""rule":"per-citizen""#), "{told}");
     for status in [200, 200, 429] {
         assert_eq!(
             ask(served.at, "venue=hall&venue=hall&day=1&day=2", "").await,

@@ -103,6 +103,33 @@ async fn who_sends_a_byte_before_each_pause_is_over_keeps_nobody_from_the_target
     assert_eq!(status(&get(served.at, "/").await), 200);
 }
 
+/// Sends bodies of so many bytes, each after a pause of 1.2 s of the two seconds that one may have.
+async fn bursts(at: SocketAddr, bytes: &[usize]) -> u16 {
+    let mut stream = TcpStream::connect(at).await.unwrap();
+    let all: usize = bytes.iter().sum();
+    let head =
+        format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {all}\r\nConnection: close\r\n\r\n");
+    stream.write_all(head.as_bytes()).await.unwrap();
+    for count in bytes {
+        tokio::time::sleep(Duration::from_millis(1_200)).await;
+        if stream.write_all(&vec![b'a'; *count]).await.is_err() {
+            break;
+        }
+    }
+    let mut answer = Vec::new();
+    let _ = within("an answer", stream.read_to_end(&mut answer)).await;
+    status(&String::from_utf8_lossy(&answer))
+}
+
+#[tokio::test]
+async fn an_upload_in_bursts_may_pause_between_them_and_earns_no_more_than_one_pause() {
+    let served = serve(&simple(&[reading().await])).await;
+    // Five hundred bytes a second, and 3.6 s of pauses.
+    assert_eq!(bursts(served.at, &[1_000, 1_000, 1_000]).await, 200);
+    // What came at first would be worth minutes.
+    assert_eq!(bursts(served.at, &[100_000, 1, 1, 1]).await, 408);
+}
+
 #[tokio::test]
 async fn a_stream_whose_answer_has_begun_is_held_to_no_pace() {
     let at = endpoint(async |request: Request<Incoming>| {
