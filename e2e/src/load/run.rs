@@ -224,7 +224,7 @@ impl State {
 
     /// The lane of the next request. The last used one, so that few connections do most of the work as in a browser
     /// or a gateway; at several addresses the one that rested longest, or whoever refuses fastest would be asked by
-    /// nearly all.
+    /// nearly all. That shares them about evenly as long as most lanes rest.
     pub(super) fn take_free(&self) -> Option<usize> {
         let mut books = self.books();
         if self.plan.target.is_balanced() {

@@ -59,7 +59,8 @@ impl Target {
     }
 
     /// The same at one more address. Connections are dialled in turn, and whoever does not take one
-    /// is passed over, as by a load balancer; each has its part of the requests.
+    /// is passed over, as by a load balancer; each has about its part of the requests as long
+    /// as most connections rest.
     pub fn also_at(mut self, address: SocketAddr) -> Result<Self, NotLoopback> {
         if !address.ip().is_loopback() {
             return Err(NotLoopback(address));

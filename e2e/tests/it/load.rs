@@ -244,7 +244,7 @@ async fn whoever_refuses_at_once_is_asked_no_more_than_the_others() {
     });
     let mut plan = plan(shedding.await, 200.0, millis(1_000));
     plan.target = plan.target.also_at(working.await).unwrap();
-    plan.limits.warm = 16;
+    plan.limits.warm = 64;
     let report = run(plan).await.unwrap();
     check(&report);
     let [of_quick, of_slow] = counts.map(|count| count.load(Ordering::Relaxed));

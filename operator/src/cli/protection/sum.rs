@@ -50,7 +50,7 @@ pub(super) struct PolicySum {
     pub(super) routes: BTreeSet<String>,
     pub(super) admitted: u64,
     pub(super) refused: u64,
-    /// By reason; what no rule refused is `Other`.
+    /// By reason; what no rule counts is `Other`.
     pub(super) refused_by: BTreeMap<&'static str, u64>,
     /// Where people queue before all other rules.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -425,6 +425,23 @@ mod tests {
     use super::*;
 
     #[test]
+    fn each_reason_of_a_rule_has_a_place_of_its_own() {
+        let mut places = [
+            ShedReason::RateLimited,
+            ShedReason::HotKey,
+            ShedReason::KeyMissing,
+            ShedReason::KeyAmbiguous,
+            ShedReason::BreakerOpen,
+            ShedReason::Overloaded,
+            ShedReason::Displaced,
+            ShedReason::WaitedTooLong,
+        ]
+        .map(ShedReason::place);
+        places.sort_unstable();
+        assert!(places.into_iter().eq(0..ShedReason::COUNT));
+    }
+
+    #[test]
     fn a_refusal_is_a_page_in_the_language_of_who_reads_it_and_names_the_rule() {
         let told = ShedReason::RateLimited.told();
         let english = said(told, "a<b", Some(Language::English));

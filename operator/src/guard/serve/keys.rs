@@ -71,7 +71,7 @@ fn differ<T: PartialEq>(mut values: impl Iterator<Item = T>) -> bool {
 #[derive(Debug)]
 pub(super) struct SaidOnce {
     pub(super) part: KeyPart,
-    /// The first rule that counts by it.
+    /// The first in the settings that counts by it.
     pub(super) rule: Arc<str>,
 }
 

@@ -10,6 +10,7 @@ use operator::guard::serve::Settings;
 use ring::rand::SystemRandom;
 use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
 use serde_json::{Value, json};
+use shield::policy::{KeyPart, Mode, OnMissing};
 
 use super::support::{metric, mirror, routes, say, serve, serve_with, settings, status, to};
 
@@ -271,7 +272,18 @@ async fn a_key_that_is_said_in_two_ways_hides_nothing() {
             format!("GET /?{query} HTTP/1.1\r\nHost: a\r\n{headers}Connection: close\r\n\r\n");
         status(&say(at, request).await)
     };
-    let by_query = limited(mirror().await, &json!({"query": "venue"}), "Share");
+    let mut by_query = limited(mirror().await, &json!({"query": "venue"}), "Share");
+    let limits = by_query.policies.get_mut("ns/policy").unwrap();
+    let limits = &mut limits.rate_limits;
+    // Neither of those before it: one counts by something else, the other refuses nobody.
+    let mut elsewhere = limits[0].clone();
+    elsewhere.name = "elsewhere".into();
+    elsewhere.key = vec![KeyPart::Header("x-elsewhere".parse().unwrap())];
+    elsewhere.on_missing = OnMissing::Skip;
+    let mut shadow = limits[0].clone();
+    shadow.name = "shadow".into();
+    shadow.mode = Mode::Shadow;
+    limits.splice(0..0, [elsewhere, shadow]);
     let served = serve(&by_query).await;
     assert_eq!(ask(served.at, "venue=x&venue=hall", "").await, 400);
     assert_eq!(ask(served.at, "venue=x&%76enue=hall", "").await, 400);
@@ -279,6 +291,8 @@ async fn a_key_that_is_said_in_two_ways_hides_nothing() {
     let told = say(served.at, twice).await;
     assert!(told.contains(r#""title":"KeyAmbiguous""#), "{told}");
     assert!(told.contains(r#""rule":"per-citizen""#), "{told}");
+    let labels = [("rule", "per-citizen"), ("reason", "KeyAmbiguous")];
+    assert!(metric(&served, "jiuzhou_requests_refused_total", &labels) > 2.5);
     for status in [200, 200, 429] {
         assert_eq!(
             ask(served.at, "venue=hall&venue=hall&day=1&day=2", "").await,
@@ -295,7 +309,7 @@ async fn a_key_that_is_said_in_two_ways_hides_nothing() {
 
     let mut shadow = by_header;
     let policy = shadow.policies.get_mut("ns/policy").unwrap();
-    policy.rate_limits[0].mode = shield::policy::Mode::Shadow;
+    policy.rate_limits[0].mode = Mode::Shadow;
     served.guard.apply(&shadow).await.unwrap();
     assert_eq!(ask(served.at, "", twice).await, 200);
 }

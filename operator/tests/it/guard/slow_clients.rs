@@ -35,14 +35,16 @@ fn breaker(condition: &Value) -> Value {
         "openFor": {"secs": 30, "nanos": 0}, "probes": 2}}]})
 }
 
-/// A body of four bytes, each a while after the one before.
-async fn upload(at: SocketAddr, pause: Duration) -> u16 {
+/// A body in parts of so many bytes, each a while after the one before.
+async fn upload(at: SocketAddr, pause: Duration, parts: &[usize]) -> u16 {
     let mut stream = TcpStream::connect(at).await.unwrap();
-    let head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nConnection: close\r\n\r\n";
-    stream.write_all(head).await.unwrap();
-    for byte in b"slow" {
+    let all: usize = parts.iter().sum();
+    let head =
+        format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {all}\r\nConnection: close\r\n\r\n");
+    stream.write_all(head.as_bytes()).await.unwrap();
+    for part in parts {
         tokio::time::sleep(pause).await;
-        if stream.write_all(&[*byte]).await.is_err() {
+        if stream.write_all(&vec![b'a'; *part]).await.is_err() {
             break;
         }
     }
@@ -52,7 +54,7 @@ async fn upload(at: SocketAddr, pause: Duration) -> u16 {
 }
 
 async fn uploads(at: SocketAddr, pause: Duration) -> Vec<u16> {
-    let all = (0..8).map(|_| tokio::spawn(upload(at, pause)));
+    let all = (0..8).map(|_| tokio::spawn(upload(at, pause, &[1; 4])));
     let all: Vec<_> = all.collect();
     let mut told = Vec::new();
     for one in all {
@@ -103,31 +105,16 @@ async fn who_sends_a_byte_before_each_pause_is_over_keeps_nobody_from_the_target
     assert_eq!(status(&get(served.at, "/").await), 200);
 }
 
-/// Sends bodies of so many bytes, each after a pause of 1.2 s of the two seconds that one may have.
-async fn bursts(at: SocketAddr, bytes: &[usize]) -> u16 {
-    let mut stream = TcpStream::connect(at).await.unwrap();
-    let all: usize = bytes.iter().sum();
-    let head =
-        format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {all}\r\nConnection: close\r\n\r\n");
-    stream.write_all(head.as_bytes()).await.unwrap();
-    for count in bytes {
-        tokio::time::sleep(Duration::from_millis(1_200)).await;
-        if stream.write_all(&vec![b'a'; *count]).await.is_err() {
-            break;
-        }
-    }
-    let mut answer = Vec::new();
-    let _ = within("an answer", stream.read_to_end(&mut answer)).await;
-    status(&String::from_utf8_lossy(&answer))
-}
-
 #[tokio::test]
 async fn an_upload_in_bursts_may_pause_between_them_and_earns_no_more_than_one_pause() {
     let served = serve(&simple(&[reading().await])).await;
-    // Five hundred bytes a second, and 3.6 s of pauses.
-    assert_eq!(bursts(served.at, &[1_000, 1_000, 1_000]).await, 200);
+    // Of the two seconds that one may have.
+    let pause = Duration::from_millis(1_200);
+    let enough = [1_000, 1_000, 1_000];
+    assert_eq!(upload(served.at, pause, &enough).await, 200);
     // What came at first would be worth minutes.
-    assert_eq!(bursts(served.at, &[100_000, 1, 1, 1]).await, 408);
+    let early = [100_000, 1, 1, 1];
+    assert_eq!(upload(served.at, pause, &early).await, 408);
 }
 
 #[tokio::test]
